@@ -159,4 +159,8 @@ void kw_convert(kw_dtype to, void *dst, kw_dtype from, const void *src, size_t n
 #ifdef __cplusplus
 }
 #endif
+
+#include "option.h"
+#include "rng.h"
+
 #endif

@@ -1,0 +1,341 @@
+/*
+ * dnn.c - the engine of oneDNN 2.6, its convolutions and f32 products.
+ *
+ * Primitives are created by description (oneDNN caches the generated code by it), scratch memory is the caller's
+ * except for what dnnl_sgemm packs, and x and y are always described as NHWC unless `blocked` is asked for.
+ */
+#include "dnn.h"
+
+#include <oneapi/dnnl/dnnl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ALIGN(n) (((n) + 63) & ~(size_t)63)
+
+/* ---- engine: one for the process, made when first needed ------------------------------------------ */
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static dnnl_engine_t engine;
+static dnnl_stream_t stream;
+
+static void make_engine(void)
+{
+    if (dnnl_engine_create(&engine, dnnl_cpu, 0) || dnnl_stream_create(&stream, engine, dnnl_stream_default_flags))
+        engine = NULL;
+}
+
+static bool ready(void)
+{
+    pthread_once(&once, make_engine);
+    return engine;
+}
+
+kw_status kw_dnn_limit_isa(const char *isa, kw_err *e)
+{
+    static const struct { const char *name; dnnl_cpu_isa_t isa; } table[] = {
+        { "scalar", dnnl_cpu_isa_sse41 }, { "avx2", dnnl_cpu_isa_avx2 }, { "avx512", dnnl_cpu_isa_all },
+    };
+    dnnl_cpu_isa_t limit = dnnl_cpu_isa_all;
+    size_t i = 0;
+    if (isa) {
+        while (i < KW_LEN(table) && strcmp(isa, table[i].name))
+            i++;
+        if (i == KW_LEN(table))
+            return kw_fail(e, KW_EUSAGE, "unknown instruction set \"%s\"", isa);
+        limit = table[i].isa;
+    }
+    if (limit != dnnl_cpu_isa_all && dnnl_set_max_cpu_isa(limit) && dnnl_get_effective_cpu_isa() != limit)
+        return kw_fail(e, KW_EUSAGE, "oneDNN no longer accepts the instruction set \"%s\"", isa);
+    return KW_OK;
+}
+
+bool kw_dnn_has_bf16(void)
+{
+    unsigned have = dnnl_get_effective_cpu_isa(), need = dnnl_cpu_isa_avx512_core_bf16;
+    return (have & need) == need;
+}
+
+/* ---- convolution ------------------------------------------------------------------------------------ */
+
+enum { X, W, BIAS, Y, N_ARGS };
+
+struct kw_dnn_conv {
+    kw_pass pass;
+    bool bias;
+    dnnl_primitive_desc_t desc;
+    dnnl_primitive_t run;
+    dnnl_memory_desc_t user[N_ARGS], lib[N_ARGS];      /* NHWC as the caller has it; as the primitive wants it */
+    dnnl_primitive_t reorder[N_ARGS];                  /* only for X, Y, and only if the two differ */
+    size_t at[N_ARGS], work_at, scratch_size;
+    const char *implementation;
+};
+
+static dnnl_data_type_t type_of(kw_dtype t) { return t == KW_BF16 ? dnnl_bf16 : dnnl_f32; }
+
+static dnnl_memory_desc_t describe(int n, const dnnl_dims_t dims, dnnl_data_type_t t, dnnl_format_tag_t tag)
+{
+    dnnl_memory_desc_t d;
+    if (dnnl_memory_desc_init_by_tag(&d, n, dims, t, tag))
+        memset(&d, 0, sizeof d);
+    return d;
+}
+
+/* The user's descriptions; returns in `want` what the library may choose from. */
+static void describe_all(kw_dnn_conv *c, const kw_conv_shape *s, kw_dtype t, bool blocked, dnnl_memory_desc_t *want)
+{
+    dnnl_dims_t x = { s->n, s->in, s->h, s->w }, w = { s->out, s->in, s->kh, s->kw }, b = { s->out };
+    dnnl_dims_t y = { s->n, s->out, kw_conv_out_h(s), kw_conv_out_w(s) };
+    dnnl_data_type_t type = type_of(t);
+    c->user[X] = describe(4, x, type, dnnl_nhwc);
+    c->user[Y] = describe(4, y, type, dnnl_nhwc);
+    want[X] = blocked ? describe(4, x, type, dnnl_format_tag_any) : c->user[X];
+    want[Y] = blocked ? describe(4, y, type, dnnl_format_tag_any) : c->user[Y];
+    want[W] = describe(4, w, c->pass == KW_BACKWARD_WEIGHTS ? dnnl_f32 : type, dnnl_format_tag_any);
+    want[BIAS] = c->user[BIAS] = describe(1, b, dnnl_f32, dnnl_x);
+}
+
+/* The three operation descriptors begin alike: make the one of this pass, with the forward one as the hint. */
+static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, const dnnl_memory_desc_t *d, dnnl_primitive_attr_t attr)
+{
+    dnnl_dims_t stride = { s->stride, s->stride }, before = { s->pad_top, s->pad_left }, after = { s->pad_bottom, s->pad_right };
+    const dnnl_memory_desc_t *bias = c->bias ? &d[BIAS] : NULL;
+    dnnl_convolution_desc_t forward, op;
+    dnnl_primitive_desc_t hint = NULL;
+    dnnl_memory_desc_t w = d[W];
+    w.data_type = d[X].data_type;
+    dnnl_status_t bad = dnnl_convolution_forward_desc_init(&forward, dnnl_forward_training, dnnl_convolution_direct,
+        &d[X], &w, c->pass == KW_FORWARD ? bias : NULL, &d[Y], stride, before, after);
+    if (bad)
+        return bad;
+    if (c->pass == KW_FORWARD)
+        return dnnl_primitive_desc_create(&c->desc, &forward, attr, engine, NULL);
+    bad = c->pass == KW_BACKWARD_DATA
+        ? dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &d[X], &d[W], &d[Y], stride, before, after)
+        : dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &d[X], &d[W], bias, &d[Y], stride, before,
+                                                      after);
+    if (!bad)
+        bad = dnnl_primitive_desc_create(&hint, &forward, attr, engine, NULL);
+    if (!bad)
+        bad = dnnl_primitive_desc_create(&c->desc, &op, attr, engine, hint);
+    if (hint)
+        dnnl_primitive_desc_destroy(hint);
+    return bad;
+}
+
+static void query_descs(kw_dnn_conv *c)
+{
+    static const dnnl_query_t ask[3][N_ARGS] = {
+        [KW_FORWARD] = { dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_dst_md },
+        [KW_BACKWARD_DATA] = { dnnl_query_diff_src_md, dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_diff_dst_md },
+        [KW_BACKWARD_WEIGHTS] = { dnnl_query_src_md, dnnl_query_diff_weights_md, dnnl_query_diff_weights_md, dnnl_query_diff_dst_md },
+    };
+    for (int i = 0; i < N_ARGS; i++)
+        if (i != BIAS)
+            c->lib[i] = *dnnl_primitive_desc_query_md(c->desc, ask[c->pass][i], 0);
+    c->lib[BIAS] = c->user[BIAS];
+}
+
+/* A reorder between the user's and the library's layout of X or Y, in the direction the pass needs. */
+static dnnl_status_t make_reorder(kw_dnn_conv *c, int i, bool is_output, dnnl_primitive_attr_t attr, size_t *work)
+{
+    dnnl_primitive_desc_t d;
+    dnnl_memory_desc_t *from = is_output ? &c->lib[i] : &c->user[i], *to = is_output ? &c->user[i] : &c->lib[i];
+    if (dnnl_memory_desc_equal(&c->user[i], &c->lib[i]))
+        return dnnl_success;
+    dnnl_status_t bad = dnnl_reorder_primitive_desc_create(&d, from, engine, to, engine, attr);
+    if (bad)
+        return bad;
+    *work = KW_MAX(*work, dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0)));
+    bad = dnnl_primitive_create(&c->reorder[i], d);
+    dnnl_primitive_desc_destroy(d);
+    return bad;
+}
+
+/* scratch: [blocked x] [blocked y] [work of the primitive and of the reorders] */
+static dnnl_status_t finish(kw_dnn_conv *c, dnnl_primitive_attr_t attr)
+{
+    size_t work = dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(c->desc, dnnl_query_scratchpad_md, 0));
+    dnnl_status_t bad = dnnl_primitive_desc_query(c->desc, dnnl_query_impl_info_str, 0, &c->implementation);
+    if (!bad && !strncmp(c->implementation, "ref", 3))
+        bad = dnnl_unimplemented;
+    if (!bad)
+        bad = dnnl_primitive_create(&c->run, c->desc);
+    if (bad)
+        return bad;
+    query_descs(c);
+    bad = make_reorder(c, X, c->pass == KW_BACKWARD_DATA, attr, &work);
+    if (!bad)
+        bad = make_reorder(c, Y, c->pass == KW_FORWARD, attr, &work);
+    for (int i = X; i <= Y; i += Y - X)
+        if (c->reorder[i]) {
+            c->at[i] = c->scratch_size;
+            c->scratch_size += ALIGN(dnnl_memory_desc_get_size(&c->lib[i]));
+        }
+    c->work_at = c->scratch_size;
+    c->scratch_size += ALIGN(work);
+    return bad;
+}
+
+kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, bool blocked)
+{
+    dnnl_memory_desc_t want[N_ARGS];
+    dnnl_primitive_attr_t attr = NULL;
+    if (!ready() || (t == KW_BF16 && !kw_dnn_has_bf16()))
+        return NULL;
+    kw_dnn_conv *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->pass = pass;
+    c->bias = bias && pass != KW_BACKWARD_DATA;
+    describe_all(c, s, t, blocked, want);
+    dnnl_status_t bad = dnnl_primitive_attr_create(&attr);
+    if (!bad)
+        bad = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (!bad)
+        bad = make_desc(c, s, want, attr);
+    if (!bad)
+        bad = finish(c, attr);
+    if (attr)
+        dnnl_primitive_attr_destroy(attr);
+    if (bad) {
+        kw_dnn_conv_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void kw_dnn_conv_free(kw_dnn_conv *c)
+{
+    if (!c)
+        return;
+    for (int i = 0; i < N_ARGS; i++)
+        if (c->reorder[i])
+            dnnl_primitive_destroy(c->reorder[i]);
+    if (c->run)
+        dnnl_primitive_destroy(c->run);
+    if (c->desc)
+        dnnl_primitive_desc_destroy(c->desc);
+    free(c);
+}
+
+size_t kw_dnn_conv_scratch_size(const kw_dnn_conv *c) { return c->scratch_size; }
+const char *kw_dnn_conv_implementation(const kw_dnn_conv *c) { return c->implementation; }
+
+/* ---- running: memory objects are made for each call, so that one kw_dnn_conv serves several threads ---- */
+
+static dnnl_memory_t hold(const dnnl_memory_desc_t *d, void *p)
+{
+    dnnl_memory_t m;
+    if (dnnl_memory_create(&m, d, engine, p))
+        KW_BUG("oneDNN: no memory object");
+    return m;
+}
+
+static void execute(dnnl_primitive_t p, int n, const int *role, const dnnl_memory_desc_t *const *desc, void *const *data)
+{
+    dnnl_exec_arg_t arg[5];
+    for (int i = 0; i < n; i++)
+        arg[i] = (dnnl_exec_arg_t){ role[i], hold(desc[i], data[i]) };
+    dnnl_status_t bad = dnnl_primitive_execute(p, stream, n, arg);
+    if (!bad)
+        bad = dnnl_stream_wait(stream);
+    for (int i = 0; i < n; i++)
+        dnnl_memory_destroy(arg[i].memory);
+    if (bad)
+        KW_BUG("oneDNN: execution failed with %d", (int)bad);
+}
+
+static dnnl_memory_desc_t work_desc(dnnl_primitive_t p)
+{
+    const_dnnl_primitive_desc_t d;
+    dnnl_primitive_get_primitive_desc(p, &d);
+    return *dnnl_primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
+}
+
+static void reorder(const kw_dnn_conv *c, int i, void *user, char *scratch, bool is_output)
+{
+    static const int role[3] = { DNNL_ARG_FROM, DNNL_ARG_TO, DNNL_ARG_SCRATCHPAD };
+    dnnl_memory_desc_t work = work_desc(c->reorder[i]);
+    const dnnl_memory_desc_t *from = is_output ? &c->lib[i] : &c->user[i], *to = is_output ? &c->user[i] : &c->lib[i];
+    void *lib = scratch + c->at[i];
+    execute(c->reorder[i], 3, role, (const dnnl_memory_desc_t *[]){ from, to, &work },
+            (void *[]){ is_output ? lib : user, is_output ? user : lib, scratch + c->work_at });
+}
+
+void kw_dnn_conv_run(const kw_dnn_conv *c, void *x, void *w, float *bias, void *y, void *scratch)
+{
+    static const int role[3][5] = {
+        [KW_FORWARD] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD, DNNL_ARG_BIAS },
+        [KW_BACKWARD_DATA] = { DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_SCRATCHPAD, 0 },
+        [KW_BACKWARD_WEIGHTS] = { DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_SCRATCHPAD, DNNL_ARG_DIFF_BIAS },
+    };
+    bool x_out = c->pass == KW_BACKWARD_DATA, y_out = c->pass == KW_FORWARD;
+    dnnl_memory_desc_t work = work_desc(c->run);
+    char *s = scratch;
+    if (c->reorder[X] && !x_out)
+        reorder(c, X, x, s, false);
+    if (c->reorder[Y] && !y_out)
+        reorder(c, Y, y, s, false);
+    execute(c->run, c->bias ? 5 : 4, role[c->pass],
+            (const dnnl_memory_desc_t *[]){ &c->lib[X], &c->lib[W], &c->lib[Y], &work, &c->lib[BIAS] },
+            (void *[]){ c->reorder[X] ? s + c->at[X] : x, w, c->reorder[Y] ? s + c->at[Y] : y, s + c->work_at, bias });
+    if (c->reorder[X] && x_out)
+        reorder(c, X, x, s, true);
+    if (c->reorder[Y] && y_out)
+        reorder(c, Y, y, s, true);
+}
+
+/* ---- weight layout -------------------------------------------------------------------------------------- */
+
+/*  a blocked layout is a sum of one table per dimension: inner blocks from the last to the first, then the outer strides  */
+static int64_t place(const dnnl_memory_desc_t *d, int dim, int64_t x)
+{
+    const dnnl_blocking_desc_t *b = &d->format_desc.blocking;
+    int64_t at = 0, stride = 1;
+    for (int k = b->inner_nblks - 1; k >= 0; k--) {
+        if (b->inner_idxs[k] == dim) {
+            at += x % b->inner_blks[k] * stride;
+            x /= b->inner_blks[k];
+        }
+        stride *= b->inner_blks[k];
+    }
+    return at + x * b->strides[dim];
+}
+
+static void layout_text(const dnnl_memory_desc_t *d, kw_dtype t, char *text, size_t room)
+{
+    const dnnl_blocking_desc_t *b = &d->format_desc.blocking;
+    size_t n = (size_t)snprintf(text, room, "%s", kw_dtype_name(t));
+    for (int i = 0; i < 4; i++)
+        n += (size_t)snprintf(text + n, room - n, " %lld/%lld", (long long)d->dims[i], (long long)b->strides[i]);
+    for (int i = 0; i < b->inner_nblks; i++)
+        n += (size_t)snprintf(text + n, room - n, " %lld%c", (long long)b->inner_blks[i], "oihw"[b->inner_idxs[i]]);
+}
+
+bool kw_dnn_conv_layout(const kw_dnn_conv *c, int64_t *room, kw_dnn_layout *layout)
+{
+    const dnnl_memory_desc_t *d = &c->lib[W];
+    if (d->format_kind != dnnl_blocked || d->offset0 || d->extra.flags || d->format_desc.blocking.inner_nblks > 6)
+        return false;
+    layout->type = d->data_type == dnnl_bf16 ? KW_BF16 : KW_F32;
+    layout->size = dnnl_memory_desc_get_size(d) / kw_dtype_size(layout->type);
+    for (int k = 0; k < 4; k++) {
+        layout->at[k] = room;
+        for (int64_t i = 0; i < d->dims[k]; i++)
+            *room++ = place(d, k, i);
+    }
+    layout_text(d, layout->type, layout->text, sizeof layout->text);
+    return true;
+}
+
+/* ---- products --------------------------------------------------------------------------------------------- */
+
+void kw_dnn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
+                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
+{
+    dnnl_status_t bad = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+    if (bad)
+        KW_BUG("oneDNN: product %lld x %lld x %lld failed with %d", (long long)m, (long long)n, (long long)k, (int)bad);
+}

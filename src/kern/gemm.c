@@ -1,0 +1,78 @@
+/*
+ * gemm.c - kw_gemm: C = alpha op(A) op(B) + beta C (+ bias) in f32, operands of other types widened in scratch.
+ *
+ * scratch:  [A as f32, dense] [B as f32, dense] [C as f32, dense]
+ */
+#include "dnn.h"
+#include "rows.h"
+
+#include <string.h>
+
+#define ALIGN(n) (((n) + 63) & ~(size_t)63)
+
+typedef struct { int64_t rows, columns, ld; kw_dtype type; } matrix;     /* as stored */
+
+static matrix matrix_a(const kw_gemm_shape *s) { return (matrix){ s->ta ? s->k : s->m, s->ta ? s->m : s->k, s->lda, s->a }; }
+static matrix matrix_b(const kw_gemm_shape *s) { return (matrix){ s->tb ? s->n : s->k, s->tb ? s->k : s->n, s->ldb, s->b }; }
+static matrix matrix_c(const kw_gemm_shape *s) { return (matrix){ s->m, s->n, s->ldc, s->c }; }
+
+static size_t wide_size(const matrix *m) { return m->type == KW_F32 ? 0 : ALIGN((size_t)(m->rows * m->columns) * 4); }
+
+size_t kw_gemm_scratch_size(const kw_gemm_shape *s)
+{
+    matrix a = matrix_a(s), b = matrix_b(s), c = matrix_c(s);
+    return wide_size(&a) + wide_size(&b) + wide_size(&c);
+}
+
+/* The matrix as f32: itself, or a dense copy at *scratch, which moves on. */
+static float *widened(matrix *m, const void *x, bool read, char **scratch)
+{
+    if (m->type == KW_F32)
+        return (float *)(uintptr_t)x;
+    float *y = (float *)*scratch;
+    *scratch += wide_size(m);
+    if (read)
+        kw_rows_widen(y, m->type, x, m->rows, m->columns, m->ld);
+    m->ld = m->columns;
+    return y;
+}
+
+/* Rows of C: add the bias, and round to the type that the caller wants. */
+static void finish(const kw_gemm_shape *s, float *wide, int64_t ld, const float *bias, void *c)
+{
+    size_t row = (size_t)s->ldc * kw_dtype_size(s->c);
+    if (!bias && s->c == KW_F32)
+        return;
+#pragma omp parallel for schedule(static) if (s->m * s->n > KW_RUN)
+    for (int64_t r = 0; r < s->m; r++) {
+        float *x = wide + r * ld;
+        if (bias)
+            for (int64_t i = 0; i < s->n; i++)
+                x[i] += bias[i];
+        if (s->c != KW_F32)
+            kw_convert(s->c, (char *)c + (size_t)r * row, KW_F32, x, (size_t)s->n);
+    }
+}
+
+/*  nothing to add up: C = beta C  */
+static void scale(float *c, int64_t m, int64_t n, int64_t ld, float beta)
+{
+    for (int64_t r = 0; r < m; r++)
+        for (int64_t i = 0; i < n; i++)
+            c[r * ld + i] = beta == 0 ? 0 : beta * c[r * ld + i];
+}
+
+void kw_gemm(const kw_gemm_shape *s, const void *a, const void *b, const float *bias, void *c, void *scratch)
+{
+    matrix ma = matrix_a(s), mb = matrix_b(s), mc = matrix_c(s);
+    char *free_from = scratch;
+    if (s->m < 1 || s->n < 1)
+        return;
+    const float *fa = widened(&ma, a, true, &free_from), *fb = widened(&mb, b, true, &free_from);
+    float *fc = widened(&mc, c, s->beta != 0, &free_from);
+    if (s->k < 1)
+        scale(fc, s->m, s->n, mc.ld, s->beta);
+    else
+        kw_dnn_sgemm(s->ta, s->tb, s->m, s->n, s->k, s->alpha, fa, ma.ld, fb, mb.ld, s->beta, fc, mc.ld);
+    finish(s, fc, mc.ld, bias, c);
+}

@@ -1,0 +1,67 @@
+/* kern.c - which table of vector kernels runs: the best one the machine has, or the one asked for. */
+#include "kern.h"
+
+#include <omp.h>
+#include <string.h>
+
+extern const kw_kern kw_kern_scalar, kw_kern_avx2, kw_kern_avx512;
+
+static bool has_scalar(void) { return true; }
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+}
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+
+static const struct {
+    const kw_kern *kern;
+    bool (*here)(void);
+} tables[] = {                            /* best first */
+    { &kw_kern_avx512, has_avx512 },
+    { &kw_kern_avx2, has_avx2 },
+    { &kw_kern_scalar, has_scalar },
+};
+
+static const kw_kern *chosen;             /* written by kw_kern_choose before any kernel runs */
+
+static const kw_kern *best(void)
+{
+    for (size_t i = 0; i < KW_LEN(tables); i++)
+        if (tables[i].here())
+            return tables[i].kern;
+    return &kw_kern_scalar;
+}
+
+const kw_kern *kw_kern_get(void)
+{
+    return chosen ? chosen : best();
+}
+
+kw_status kw_kern_choose(const char *isa, kw_err *e)
+{
+    if (!isa) {
+        chosen = NULL;
+        return KW_OK;
+    }
+    for (size_t i = 0; i < KW_LEN(tables); i++) {
+        if (strcmp(tables[i].kern->isa, isa))
+            continue;
+        if (!tables[i].here()) {
+            kw_status s = kw_fail(e, KW_EDEVICE, N_("this machine has no %s"), isa);
+            return kw_advise(e, s, N_("the best it has is %s"), best()->isa);
+        }
+        chosen = tables[i].kern;
+        return KW_OK;
+    }
+    kw_status s = kw_fail(e, KW_EUSAGE, N_("unknown instruction set '%s'"), isa);
+    return kw_advise(e, s, N_("known are scalar, avx2, avx512"));
+}
+
+int kw_threads(void)
+{
+    return omp_get_max_threads();
+}

@@ -112,7 +112,7 @@ MODELS = {
 # Small enough to live in git as test data with inputs, outputs and gradients (about 300 KB each at most).
 GOLDEN = {
     "unet-tiny": entry("unet", unet([8, 8], "x-", 4, 2, 12), size(2, 5, 6, 5)),
-    "unet-sdxl-tiny": entry("unet", unet([8, 8], "-x", 4, [1, 2], 8, 1, **sdxl(6, 4, [1, 2])), size(2, 4, 6, 3)),
+    "unet-sdxl-tiny": entry("unet", unet([8, 8], "-x", 2, [1, 2], 8, 1, **sdxl(6, 4, [1, 2])), size(2, 6, 6, 3)),
     "vae-tiny": entry("vae", vae([4, 8], 2, 1, 4), size(1, 12, 10)),
     "text-tiny": entry("text", text(24, 64, 2, 3, 16, 300), {"batch": 2, "tokens": 11}, prefix="text_model."),
 }

@@ -153,7 +153,7 @@ static kw_status read_size(const kw_option *row, const char *text, const char *l
 
 static kw_status read_bool(const char *text, const char *label, bool *v, kw_err *e)
 {
-    static const char *const yes[] = { "true", "yes", "on", "1" }, *const no[] = { "false", "no", "off", "0" };
+    static const char *const yes[] = { "true", "yes", "on", "1", "always" }, *const no[] = { "false", "no", "off", "0", "never" };
     for (size_t i = 0; i < KW_LEN(yes); i++)
         if (!strcmp(text, yes[i]) || !strcmp(text, no[i])) {
             *v = !strcmp(text, yes[i]);

@@ -11,14 +11,25 @@
  */
 #include "simd.h"
 
+/* What h = a^2 lost to rounding: the exponential would turn it into a relative error of h 6e-8. */
+INLINE vf square_rest(vf a, vf h)
+{
+#if defined KW_ISA_avx512
+    return (vf)_mm512_fmsub_ps((__m512)a, (__m512)a, (__m512)h);
+#elif defined KW_ISA_avx2
+    return (vf)_mm256_fmsub_ps((__m256)a, (__m256)a, (__m256)h);        /* one rounding, at the end */
+#else
+    vf top = (vf)((vu)a & 0xfffff000u);   /* 12 bits: top^2 is exact */
+    return (top * top - h) + (a - top) * (a + top);
+#endif
+}
+
 /* Phi(x), and e = exp(-x^2/2). Beyond 20 both are constant in f32. */
 INLINE vf normal_cdf(vf x, vf *e)
 {
     vf a = v_min(v_set(20), v_abs(x)), t = 1.0f / (1.0f + a * 0.35f), h = a * a;
     *e = v_exp(h * -0.5f);
-#ifdef __FMA__
-    *e = *e - *e * ((a * a - h) * 0.5f);  /* what h lost to rounding, which the exponential would multiply by h */
-#endif
+    *e = *e - *e * (square_rest(a, h) * 0.5f);
     vf p = v_set(-0.0291454824f) * t + v_set(0.143969734f);
     p = p * t + v_set(-0.255710637f);
     p = p * t + v_set(0.159170526f);
@@ -32,7 +43,7 @@ INLINE vf normal_cdf(vf x, vf *e)
 }
 
 /*  tanh form: x (1 + tanh u) / 2 = x sigmoid(2 u),  u = sqrt(2/pi) (x + 0.044715 x^3)  */
-INLINE vf tanh_gate(vf x) { return v_sigmoid(1.5957691216f * x * (1.0f + 0.044715f * x * x)); }
+INLINE vf tanh_argument(vf x) { return 1.5957691216f * x * (1.0f + 0.044715f * x * x); }
 
 INLINE vf value(const kw_unary f, vf x)
 {
@@ -41,7 +52,7 @@ INLINE vf value(const kw_unary f, vf x)
     case KW_SILU: return x * v_sigmoid(x);
     case KW_GELU: return x * normal_cdf(x, &e);
     case KW_QUICK_GELU: return x * v_sigmoid(1.702f * x);
-    case KW_GELU_TANH: return x * tanh_gate(x);
+    case KW_GELU_TANH: return x * v_sigmoid(tanh_argument(x));
     default: return v_sigmoid(x);
     }
 }
@@ -55,22 +66,22 @@ INLINE vf gelu_slope(vf x)
 
 INLINE vf slope(const kw_unary f, vf x)
 {
-    vf s, a = v_max(v_set(-100), v_min(v_set(100), x));
+    vf s, r, a = v_max(v_set(-100), v_min(v_set(100), x));      /* infinity times zero, again */
     switch (f) {
     case KW_SILU:
-        s = v_sigmoid(x);
-        return s * (1.0f + a * (1.0f - s));
+        s = v_sigmoid_rest(x, &r);
+        return s * (1.0f + a * r);
     case KW_GELU:
         return gelu_slope(x);
     case KW_QUICK_GELU:
-        s = v_sigmoid(1.702f * x);
-        return s * (1.0f + 1.702f * a * (1.0f - s));
+        s = v_sigmoid_rest(1.702f * x, &r);
+        return s * (1.0f + 1.702f * a * r);
     case KW_GELU_TANH:
-        s = tanh_gate(x);
-        return s * (1.0f + a * (1.0f - s) * 1.5957691216f * (1.0f + 0.134145f * a * a));
+        s = v_sigmoid_rest(tanh_argument(x), &r);
+        return s * (1.0f + a * r * 1.5957691216f * (1.0f + 0.134145f * a * a));
     default:
-        s = v_sigmoid(x);
-        return s * (1.0f - s);
+        s = v_sigmoid_rest(x, &r);
+        return s * r;
     }
 }
 

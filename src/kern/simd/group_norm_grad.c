@@ -51,8 +51,8 @@ INLINE vf gradient_of_z(const kw_dtype t, const task *k, const bool silu, const 
     vf dz = v_get(t, k->dy, at + i, left);
     *xh = (v_get(t, k->x, at + i, left) - v_load(KW_F32, f->mean, i)) * v_load(KW_F32, f->rstd, i);
     if (silu) {
-        vf z = *xh * v_load(KW_F32, f->gamma, i) + v_load(KW_F32, f->beta, i), s = v_sigmoid(z);
-        dz = dz * s * (1.0f + z * (1.0f - s));
+        vf z = *xh * v_load(KW_F32, f->gamma, i) + v_load(KW_F32, f->beta, i), rest, s = v_sigmoid_rest(z, &rest);
+        dz = dz * s * (1.0f + z * rest);
     }
     return dz;
 }

@@ -247,4 +247,12 @@ INLINE vf v_exp(vf x)
 
 INLINE vf v_sigmoid(vf x) { return 1.0f / (1.0f + v_exp(-x)); }
 
+/* s, and 1 - s without cancellation. */
+INLINE vf v_sigmoid_rest(vf x, vf *rest)
+{
+    vf e = v_exp(-v_max(v_set(-87), x)), s = 1.0f / (1.0f + e);
+    *rest = e * s;
+    return s;
+}
+
 #endif

@@ -368,7 +368,7 @@ def area(a, w, h):
 
 photo = Image.fromarray(np.clip(scene(47, 33).astype(int) + rng.integers(-40, 41, (33, 47, 3)), 0, 255).astype(np.uint8))
 (out / "resize-source.rgb").write_bytes(np.asarray(photo).tobytes())
-for w, h in [(94, 66), (61, 70), (47, 50), (50, 20), (47, 20), (200, 33)]:
+for w, h in [(94, 66), (61, 70), (47, 50), (40, 50), (47, 20), (200, 33)]:
     (out / f"lanczos-{w}x{h}.rgb").write_bytes(np.asarray(photo.resize((w, h), Image.LANCZOS)).tobytes())
 for w, h in [(20, 16), (23, 11), (46, 32), (1, 1), (7, 30)]:
     (out / f"area-{w}x{h}.f32").write_bytes(area(np.asarray(photo), w, h).astype(np.float32).tobytes())

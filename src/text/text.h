@@ -1,0 +1,168 @@
+/*
+ * text.h - words to token ids: the CLIP tokenizer, prompts with weights, windows of 77 tokens, a vocabulary trainer.
+ *
+ *     kw_tokenizer *tok;
+ *     KW_TRY(kw_tokenizer_clip(arena, &tok, e));                 // or kw_tokenizer_open(arena, "base/tokenizer", ...)
+ *     kw_prompt prompt;
+ *     KW_TRY(kw_prompt_parse(arena, "a (red:1.2) fox <lora:kiwa:0.8>", &prompt, e));
+ *     kw_windows w;                                              // w.ids: (w.n, w.width), prompt.tags: the LoRAs
+ *     KW_TRY(kw_prompt_windows(tok, arena, &prompt, KW_COMMA_REACH, &w, e));
+ *
+ * Texts are UTF-8. What is not valid UTF-8 counts as U+FFFD, one for each maximal part of a sequence that could have
+ * become valid (Unicode 3.9 "substitution of maximal subparts", which is also Python's errors="replace").
+ * Results live in the arena given; a tokenizer is never written after it is made, so threads may share it.
+ */
+#ifndef KW_TEXT_H
+#define KW_TEXT_H
+
+#include "base/base.h"
+
+/* ---- the tokenizer --------------------------------------------------------------------------------- */
+
+/*
+ * Gives the ids of the fast CLIPTokenizer of transformers 5.23 / tokenizers 0.23: NFC, every run of white space to one
+ * space, lower case, CLIP's split into words, byte-level BPE with "</w>". The Unicode versions are those of that release
+ * (unicode.c holds what utf8proc 2.8 lacks of them).
+ *
+ * Front ends that run OpenAI's own tokenizer (A1111, Forge, ComfyUI's tokenizer does not) first repair texts with
+ * ftfy.fix_text and unescape HTML twice; transformers' slow tokenizer without ftfy puts spaces around CJK ideographs,
+ * drops control characters and (in BasicTokenizer) strips nothing else. So ids differ there from ours for:
+ *   HTML entities ("&amp;" is 3 tokens here, "&" there), mojibake ("Ã©" stays as it is here), curly quotes (ftfy makes
+ *   them straight), full-width letters and half-width kana (ftfy makes them ordinary), ligatures (ftfy splits them),
+ *   control characters and ANSI colour codes (ftfy removes them), CJK text in the slow tokenizer (one word per
+ *   ideograph there, one word per run of letters here). Plain English and plain Japanese captions are the same in
+ *   OpenAI's and here.
+ *
+ * Special tokens spelled in a text ("<|endoftext|>") become their ids. As with SD 1.5's files, the start mark is looked
+ * for after normalization (so "<|STARTOFTEXT|>" counts), the end mark before. Flags of added tokens that widen a match
+ * (lstrip, rstrip, single_word) are not followed.
+ */
+typedef struct kw_tokenizer kw_tokenizer;
+
+/* The vocabulary that comes with the program: CLIP ViT-L/14's, 49,408 tokens, 77 positions. */
+KW_MUST kw_status kw_tokenizer_clip(kw_arena *a, kw_tokenizer **out, kw_err *e);
+
+/*
+ * A model's own tokenizer folder: vocab.json + merges.txt, else tokenizer.json; special tokens from
+ * tokenizer_config.json, special_tokens_map.json, added_tokens.json as transformers reads them.
+ */
+KW_MUST kw_status kw_tokenizer_open(kw_arena *a, const char *dir, kw_tokenizer **out, kw_err *e);
+
+int kw_tokenizer_size(const kw_tokenizer *t);       /* one more than the greatest id */
+int kw_tokenizer_bos(const kw_tokenizer *t);
+int kw_tokenizer_eos(const kw_tokenizer *t);
+int kw_tokenizer_pad(const kw_tokenizer *t);        /* CLIP: the same as eos */
+int kw_tokenizer_unk(const kw_tokenizer *t);
+int kw_tokenizer_max_length(const kw_tokenizer *t); /* positions of a window with bos and eos; 77 unless the files say so */
+
+/* The id of a token as the vocabulary spells it ("cat</w>"), or -1. */
+int kw_token_id(const kw_tokenizer *t, const char *name);
+/* The spelling of an id in the vocabulary, or NULL. */
+const char *kw_token_name(const kw_tokenizer *t, int id);
+/* The text of an id: bytes (perhaps a part of a character), and whether a word ends there. NULL: no such id. */
+const char *kw_token_text(const kw_tokenizer *t, kw_arena *a, int id, size_t *n, bool *ends_word);
+
+typedef struct {
+    int32_t *ids;                         /* (n) without bos, eos, padding */
+    uint32_t *at;                         /* (n) the byte of the text at which each token begins */
+    size_t n;
+    size_t unknown;                       /* how many of them stand for bytes outside the vocabulary */
+    size_t chars;                         /* characters of the text, white space apart ... */
+    size_t broken;                        /* ... and those among them that no token holds whole */
+} kw_tokens;
+
+enum { KW_TEXT_MAX = 16 << 20 };          /* longer texts are refused (bytes) */
+
+KW_MUST kw_status kw_tokenize(const kw_tokenizer *t, kw_arena *a, const char *text, size_t len, kw_tokens *out,
+                              kw_err *e);
+
+/* 0..1: the share of a text which the vocabulary can only spell byte by byte (Japanese on CLIP), for a warning. */
+static inline double kw_broken_share(const kw_tokens *t) { return t->chars ? (double)t->broken / (double)t->chars : 0; }
+
+/* ---- prompts --------------------------------------------------------------------------------------- */
+
+/*
+ * A1111's grammar: (x) is 1.1, (x:1.3) is 1.3, [x] is 1/1.1, nested factors multiply, \( \) \[ \] \\ are themselves,
+ * a bracket never closed reaches to the end, one never opened is text; BREAK, a word of its own, ends the window.
+ * Two differences: BREAK inside brackets breaks (A1111 then reads it as a word of negative weight), and a weight that
+ * is no number, "(x:1.2.3)", is refused instead of ending the program.
+ */
+typedef struct {
+    const char *text;
+    double weight;
+    bool is_break;                        /* a BREAK: text is "", weight 1 */
+} kw_segment;
+
+typedef struct {                          /* <kind:name:te:unet>, <lora:name:te=0.5:unet=1> */
+    const char *kind;                     /* "lora", "lyco", "hypernet" ... whatever stood there */
+    const char *name;
+    double te, unet;                      /* strengths: text encoder 1 unless given, U-Net as te unless given */
+} kw_prompt_tag;
+
+typedef struct {
+    const char *text;                     /* the prompt without tags */
+    kw_segment *segments;                 /* (n), at least one */
+    size_t n;
+    kw_prompt_tag *tags;                  /* (n_tags) */
+    size_t n_tags;
+} kw_prompt;
+
+KW_MUST kw_status kw_prompt_parse(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e);
+
+/* ---- windows of tokens ------------------------------------------------------------------------------ */
+
+/* Each window is bos, up to width-2 tokens, eos, padding; what is not a token of the text has weight 1. */
+typedef struct {
+    int32_t *ids;                         /* (n, width) */
+    float *weights;                       /* (n, width) */
+    size_t n;
+    size_t width;                         /* kw_tokenizer_max_length */
+    size_t used;                          /* tokens of the text in them */
+    size_t cut;                           /* tokens of the text left out (captions only) ... */
+    const char *cut_text;                 /* ... and what the text says there; NULL when nothing is left out */
+} kw_windows;
+
+enum { KW_COMMA_REACH = 20 };             /* A1111's default */
+
+/*
+ * A prompt, in as many windows as it takes (at least one). When a window is full and its last comma is at most
+ * comma_reach tokens back, what follows the comma moves into the next window (A1111's "comma padding backtrack").
+ */
+KW_MUST kw_status kw_prompt_windows(const kw_tokenizer *t, kw_arena *a, const kw_prompt *p, int comma_reach,
+                                    kw_windows *out, kw_err *e);
+
+/*
+ * A training caption in exactly `windows` windows (1, 2, 3 are kohya's 75, 150, 225 tokens); the rest is cut.
+ * No emphasis: brackets are text.
+ */
+KW_MUST kw_status kw_caption_windows(const kw_tokenizer *t, kw_arena *a, const char *caption, size_t windows,
+                                     kw_windows *out, kw_err *e);
+
+/* Add empty windows until there are n (prompt and negative prompt need equal numbers). */
+KW_MUST kw_status kw_windows_extend(const kw_tokenizer *t, kw_arena *a, kw_windows *w, size_t n, kw_err *e);
+
+/* ---- training a vocabulary ---------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *text;
+    uint64_t count;                       /* how often this text counts; 0 is allowed */
+} kw_bpe_text;
+
+typedef struct {
+    const char **names;                   /* (size) in CLIP's order: bytes, bytes</w>, merged tokens, start, end */
+    size_t size;                          /* may be less than asked for when the texts give no more pairs */
+    uint32_t (*merges)[2];                /* (n_merges) ids of the two halves, in order of rank */
+    size_t n_merges;
+} kw_bpe;
+
+/*
+ * Byte-pair encoding in CLIP's form (Sennrich et al. 2016): the most frequent pair first, among equals the one of the
+ * lowest ids; pairs seen fewer than min_count times are not merged. The same texts give the same vocabulary.
+ */
+KW_MUST kw_status kw_bpe_train(kw_arena *a, const kw_bpe_text *texts, size_t n, size_t size, uint64_t min_count,
+                               kw_bpe *out, kw_err *e);
+
+/* vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json for transformers' CLIPTokenizer. */
+KW_MUST kw_status kw_bpe_write(const kw_bpe *b, const char *dir, int max_length, kw_err *e);
+
+#endif

@@ -1,0 +1,343 @@
+/* program.c - a planned graph with its kernels, and its execution, node by node. */
+#include "store.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef struct {                          /* how one node runs */
+    const kw_kernel *kernel;              /* NULL: the reference */
+    kw_need need;
+    int copy;                             /* a kept packed weight, or KW_NONE */
+} step;
+
+struct kw_program {
+    kw_graph *g;
+    kw_store *store;
+    kw_plan *plan;
+    step *steps;
+    const void **input;                   /* by value: the host's memory */
+    size_t scratch_at, bytes;
+    kw_workspace *last;                   /* where the results lie */
+    bool profile;
+    double *seconds;                      /* by node */
+    int64_t runs;
+};
+
+struct kw_workspace { char *data; size_t bytes; };
+
+static void release_workspace(void *arg) { kw_block_free(((kw_workspace *)arg)->data); }
+
+kw_workspace *kw_workspace_new(kw_arena *a)
+{
+    kw_workspace *w = kw_alloc(a, sizeof *w);
+    return w && !kw_defer(a, release_workspace, w) ? w : NULL;
+}
+
+size_t kw_workspace_bytes(const kw_workspace *w) { return w->bytes; }
+
+/* ---- making ------------------------------------------------------------------------------------------------ */
+
+static void release_kernels(void *arg)
+{
+    kw_program *p = arg;
+    for (size_t i = 0; i < p->g->n_nodes; i++)
+        if (p->steps[i].kernel && p->steps[i].kernel->release && p->steps[i].need.held)
+            p->steps[i].kernel->release(p->steps[i].need.held);
+}
+
+static bool is_leaf(const kw_node *n) { return n->op == &kw_op_input || n->op == &kw_op_state; }
+
+/* By rule: the first fast kernel that takes the node. Double graphs are for the reference. */
+static const kw_kernel *choose(const kw_graph *g, const kw_node *n, bool reference)
+{
+    for (size_t k = 0; !reference && g->compute != KW_F64 && k < KW_LEN(n->op->fast); k++)
+        if (n->op->fast[k].run && (!n->op->fast[k].fits || n->op->fast[k].fits(g, n)))
+            return &n->op->fast[k];
+    return NULL;
+}
+
+static size_t aligned(size_t n) { return (n + KW_ALIGN - 1) & ~(size_t)(KW_ALIGN - 1); }
+
+/* Where packed weights live: kept by the store for states, else packed at each run behind the kernel's scratch. */
+static kw_status prepare_step(kw_program *p, size_t i, size_t *scratch, kw_err *e)
+{
+    const kw_node *n = &p->g->node[i];
+    step *s = &p->steps[i];
+    s->copy = KW_NONE;
+    s->need.packed_in = KW_NONE;
+    if (s->kernel && s->kernel->prepare)
+        KW_TRY(s->kernel->prepare(p->g, n, &s->need, e));
+    size_t bytes = aligned(s->need.scratch);
+    if (s->need.packed_in >= 0 && s->need.packed_bytes) {
+        int state = p->plan->state[n->in[s->need.packed_in]];
+        if (state >= 0)
+            KW_TRY(kw__store_packed(p->store, state, &s->need, &s->copy, e));
+        if (s->copy < 0)
+            bytes += aligned(s->need.packed_bytes);
+    }
+    *scratch = KW_MAX(*scratch, bytes);
+    return KW_OK;
+}
+
+static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
+{
+    size_t scratch = 0, n = p->g->n_nodes;
+    p->steps = kw_alloc_array(a, n, sizeof *p->steps);
+    p->input = kw_alloc_array(a, p->g->n_values, sizeof *p->input);
+    p->seconds = kw_alloc_array(a, n, sizeof *p->seconds);
+    if (!p->steps || !p->input || !p->seconds || kw_defer(a, release_kernels, p))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        p->steps[i].kernel = is_leaf(&p->g->node[i]) ? NULL : choose(p->g, &p->g->node[i], o->reference);
+        KW_TRY(prepare_step(p, i, &scratch, e));
+    }
+    p->scratch_at = aligned(p->plan->bytes);
+    p->bytes = p->scratch_at + scratch;
+    return KW_OK;
+}
+
+static kw_graph *clone(const kw_graph *g)
+{
+    kw_graph *copy = kw_alloc(g->arena, sizeof *copy);
+    if (!copy)
+        return NULL;
+    *copy = *g;
+    copy->result = kw_alloc_array(g->arena, g->n_results + 1, sizeof *g->result);
+    copy->bound = kw_alloc_array(g->arena, g->n_bound + 1, sizeof *g->bound);
+    if (!copy->result || !copy->bound)
+        return NULL;
+    if (g->n_results)
+        memcpy(copy->result, g->result, g->n_results * sizeof *g->result);
+    if (g->n_bound)
+        memcpy(copy->bound, g->bound, g->n_bound * sizeof *g->bound);
+    copy->result_capacity = g->n_results;
+    copy->bound_capacity = g->n_bound;
+    return copy;
+}
+
+/* The first level from o->memory on whose plan fits under the limit. */
+static kw_status plan_within(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
+{
+    kw_graph *original = p->g;
+    for (int level = (int)o->memory; level <= KW_FLOOR; level++) {
+        p->g = clone(original);
+        if (!p->g)
+            return kw_fail(e, KW_ENOMEM, "out of memory");
+        KW_TRY(kw_recompute(p->g, (kw_memory_level)level, e));
+        KW_TRY(kw_verify(p->g, e));
+        KW_TRY(kw_plan_new(a, p->g, &p->plan, e));
+        if (!o->memory_limit || p->plan->bytes <= o->memory_limit)
+            return KW_OK;
+    }
+    kw_status s = kw_fail(e, KW_ENOMEM, "activations need %.2f GB at least; the limit leaves %.2f GB", (double)p->plan->bytes * 1e-9,
+                          (double)o->memory_limit * 1e-9);
+    return kw_advise(e, s, "choose a smaller batch or resolution, or a higher --memory");
+}
+
+kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_options *o, kw_program **out, kw_err *e)
+{
+    static const kw_run_options defaults;
+    if (!o)
+        o = &defaults;
+    kw_program *p = kw_alloc(a, sizeof *p);
+    if (!p)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *p = (kw_program){ .g = g, .store = s, .profile = o->profile };
+    KW_TRY(kw_verify(g, e));
+    KW_TRY(kw_prune(g, e));
+    KW_TRY(plan_within(a, p, o, e));
+    KW_TRY(prepare(a, p, o, e));
+    *out = p;
+    return KW_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------- */
+
+static void *memory_of(const kw_program *p, const kw_workspace *w, kw_val v)
+{
+    if (v < 0)
+        return NULL;
+    kw_val root = p->plan->root[v];
+    if (p->plan->state[v] >= 0)
+        return kw_store_at(p->store, p->plan->state[v])->data;
+    if (p->plan->offset[root] == SIZE_MAX)
+        return (void *)(uintptr_t)p->input[root];
+    return w->data + p->plan->offset[root];
+}
+
+static kw_status grow(kw_workspace *w, size_t bytes, kw_err *e)
+{
+    if (w->bytes >= bytes && w->data)
+        return KW_OK;
+    kw_block_free(w->data);
+    w->bytes = 0;
+    w->data = kw_block_new(bytes);
+    if (!w->data)
+        return kw_fail(e, KW_ENOMEM, "out of memory: %.2f GB for activations", (double)bytes * 1e-9);
+    w->bytes = bytes;
+    return KW_OK;
+}
+
+static void find_packed(kw_program *p, size_t i, kw_call *c)
+{
+    step *s = &p->steps[i];
+    if (s->need.packed_in < 0 || !s->need.packed_bytes)
+        return;
+    bool fresh = false;
+    void *to = s->copy >= 0 ? kw__store_copy(p->store, s->copy, &fresh) : (char *)c->scratch + aligned(s->need.scratch);
+    if (!fresh)
+        s->kernel->pack(s->need.held, kw_dtype_of(p->g, p->g->node[i].in[s->need.packed_in]), c->in[s->need.packed_in], to);
+    c->packed = to;
+}
+
+static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64; }
+
+/* The reference computes in double: what is not double or an integer is converted on the way in and out. */
+static kw_status run_reference(const kw_program *p, const kw_node *n, kw_call *c, kw_err *e)
+{
+    kw_call d = *c;
+    void *made[KW_INS + KW_OUTS] = { 0 };
+    bool failed = false;
+    for (int k = 0; k < n->n_in + n->n_out && !failed; k++) {
+        kw_val v = k < n->n_in ? n->in[k] : n->out[k - n->n_in];
+        if (v < 0 || !converts(kw_dtype_of(p->g, v)))
+            continue;
+        made[k] = kw_block_new((size_t)kw_count(kw_shape_of(p->g, v)) * sizeof(double));
+        failed = !made[k];
+        if (k >= n->n_in)
+            d.out[k - n->n_in] = made[k];
+        else if (made[k]) {
+            kw_convert(KW_F64, made[k], kw_dtype_of(p->g, v), c->in[k], (size_t)kw_count(kw_shape_of(p->g, v)));
+            d.in[k] = made[k];
+        }
+    }
+    if (!failed)
+        n->op->ref(&d);
+    for (int k = n->n_in; k < n->n_in + n->n_out; k++)
+        if (made[k] && !failed)
+            kw_convert(kw_dtype_of(p->g, n->out[k - n->n_in]), c->out[k - n->n_in], KW_F64, made[k],
+                       (size_t)kw_count(kw_shape_of(p->g, n->out[k - n->n_in])));
+    for (int k = 0; k < n->n_in + n->n_out; k++)
+        kw_block_free(made[k]);
+    return failed ? kw_fail(e, KW_ENOMEM, "out of memory in %s", n->op->name) : KW_OK;
+}
+
+static kw_status run_node(kw_program *p, size_t i, kw_workspace *w, kw_err *e)
+{
+    const kw_node *n = &p->g->node[i];
+    kw_call c = { .g = p->g, .node = n, .scratch = w->data + p->scratch_at, .held = p->steps[i].need.held };
+    if (is_leaf(n))
+        return KW_OK;
+    for (int k = 0; k < n->n_in; k++)
+        c.in[k] = memory_of(p, w, n->in[k]);
+    for (int k = 0; k < n->n_out; k++)
+        c.out[k] = memory_of(p, w, n->out[k]);
+    if (!p->steps[i].kernel)
+        return run_reference(p, n, &c, e);
+    find_packed(p, i, &c);
+    p->steps[i].kernel->run(&c);
+    return KW_OK;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static kw_status check_inputs(const kw_program *p, kw_err *e)
+{
+    for (size_t v = 0; v < p->g->n_values; v++)
+        if (kw_node_of(p->g, (kw_val)v)->op == &kw_op_input && !p->input[v])
+            return kw_fail(e, KW_EDEVICE, "input %s was not given", p->g->value[v].name);
+    return KW_OK;
+}
+
+kw_status kw_program_run(kw_program *p, kw_workspace *w, kw_err *e)
+{
+    KW_TRY(check_inputs(p, e));
+    KW_TRY(grow(w, p->bytes, e));
+    for (size_t i = 0; i < p->g->n_nodes; i++) {
+        double start = p->profile ? now() : 0;
+        KW_TRY(run_node(p, i, w, e));
+        if (p->profile)
+            p->seconds[i] += now() - start;
+    }
+    for (size_t i = 0; i < p->g->n_bound; i++)
+        (void)kw_store_write(p->store, p->g->bound[i].state);
+    p->last = w;
+    p->runs++;
+    return KW_OK;
+}
+
+/* ---- looking -------------------------------------------------------------------------------------------------- */
+
+static kw_val find_input(const kw_program *p, const char *name)
+{
+    for (size_t v = 0; v < p->g->n_values; v++)
+        if (kw_node_of(p->g, (kw_val)v)->op == &kw_op_input && p->g->value[v].name && !strcmp(p->g->value[v].name, name))
+            return (kw_val)v;
+    return KW_NONE;
+}
+
+bool kw_program_wants(const kw_program *p, const char *input) { return find_input(p, input) >= 0; }
+
+void kw_program_set(kw_program *p, const char *input, const void *data)
+{
+    kw_val v = find_input(p, input);
+    if (v >= 0)
+        p->input[v] = data;
+}
+
+static kw_val find_result(const kw_program *p, const char *name)
+{
+    for (size_t i = 0; i < p->g->n_results; i++)
+        if (!strcmp(p->g->result[i].name, name))
+            return p->g->result[i].value;
+    return KW_NONE;
+}
+
+const void *kw_program_result(const kw_program *p, const char *name)
+{
+    return p->last ? memory_of(p, p->last, find_result(p, name)) : NULL;
+}
+
+kw_shape kw_program_result_shape(const kw_program *p, const char *name) { return kw_shape_of(p->g, find_result(p, name)); }
+kw_dtype kw_program_result_type(const kw_program *p, const char *name) { return kw_dtype_of(p->g, find_result(p, name)); }
+size_t kw_program_bytes(const kw_program *p) { return p->bytes; }
+double kw_program_flops(const kw_program *p) { return kw_graph_flops(p->g); }
+const kw_graph *kw_program_graph(const kw_program *p) { return p->g; }
+
+void kw_program_print(const kw_program *p, kw_str *text)
+{
+    kw_graph_print(p->g, text);
+    kw_str_printf(text, "workspace %.3f MB (alive at the peak %.3f MB, without sharing %.3f MB), peak at node %d (%s in %s)\n",
+                  (double)p->bytes * 1e-6, (double)p->plan->peak_alive * 1e-6, (double)p->plan->sum * 1e-6, p->plan->peak_node,
+                  p->g->node[p->plan->peak_node].op->name, p->g->node[p->plan->peak_node].scope);
+    for (size_t i = 0; i < p->g->n_nodes; i++)
+        if (!is_leaf(&p->g->node[i]) && !p->steps[i].kernel && p->g->compute != KW_F64)
+            kw_str_printf(text, "reference kernel: %s in %s\n", p->g->node[i].op->name, p->g->node[i].scope);
+}
+
+bool kw_program_time(const kw_program *p, int i, const char **op, double *seconds, double *flops, int64_t *count)
+{
+    const kw_op *which = kw_op_at(i);
+    if (!which)
+        return false;
+    *op = which->name;
+    *seconds = *flops = 0;
+    *count = 0;
+    for (size_t k = 0; k < p->g->n_nodes; k++) {
+        double f = 0;
+        if (p->g->node[k].op != which)
+            continue;
+        if (which->cost)
+            which->cost(p->g, &p->g->node[k], &f);
+        *seconds += p->seconds[k];
+        *flops += f * (double)p->runs;
+        *count += p->runs;
+    }
+    return true;
+}

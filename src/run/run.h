@@ -1,0 +1,78 @@
+/*
+ * run.h - programs over state. A store holds what lives between runs (parameters, moments, gradients); a
+ * program is a planned graph with its kernels; a workspace is the memory that programs take turns in.
+ *
+ *     kw_store *s = ...;  int id = kw_store_add(s, "w", shape, KW_F32, NULL, e);
+ *     kw_program *p;  KW_TRY(kw_program_new(arena, graph, store, &options, &p, e));
+ *     kw_program_set(p, "x", pixels);                       -- inputs are the host's memory
+ *     KW_TRY(kw_program_run(p, workspace, e));
+ *     const float *y = kw_program_result(p, "y");           -- valid until the workspace runs again
+ *
+ * Two programs over one store see each other's updates. A packed weight is made again when its state's
+ * version has moved.
+ */
+#ifndef KW_RUN_H
+#define KW_RUN_H
+
+#include "ir/ir.h"
+#include "ops/ops.h"
+#include "pass/pass.h"
+
+/* ---- store -------------------------------------------------------------------------------------------- */
+
+typedef struct kw_store kw_store;
+
+typedef struct {
+    const char *name;
+    kw_shape shape;
+    kw_dtype dtype;
+    void *data;
+    uint64_t version;                     /* moves at every change; 0: never written */
+} kw_stored;
+
+KW_MUST kw_store *kw_store_new(kw_arena *a);
+/* Add a state. data: borrowed memory that outlives the store (a mapped file), or NULL for own zeroed memory. */
+KW_MUST kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e);
+const kw_stored *kw_store_at(const kw_store *s, int id);
+int kw_store_count(const kw_store *s);
+void *kw_store_write(kw_store *s, int id);             /* the memory, about to be changed: the version moves */
+void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data);   /* another memory or type for the same state */
+size_t kw_store_bytes(const kw_store *s);              /* own memory of states and packed copies */
+
+/* Packed copies are kept while they fit in this many bytes (default: no limit); the rest is packed at each use. */
+void kw_store_limit_packed(kw_store *s, size_t bytes);
+
+/* ---- workspace ------------------------------------------------------------------------------------------ */
+
+typedef struct kw_workspace kw_workspace;
+KW_MUST kw_workspace *kw_workspace_new(kw_arena *a);
+size_t kw_workspace_bytes(const kw_workspace *w);
+
+/* ---- program ---------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    kw_memory_level memory;               /* what the backward pass recomputes */
+    size_t memory_limit;                  /* bytes of activations; 0: none. Raises `memory` until it fits or fails with KW_ENOMEM */
+    bool reference;                       /* reference kernels only */
+    bool profile;                         /* time every node */
+} kw_run_options;
+
+typedef struct kw_program kw_program;
+
+/* Runs the passes, plans and prepares kernels. The graph belongs to the program from now on. */
+KW_MUST kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_options *o, kw_program **out, kw_err *e);
+bool kw_program_wants(const kw_program *p, const char *input);
+void kw_program_set(kw_program *p, const char *input, const void *data);    /* unknown names are ignored: pruned inputs */
+KW_MUST kw_status kw_program_run(kw_program *p, kw_workspace *w, kw_err *e);
+const void *kw_program_result(const kw_program *p, const char *name);       /* NULL: no such result */
+kw_shape kw_program_result_shape(const kw_program *p, const char *name);
+kw_dtype kw_program_result_type(const kw_program *p, const char *name);
+
+size_t kw_program_bytes(const kw_program *p);          /* of workspace */
+double kw_program_flops(const kw_program *p);
+const kw_graph *kw_program_graph(const kw_program *p);
+void kw_program_print(const kw_program *p, kw_str *text);                   /* the plan: nodes, peak, kernels */
+/* Seconds per op since the program was made, when profiled. Returns false when i is past the end. */
+bool kw_program_time(const kw_program *p, int i, const char **op, double *seconds, double *flops, int64_t *count);
+
+#endif

@@ -1,0 +1,107 @@
+/* store.c - what lives between runs, and the packed copies of weights. */
+#include "store.h"
+
+#include <string.h>
+
+typedef struct { int state; char layout[64]; uint64_t version; size_t bytes; void *data; } packed;
+
+struct kw_store {
+    kw_arena *arena;
+    kw_stored *state; size_t n, capacity;
+    packed *copy; size_t n_copies, copy_capacity;
+    size_t own_bytes, packed_bytes, packed_limit;
+};
+
+kw_store *kw_store_new(kw_arena *a)
+{
+    kw_store *s = kw_alloc(a, sizeof *s);
+    if (s)
+        *s = (kw_store){ .arena = a, .packed_limit = SIZE_MAX };
+    return s;
+}
+
+static size_t bytes_of(kw_shape shape, kw_dtype t) { return (size_t)kw_count(shape) * kw_dtype_size(t); }
+
+static kw_status own_memory(kw_store *s, size_t bytes, void **data, kw_err *e)
+{
+    *data = kw_block_new(bytes);
+    if (!*data || kw_defer(s->arena, kw_block_free, *data))
+        return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of weights", bytes);
+    s->own_bytes += bytes;
+    return KW_OK;
+}
+
+kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e)
+{
+    KW_TRY(kw_grow(s->arena, &s->state, &s->capacity, s->n, sizeof *s->state, e));
+    if (!data)
+        KW_TRY(own_memory(s, bytes_of(shape, t), &data, e));
+    char *copy = kw_strdup(s->arena, name);
+    if (!copy)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    s->state[s->n] = (kw_stored){ .name = copy, .shape = shape, .dtype = t, .data = data };
+    *id = (int)s->n++;
+    return KW_OK;
+}
+
+const kw_stored *kw_store_at(const kw_store *s, int id)
+{
+    KW_ASSERT(id >= 0 && (size_t)id < s->n);
+    return &s->state[id];
+}
+
+int kw_store_count(const kw_store *s) { return (int)s->n; }
+
+void *kw_store_write(kw_store *s, int id)
+{
+    KW_ASSERT(id >= 0 && (size_t)id < s->n);
+    s->state[id].version++;
+    return s->state[id].data;
+}
+
+void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
+{
+    KW_ASSERT(id >= 0 && (size_t)id < s->n);
+    s->state[id].version++;
+    s->state[id].dtype = t;
+    s->state[id].data = data;
+}
+
+size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
+void kw_store_limit_packed(kw_store *s, size_t bytes) { s->packed_limit = bytes; }
+
+static packed *find(kw_store *s, int state, const char *layout)
+{
+    for (size_t i = 0; i < s->n_copies; i++)
+        if (s->copy[i].state == state && !strcmp(s->copy[i].layout, layout))
+            return &s->copy[i];
+    return NULL;
+}
+
+kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *copy, kw_err *e)
+{
+    *copy = KW_NONE;
+    packed *p = find(s, state, need->layout);
+    if (!p) {
+        if (need->packed_bytes > s->packed_limit || s->packed_bytes > s->packed_limit - need->packed_bytes)
+            return KW_OK;
+        KW_TRY(kw_grow(s->arena, &s->copy, &s->copy_capacity, s->n_copies, sizeof *s->copy, e));
+        p = &s->copy[s->n_copies];
+        *p = (packed){ .state = state, .version = UINT64_MAX, .bytes = need->packed_bytes, .data = kw_block_new(need->packed_bytes) };
+        if (!p->data || kw_defer(s->arena, kw_block_free, p->data))
+            return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of packed weights", need->packed_bytes);
+        strncpy(p->layout, need->layout, sizeof p->layout - 1);
+        s->packed_bytes += need->packed_bytes;
+        s->n_copies++;
+    }
+    *copy = (int)(p - s->copy);
+    return KW_OK;
+}
+
+void *kw__store_copy(kw_store *s, int copy, bool *fresh)
+{
+    packed *p = &s->copy[copy];
+    *fresh = p->version == s->state[p->state].version;
+    p->version = s->state[p->state].version;
+    return p->data;
+}

@@ -1,0 +1,12 @@
+/* store.h - what program.c needs of the store; internal to run/. */
+#ifndef KW_RUN_STORE_H
+#define KW_RUN_STORE_H
+
+#include "run.h"
+
+/* A kept packed copy of a state for this need; *copy is KW_NONE when the limit does not allow one. */
+KW_MUST kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *copy, kw_err *e);
+/* Its memory; *fresh: it holds the state's present version (it is marked so in any case: pack it if not). */
+void *kw__store_copy(kw_store *s, int copy, bool *fresh);
+
+#endif

@@ -109,13 +109,14 @@ static kw_status wrong(const char *file, const char *name, const char *why, cons
                    kw_translate(why), (unsigned long long)s->begin, (unsigned long long)s->end);
 }
 
+/* Also of an empty tensor the other dimensions must multiply without overflow, in whatever order they are. */
 static kw_status check_span(const char *file, kw_tensor *t, const span *s, uint64_t at, uint64_t room, kw_err *e)
 {
     uint64_t bytes = kw_dtype_size(t->dtype);
     bool zero = false, fits = true;
     for (int i = 0; i < t->rank; i++) {
         zero |= !t->shape[i];
-        fits = fits && kw_mul_size(bytes, (uint64_t)t->shape[i], &bytes);
+        fits = fits && kw_mul_size(bytes, (uint64_t)KW_MAX(t->shape[i], 1), &bytes) && bytes <= INT64_MAX;
     }
     if (s->begin > s->end)
         return wrong(file, t->name, N_("its data ends before it begins"), s, e);

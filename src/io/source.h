@@ -1,4 +1,97 @@
-/* source.h - a model as it lies on disk: a diffusers folder, one part of it, or a single LDM file. */
+/*
+ * source.h - a model as it lies on disk, under one set of names.
+ *
+ * A source is a diffusers folder (unet/, vae/, text_encoder/ ...; some of them may be missing), the folder of one part
+ * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Whatever it is,
+ * tensors are found under diffusers' names and shapes, configurations are diffusers' JSON.
+ */
 #ifndef KW_SOURCE_H
 #define KW_SOURCE_H
+
+#include "io.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*  name, folder in a diffusers model  */
+#define KW_PART_MAP(X) X(UNET, "unet") X(VAE, "vae") X(TEXT, "text_encoder") X(TEXT2, "text_encoder_2")
+
+typedef enum {
+#define X(name, folder) KW_PART_##name,
+    KW_PART_MAP(X)
+#undef X
+    KW_N_PARTS
+} kw_part;
+
+const char *kw_part_name(kw_part p);      /* "unet", as the folder is called */
+
+/* Metadata key of our single files: JSON object, part name → its config.json, and "scheduler". */
+#define KW_META_CONFIG "kiwame.config"
+
+typedef struct {                          /* scheduler_config.json, absent fields as that class has them in diffusers */
+    double beta_start, beta_end;
+    const char *beta_schedule;            /* "linear", "scaled_linear", "squaredcos_cap_v2" */
+    const char *prediction_type;          /* "epsilon", "v_prediction", "sample" */
+    const char *timestep_spacing;         /* "leading", "trailing", "linspace" */
+    int num_train_timesteps, steps_offset;
+    bool rescale_betas_zero_snr, set_alpha_to_one, clip_sample;
+    bool is_guess;                        /* no configuration was found: SD 1.x/2.x's usual values */
+} kw_noise_config;
+
+typedef struct kw_source kw_source;
+
+/* KW_EDATA names what is wrong; models of other families are named ("recognised ..., which is not supported"). */
+KW_MUST kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err *e);
+
+const char *kw_source_path(const kw_source *s);
+bool kw_source_is_single(const kw_source *s);                     /* one file, not a folder */
+bool kw_source_has(const kw_source *s, kw_part p);                /* its weights are there */
+const char *kw_source_tokenizer(const kw_source *s, kw_part p);   /* the folder of the part's tokenizer, or NULL */
+const kw_noise_config *kw_source_noise(const kw_source *s);
+
+/* config.json of the part; else the file's own metadata; else inferred from the weights (then see the notes). */
+json_t *kw_source_config(const kw_source *s, kw_part p);
+
+/* A part's tensors, sorted by canonical name: t.name and t.shape are canonical, the data is the file's. */
+size_t kw_source_n(const kw_source *s, kw_part p);
+const kw_tensor *kw_source_at(const kw_source *s, kw_part p, size_t i);
+/* The tensor of the file that it comes from: its own name, shape and bytes. */
+const kw_tensor *kw_source_raw(const kw_source *s, kw_part p, size_t i);
+/* NULL: not there. Marks it as used. */
+const kw_tensor *kw_source_find(kw_source *s, kw_part p, const char *name);
+const char *kw_source_file_name(const kw_source *s, kw_part p, const char *name);  /* the file's own name of a tensor */
+
+size_t kw_source_n_unknown(const kw_source *s);                   /* names in the file that mean nothing to us */
+const char *kw_source_unknown(const kw_source *s, size_t i);
+/* Canonical name of the next tensor from i on that was never found; NULL at the end. Start with i = 0. */
+const char *kw_source_unused(const kw_source *s, kw_part p, size_t *i);
+size_t kw_source_n_notes(const kw_source *s);                     /* what was guessed or passed over, in the user's words */
+const char *kw_source_note(const kw_source *s, size_t i);
+
+/* SHA-256 of a part's tensors under canonical names and shapes: the same for a folder and a file with the same numbers.
+ * KW_N_PARTS: of all parts. Reads everything once; remembered. */
+KW_MUST kw_status kw_source_hash(kw_source *s, kw_part p, char hex[65], kw_err *e);
+
+/* ---- names ---------------------------------------------------------------------------------------------------- */
+
+/* What the numbers in LDM names depend on. */
+typedef struct {
+    int levels, layers;                   /* of the UNet or VAE; layers as `layers_per_block` */
+    uint32_t up_attention;                /* bit i: up block i of the UNet has attentions */
+} kw_key_shape;
+
+typedef enum { KW_KEYS_UNET, KW_KEYS_VAE, KW_KEYS_TEXT, KW_KEYS_OPENCLIP, KW_KEYS_OLD_VAE, KW_N_KEYS } kw_keys;
+
+enum { KW_KEY_ROOM = KW_MAX_TENSOR_NAME + 64 };
+
+/* LDM's name of a canonical parameter, and back, without prefixes such as "model.diffusion_model."; false: there is none.
+ * OpenCLIP keeps q, k, v in one tensor: the three canonical names give one LDM name, and back gives the first. */
+bool kw_key_to_ldm(kw_keys k, const kw_key_shape *shape, const char *canonical, char ldm[KW_KEY_ROOM]);
+bool kw_key_from_ldm(kw_keys k, const kw_key_shape *shape, const char *ldm, char canonical[KW_KEY_ROOM]);
+
+#ifdef __cplusplus
+}
+#endif
+
 #endif

@@ -1,0 +1,222 @@
+/* source_file.c - a model in one file: which parts are in it, under which prefix, in which spelling. */
+#include "source_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *kw__stranger_name(const kw_tensors *t)
+{
+    for (size_t k = 0; k < kw__n_strangers; k++)
+        for (size_t i = 0; i < kw_tensors_n(t); i++)
+            if (strstr(kw_tensors_at(t, i)->name, kw__strangers[k].piece))
+                return kw__strangers[k].is;
+    return NULL;
+}
+
+static const kw_tensor *find(const kw_tensors *t, const char *prefix, const char *name)
+{
+    char whole[KW_KEY_ROOM];
+    snprintf(whole, sizeof whole, "%s%s", prefix, name);
+    return kw_tensors_find(t, whole);
+}
+
+/* How many k = 0, 1, 2 ... there are of a name with one %d. */
+static int count(const kw_tensors *t, const char *prefix, const char *form)
+{
+    int k = 0;
+    char name[256];
+    for (;; k++) {
+        const char *at = strstr(form, "%d");
+        snprintf(name, sizeof name, "%.*s%d%s", (int)(at - form), form, k, at + 2);
+        if (!find(t, prefix, name))
+            return k;
+    }
+}
+
+/* The first block that halves, after L resnets, is number L + 1; the next 2(L + 1). Without one, all blocks are one level. */
+static kw_key_shape unet_shape(const kw_tensors *t, const char *prefix)
+{
+    kw_key_shape s = { .levels = 1 };
+    char name[64];
+    int blocks = 1;
+    for (int k = 1; k < 1000; k++, blocks++) {
+        snprintf(name, sizeof name, "input_blocks.%d.0.op.weight", k);
+        bool halves = find(t, prefix, name);
+        snprintf(name, sizeof name, "input_blocks.%d.0.in_layers.0.weight", k);
+        if (!halves && !find(t, prefix, name))
+            break;
+        if (halves && !s.layers)
+            s.layers = k - 1;
+        s.levels += halves;
+    }
+    if (!s.layers)
+        s.layers = blocks - 1;
+    for (int i = 0; i < s.levels && i < 32; i++) {
+        snprintf(name, sizeof name, "output_blocks.%d.1.proj_in.weight", i * (s.layers + 1));
+        s.up_attention |= (uint32_t)(find(t, prefix, name) != NULL) << i;
+    }
+    return s;
+}
+
+static kw_key_shape vae_shape(const kw_tensors *t, const char *prefix)
+{
+    int down = count(t, prefix, "encoder.down.%d.block.0.conv1.weight");
+    int up = count(t, prefix, "decoder.up.%d.block.0.conv1.weight");
+    int layers = count(t, prefix, "encoder.down.0.block.%d.conv1.weight");
+    if (!layers)
+        layers = count(t, prefix, "decoder.up.0.block.%d.conv1.weight") - 1;
+    return (kw_key_shape){ .levels = KW_MAX(down, up), .layers = layers };
+}
+
+/* SD 2's checkpoints have 24 text layers and use 23: the last, and the projection, are passed over. */
+static bool is_ignored(const char *name)
+{
+    for (size_t k = 0; k < kw__n_ignored; k++)
+        if (kw_starts_with(name, kw__ignored[k]))
+            return true;
+    return false;
+}
+
+/* The names that mean something, as a set of their own: the rest is either ignored or unknown. */
+static kw_status without_ignored(kw_source *s, const kw_tensors *all, kw_tensors *some, kw_err *e)
+{
+    *some = *all;
+    some->n = 0;
+    if (!(some->tensors = kw_alloc_array(s->arena, all->n + 1, sizeof *some->tensors)))
+        return kw__no_memory(e, s->path);
+    size_t ema = 0;
+    for (size_t i = 0; i < all->n; i++) {
+        const char *name = all->tensors[i].name;
+        if (!is_ignored(name))
+            some->tensors[some->n++] = all->tensors[i];
+        ema += kw_starts_with(name, "model_ema.");
+    }
+    if (ema)
+        KW_TRY(kw__note(s, e, N_("the file also holds averaged weights (model_ema); the others are used")));
+    return kw__tensors_index(s->arena, some, e);
+}
+
+static kw_status take_parts(kw_source *s, const kw_tensors *t, kw_err *e)
+{
+    const kw__spelling *taken[KW_N_PARTS] = { NULL };
+    for (size_t k = 0; k < kw__n_spellings; k++) {
+        const kw__spelling *sp = &kw__spellings[k];
+        if (taken[sp->part] || !find(t, sp->prefix, sp->probe))
+            continue;
+        taken[sp->part] = sp;
+        kw_key_shape shape = sp->keys == KW_KEYS_UNET ? unet_shape(t, sp->prefix)
+                           : sp->keys == KW_KEYS_VAE ? vae_shape(t, sp->prefix) : (kw_key_shape){ 0 };
+        int keys = sp->keys == KW__CANONICAL && sp->part == KW_PART_VAE ? KW_KEYS_OLD_VAE : sp->keys;
+        KW_TRY(kw__part_take(s, sp->part, keys, &shape, sp->prefix, t, e));
+    }
+    for (size_t i = 0; i < t->n; i++) {
+        bool mine = false;
+        for (int p = 0; p < KW_N_PARTS; p++)
+            mine |= taken[p] && kw_starts_with(t->tensors[i].name, taken[p]->prefix);
+        if (!mine)
+            KW_TRY(kw__text_add(s->arena, &s->unknown, t->tensors[i].name, e));
+    }
+    return KW_OK;
+}
+
+/* ---- configurations that came with the file ------------------------------------------------------------------------ */
+
+static kw_status own_metadata(kw_source *s, const kw_tensors *t, kw_err *e)
+{
+    const char *text = kw_tensors_meta(t, KW_META_CONFIG);
+    const char *prediction = kw_tensors_meta(t, "modelspec.prediction_type");
+    if (prediction)
+        s->prediction = *prediction == 'v' ? "v_prediction" : "epsilon";
+    if (!text)
+        return KW_OK;
+    json_t *all;
+    KW_TRY(kw_json_parse(s->arena, s->path, text, strlen(text), &all, e));
+    for (int p = 0; p < KW_N_PARTS; p++) {
+        json_t *one = json_object_get(all, kw_part_name((kw_part)p));
+        s->parts[p].config = json_is_object(one) ? one : NULL;
+    }
+    json_t *one = json_object_get(all, "scheduler");
+    s->scheduler = json_is_object(one) ? one : NULL;
+    return KW_OK;
+}
+
+/* A part's weights given alone: its config.json lies beside. */
+static kw_status sibling_config(kw_source *s, const char *path, kw_err *e)
+{
+    int only = -1;
+    for (int p = 0; p < KW_N_PARTS; p++)
+        if (s->parts[p].n)
+            only = only < 0 ? p : KW_N_PARTS;
+    char *dir = kw_path_dir(s->arena, path), *config = dir ? kw_path_join(s->arena, dir, "config.json") : NULL;
+    if (!config)
+        return kw__no_memory(e, path);
+    if (only < 0 || only == KW_N_PARTS || s->parts[only].config || !kw_is_file(config))
+        return KW_OK;
+    json_t *json;
+    KW_TRY(kw_json_read(s->arena, config, &json, e));
+    const char *name = json_string_value(json_object_get(json, "_class_name"));
+    bool fits = only == KW_PART_UNET ? name && strstr(name, "UNet2DCondition")
+              : only == KW_PART_VAE ? name && !strcmp(name, "AutoencoderKL") : !name;
+    if (fits)
+        s->parts[only].config = json;
+    return KW_OK;
+}
+
+/* ---- eps or v: SD 2's two kinds have the same shapes ------------------------------------------------------------------ */
+
+/* The spread of one bias tells them apart: above 0.09 in v models (a rule of thumb that ComfyUI uses too). */
+static bool looks_like_v(const kw_tensor *t)
+{
+    float v[4096];
+    size_t n = t ? (size_t)kw_tensor_count(t) : 0;
+    if (!n || n > KW_LEN(v))
+        return false;
+    kw_convert(KW_F32, v, t->dtype, t->data, n);
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += v[i];
+        squares += (double)v[i] * v[i];
+    }
+    double mean = sum / (double)n;
+    return sqrt(fmax(0, squares / (double)n - mean * mean)) > 0.09;
+}
+
+static kw_status guess_prediction(kw_source *s, const kw_tensors *t, kw_err *e)
+{
+    if (s->prediction || s->scheduler || !s->parts[KW_PART_UNET].n)
+        return KW_OK;
+    json_t *width = json_object_get(s->parts[KW_PART_UNET].config, "cross_attention_dim");
+    if (kw_tensors_find(t, "v_pred")) {
+        s->prediction = "v_prediction";
+        return KW_OK;
+    }
+    if (json_integer_value(width) != 1024)
+        return KW_OK;
+    bool v = looks_like_v(find(t, "model.diffusion_model.", "output_blocks.11.1.transformer_blocks.0.norm1.bias"));
+    s->prediction = v ? "v_prediction" : "epsilon";
+    return kw__note(s, e, N_("the file does not say what the model predicts: %s is a guess from its weights"),
+                    s->prediction);
+}
+
+kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
+{
+    kw_tensors *all, *some = kw_alloc(s->arena, sizeof *some);
+    if (!some)
+        return kw__no_memory(e, path);
+    s->is_single = true;
+    KW_TRY(kw_tensors_open(s->arena, path, &all, e));
+    KW_TRY(own_metadata(s, all, e));
+    KW_TRY(without_ignored(s, all, some, e));
+    KW_TRY(take_parts(s, some, e));
+    size_t total = 0;
+    for (int p = 0; p < KW_N_PARTS; p++)
+        total += s->parts[p].n;
+    const char *stranger = total ? NULL : kw__stranger_name(all);
+    if (stranger)
+        return kw_fail(e, KW_EDATA, N_("%s: is %s, which cannot be used as the base"), path, kw_translate(stranger));
+    KW_TRY(sibling_config(s, path, e));
+    for (int p = 0; p < KW_N_PARTS; p++)
+        KW_TRY(kw__part_finish(s, (kw_part)p, e));
+    return guess_prediction(s, all, e);
+}

@@ -1,0 +1,52 @@
+/* source_internal.h - a model source from within: parts, entries, and who fills them. */
+#ifndef KW_IO_SOURCE_INTERNAL_H
+#define KW_IO_SOURCE_INTERNAL_H
+
+#include "internal.h"
+#include "keys.h"
+
+typedef struct {
+    kw_tensor t;                          /* canonical */
+    const kw_tensor *raw;
+    bool used;
+} kw__entry;
+
+typedef struct {
+    kw__entry *entries;                   /* sorted by name once complete */
+    size_t n, capacity;
+    json_t *config;
+    const char *tokenizer, *shown;        /* shown: the part's file, for messages */
+    char hash[65];
+} kw__part;
+
+typedef struct { const char **texts; size_t n, capacity; } kw__texts;
+
+struct kw_source {
+    kw_arena *arena;
+    const char *path;
+    bool is_single;
+    kw__part parts[KW_N_PARTS];
+    kw_noise_config noise;
+    kw__texts unknown, notes;
+    json_t *scheduler;                    /* NULL: none found */
+    const char *prediction;               /* from the file's metadata or weights; NULL: nothing known */
+};
+
+KW_MUST kw_status kw__text_add(kw_arena *a, kw__texts *t, const char *text, kw_err *e);
+KW_MUST kw_status kw__note(kw_source *s, kw_err *e, const char *fmt, ...) KW_PRINTF(3, 4);
+
+/* Takes the tensors whose names start with prefix into part p, translated by the rules k (KW__CANONICAL: as they are). */
+KW_MUST kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_shape *shape, const char *prefix,
+                                const kw_tensors *t, kw_err *e);
+KW_MUST kw_status kw__part_finish(kw_source *s, kw_part p, kw_err *e);
+const kw_tensor *kw__part_find(const kw_source *s, kw_part p, const char *name);
+
+KW_MUST kw_status kw__open_folder(kw_source *s, kw_err *e);
+KW_MUST kw_status kw__open_single(kw_source *s, const char *path, kw_err *e);
+/* The family of a model that is none of ours, by its tensors' names; NULL: not known. */
+const char *kw__stranger_name(const kw_tensors *t);
+
+KW_MUST kw_status kw__infer_config(kw_source *s, kw_part p, kw_err *e);
+KW_MUST kw_status kw__read_noise(kw_source *s, kw_err *e);
+
+#endif

@@ -145,48 +145,48 @@ static kw_status plain(const bmp *b, uint8_t *out, int bands, kw_err *e)
     return KW_OK;
 }
 
+typedef struct { int x, y; } pen;
+
+/* count pixels from values: one value again and again, or packed ones when given. What leaves the row is dropped. */
+static void put_run(const bmp *b, uint8_t *out, pen *at, int count, const uint8_t *values, bool given)
+{
+    uint8_t *row = row_of(b, out, at->y, 3);
+    for (int i = 0; i < count && at->x < b->w; i++, at->x++) {
+        int index = b->bits == 8 ? values[given ? i : 0] : values[given ? i / 2 : 0] >> (i % 2 ? 0 : 4) & 15;
+        memcpy(row + (size_t)at->x * 3, b->palette[index], 3);
+    }
+}
+
 /* Runs: (count, value); escapes: (0,0) end of line, (0,1) end, (0,2,dx,dy) move, (0,k,values...) k given ones. */
 static kw_status runs(const bmp *b, uint8_t *out, kw_err *e)
 {
     const uint8_t *s = b->data + KW_MIN(b->pixels, b->n), *end = b->data + b->n;
-    int x = 0, y = 0, per_byte = 8 / b->bits;
-    for (int i = 0; i < b->h * b->w; i++)                           /* what no run covers has colour 0 */
-        memcpy(out + (size_t)i * 3, b->palette[0], 3);
-    while (end - s >= 2 && y < b->h) {
-        int count = s[0], given = 0;
-        const uint8_t *values = s + 1;
-        if (!count && s[1] == 1)
-            return KW_OK;
+    pen at = { 0, 0 };
+    for (size_t i = 0, n = (size_t)b->h * (size_t)b->w; i < n; i++)     /* what no run covers has colour 0 */
+        memcpy(out + i * 3, b->palette[0], 3);
+    while (end - s >= 2 && at.y < b->h) {
+        int count = s[0], value = s[1];
         s += 2;
-        if (!count && s[-1] == 0) {
-            x = 0;
-            y++;
-            continue;
-        }
-        if (!count && s[-1] == 2) {
+        if (count) {
+            put_run(b, out, &at, count, s - 1, false);
+        } else if (value == 0) {
+            at = (pen){ 0, at.y + 1 };
+        } else if (value == 1) {
+            return KW_OK;
+        } else if (value == 2) {
             if (end - s < 2)
                 break;
-            x += s[0];
-            y += s[1];
+            at = (pen){ KW_MIN(at.x + s[0], b->w), at.y + s[1] };
             s += 2;
-            continue;
-        }
-        if (!count) {
-            given = count = s[-1];
-            values = s;
-            int bytes = (given + per_byte - 1) / per_byte;
-            s += (bytes + 1) / 2 * 2;
-            if (s > end)
+        } else {
+            int bytes = b->bits == 8 ? value : (value + 1) / 2;
+            if (end - s < bytes)
                 break;
-        }
-        uint8_t *row = row_of(b, out, y, 3);
-        for (int i = 0; i < count && x < b->w; i++, x++) {
-            uint8_t v = values[given ? i / per_byte : 0];
-            int index = per_byte == 1 ? v : i % 2 ? v & 15 : v >> 4;
-            memcpy(row + (size_t)x * 3, b->palette[index], 3);
+            put_run(b, out, &at, value, s, true);
+            s += KW_MIN(end - s, (bytes + 1) / 2 * 2);
         }
     }
-    return y >= b->h ? KW_OK : damaged(e, "the file is cut short");
+    return at.y >= b->h ? KW_OK : damaged(e, "the file is cut short");
 }
 
 kw_status kw_bmp_decode(const uint8_t *data, size_t n, int *w, int *h, int *bands, uint8_t **pixels, kw_err *e)

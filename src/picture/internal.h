@@ -78,10 +78,14 @@ long kw_packet_receive(int sock, void *data, size_t n, int *fd);            /* b
 unsigned kw_sandbox_enter(void);                /* sandbox.c: KW_SHIELD_* that are on */
 void kw_sandbox_cpu(int seconds);               /* from now */
 
-/* ---- text.c, font.c -------------------------------------------------------------------------------------------------- */
+/* ---- text.c, font.c -------------------------------------------------------------------------------------- */
 
-typedef struct { int w, h; uint8_t *ink; } kw_mask;     /* coverage 0-255, from kw_block_new */
+#define KW_TEXT_SIZE 13                         /* px of captions */
 
-kw_status kw_font_mask(const char *text, int width, kw_mask *m);    /* built-in font; also counts as last resort */
+typedef struct { int w, h; uint8_t *ink; } kw_mask;     /* coverage 0-255, from kw_block_new; NULL: nothing to see */
+
+kw_status kw_font_mask(const char *text, int width, kw_mask *m);            /* the built-in font; its one size */
+void kw_text_mask(const char *text, int width, int size, kw_mask *m);       /* whatever font is there */
+void kw_mask_draw(kw_picture *p, const kw_mask *m, int x, int y, int max_h, const uint8_t colour[3]);
 
 #endif

@@ -197,7 +197,9 @@ good("wide.jpg", save(rgb, "JPEG", quality=95, subsampling=0, icc_profile=ADOBE)
 good("wide.webp", save(rgb, "WEBP", lossless=True, icc_profile=ADOBE), "WebP", "ICC")
 good("wide.tif", save(rgb, "TIFF", icc_profile=ADOBE), "TIFF", "ICC")
 good("wide-alpha.png", save(rgba, "PNG", icc_profile=ADOBE), "PNG", "ALPHA,ICC", background=(10, 200, 90))
-good("srgb.png", save(rgb, "PNG", icc_profile=ImageCms.ImageCmsProfile(SRGB).tobytes()), "PNG", "ICC")
+own = bytearray(ImageCms.ImageCmsProfile(SRGB).tobytes())
+own[24:36] = struct.pack(">6H", 2026, 1, 1, 0, 0, 0)        # its date
+good("srgb.png", save(rgb, "PNG", icc_profile=bytes(own)), "PNG", "ICC")
 good("grey18.png", save(ramp, "PNG", icc_profile=GREY), "PNG", "ICC,GREY")
 good("icc-broken.jpg", save(rgb, "JPEG", icc_profile=b"\0\0\0\x10 not a profile at all" * 9), "JPEG", "ICC_IGNORED")
 good("icc-broken.png", save(rgb, "PNG", icc_profile=b"\0\0\0\x10 not a profile at all" * 9), "PNG")    # libpng drops it
@@ -403,6 +405,10 @@ e.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0" + b"plain words, Steps: 4"
 (out / "text-ascii.jpg").write_bytes(save(rgb, "JPEG", exif=e))
 (out / "text-ascii.txt").write_bytes(b"plain words, Steps: 4")
 
+(out / "no-fonts.conf").write_text("""<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>/nonexistent</dir><cachedir>/nonexistent</cachedir></fontconfig>
+""")
 (out / "manifest.txt").write_text("\n".join(manifest) + "\n")
 (out / "bad.txt").write_text("\n".join(bad) + "\n")
 print(len(manifest), "good,", len(bad), "bad,", sum(f.stat().st_size for f in out.iterdir()), "bytes")

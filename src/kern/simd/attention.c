@@ -1,121 +1,172 @@
 /*
- * attention.c - o = softmax(scale q k^T) v per head, forward and backward, row by row. Plain loops.
+ * attention.c - tiled attention, forward.
+ *
+ *     s[r][j] = scale q[r] . k[j]        p[r][j] = exp(s[r][j] - lse[r])        o[r] = sum_j p[r][j] v[j]
+ *
+ * Query rows lie in the lanes, keys and channels are walked by broadcast. Hence no dimension is padded to a vector, row
+ * statistics are vertical, and exp is applied to the score accumulators in registers: scores never reach memory, only the
+ * probabilities of one block of keys and one tile of rows do, in the first cache.
+ *
+ * Online softmax with a lazy reference: probabilities are kept as 2^(s' - m), s' = s log2(e) (the factor is packed into q),
+ * m an INTEGER per row with s' - m <= HEADROOM. m is raised only when a score exceeds it by more, and then everything is
+ * scaled by a power of two, which is exact: the result does not depend on when that happens.
+ *
+ * Work is split in ranges of at most RANGE rows of one head. Each range packs the keys and values of a block for itself,
+ * which costs a few percent and makes the ranges independent.
  */
-#include "simd.h"
+#include "attention_tile.h"
 
-#include <math.h>
+enum { RANGE = 256 };
+#define HEADROOM 16.0f
 
-enum { KEYS = 64 };
+INLINE int block_keys(int dim) { return dim > 128 ? 48 : 96; }        /* a multiple of KTILE; K and V of a block stay in L2 */
+INLINE int range_rows(int dim) { return dim > 256 ? 64 : dim > 128 ? 128 : RANGE; }    /* a multiple of TILE */
 
-typedef struct {
-    const kw_attention_shape *s;
-    const void *q, *k, *v, *o, *d_o;
-    void *out, *dq, *dk, *dv;
-    float *lse;
-} task;
+typedef struct {                          /* what one range of rows works on */
+    int dim, keys;                        /* keys: in a block */
+    float *k, *v;                         /* rows of one block */
+    float *p;                             /* [key][TILE] */
+    float *q, *o;                         /* lanes of each tile */
+    float *m, *l;                         /* [row]: reference exponent, sum of 2^(s' - m) */
+} range;
 
-static void set_one(kw_dtype t, void *p, ptrdiff_t i, float x)
+static float *carve(char **at, size_t count)
 {
-    if (t == KW_F32)
-        ((float *)p)[i] = x;
-    else
-        ((uint16_t *)p)[i] = kw_f32_to_bf16(x);
+    float *p = (float *)(void *)*at;
+    *at += align64(count * sizeof *p);
+    return p;
 }
 
-static double dot(kw_dtype t, const void *a, ptrdiff_t i, const void *b, ptrdiff_t j, int n)
+static size_t layout(const kw_attention_shape *s, range *x, char *base)
 {
-    double sum = 0;
-    for (int c = 0; c < n; c++)
-        sum += (double)get_one(t, a, i + c) * (double)get_one(t, b, j + c);
-    return sum;
-}
-
-static ptrdiff_t row_of(const kw_attention_shape *s, int head, int tokens, int token, ptrdiff_t stride)
-{
-    return ((ptrdiff_t)(head / s->heads) * tokens + token) * stride + (ptrdiff_t)(head % s->heads) * s->dim;
-}
-
-static void forward_row(kw_dtype t, const task *k, int head, int r, double *acc)
-{
-    const kw_attention_shape *s = k->s;
-    const int seen = s->causal ? KW_MIN(r + 1, s->tk) : s->tk;
-    const ptrdiff_t q = row_of(s, head, s->tq, r, s->q_stride), o = row_of(s, head, s->tq, r, s->o_stride);
-    double m = -INFINITY, l = 0;
-    for (int c = 0; c < s->dim; c++)
-        acc[c] = 0;
-    for (int j = 0; j < seen; j++) {
-        const ptrdiff_t v = row_of(s, head, s->tk, j, s->v_stride);
-        double x = (double)s->scale * dot(t, k->q, q, k->k, row_of(s, head, s->tk, j, s->k_stride), s->dim);
-        double top = fmax(m, x), keep = exp(m - top), p = exp(x - top);
-        m = top;
-        l = l * keep + p;
-        for (int c = 0; c < s->dim; c++)
-            acc[c] = acc[c] * keep + p * (double)get_one(t, k->v, v + c);
-    }
-    for (int c = 0; c < s->dim; c++)
-        set_one(t, k->out, o + c, (float)(acc[c] / l));
-    k->lse[(ptrdiff_t)head * s->tq + r] = (float)(m + log(l));
+    char *at = base;
+    const size_t d = (size_t)s->dim, keys = (size_t)KW_MIN(block_keys(s->dim), round_up(s->tk, KTILE));
+    const size_t rows = (size_t)KW_MIN(range_rows(s->dim), round_up(s->tq, TILE));
+    x->dim = s->dim;
+    x->keys = (int)keys;
+    x->k = carve(&at, keys * d), x->v = carve(&at, keys * d), x->p = carve(&at, keys * TILE);
+    x->q = carve(&at, rows * d), x->o = carve(&at, rows * d), x->m = carve(&at, rows), x->l = carve(&at, rows);
+    return (size_t)(at - base);
 }
 
 size_t ISA(attention_scratch)(kw_dtype t, const kw_attention_shape *s, int threads)
 {
-    (void)t, (void)threads;
-    return (size_t)s->batch * (size_t)s->heads * (size_t)s->dim * sizeof(double);
+    static char origin[64];
+    range x;
+    (void)t;
+    return (size_t)threads * layout(s, &x, origin);
+}
+
+typedef struct { float *m, *l, *o; const float *q; } tile;
+
+/*
+ * Rare: some row met a score far above its reference. Raises m to ceil(max) there and scales what was summed so far: the W
+ * rows from lane z on, `keys` probabilities of this block, and `channels` of o (0: this is the first block).
+ */
+NOINLINE static void raise_reference(const tile *x, float *p, int z, vf max, int keys, int channels)
+{
+    vf old = v_load(KW_F32, x->m, z);
+    vf m = v_choose(v_gt(max, old + HEADROOM), v_ceil(max), old), f = v_exp2(old - m);
+    v_store(KW_F32, x->m, z, m);
+    v_store(KW_F32, x->l, z, f * v_load(KW_F32, x->l, z));
+    for (int j = 0; j < keys; j++)
+        v_store(KW_F32, p, j * TILE + z, f * v_load(KW_F32, p, j * TILE + z));
+    for (int c = 0; c < channels; c++)
+        v_store(KW_F32, x->o, c * TILE + z, f * v_load(KW_F32, x->o, c * TILE + z));
+}
+
+/* Scores of KTILE keys from key j of the block on, turned into probabilities; valid, diagonal: see hide. */
+INLINE void score_tile(const tile *x, const float *k, float *p, int dim, int j, int valid, int diagonal, int channels)
+{
+    vf s[KTILE][4];
+    UNROLL(6) for (int i = 0; i < KTILE; i++)
+        UNROLL(4) for (int z = 0; z < Z; z++)
+            s[i][z] = v_set(0);
+    dot_tile(KTILE, Z, s, k + (ptrdiff_t)j * dim, dim, 1, x->q, TILE, dim);
+    const bool edge = valid < KTILE || diagonal < KTILE;
+    if (edge)
+        hide(s, valid, diagonal, NEVER);
+    UNROLL(4) for (int z = 0; z < Z; z++) {
+        vf max = v_max(v_max(v_max(s[0][z], s[1][z]), v_max(s[2][z], s[3][z])), v_max(s[4][z], s[5][z]));
+        if (__builtin_expect(v_any(v_gt(max, v_load(KW_F32, x->m, W * z) + HEADROOM)), 0))
+            raise_reference(x, p, W * z, max, j, channels);
+    }
+    UNROLL(4) for (int z = 0; z < Z; z++) {
+        const vf m = v_load(KW_F32, x->m, W * z);
+        UNROLL(6) for (int i = 0; i < KTILE; i++)
+            s[i][z] = exp2_score(s[i][z] - m);
+    }
+    if (edge)
+        hide(s, valid, diagonal, 0);
+    UNROLL(4) for (int z = 0; z < Z; z++) {
+        UNROLL(6) for (int i = 0; i < KTILE; i++)
+            v_store(KW_F32, p, (j + i) * TILE + W * z, s[i][z]);
+        vf sum = ((s[0][z] + s[1][z]) + (s[2][z] + s[3][z])) + (s[4][z] + s[5][z]);
+        v_store(KW_F32, x->l, W * z, v_load(KW_F32, x->l, W * z) + sum);
+    }
+}
+
+/* One tile of rows against a block of keys; diagonal: its first row minus the first key, or ANY. */
+NOINLINE static void forward_tile(const range *x, const tile *y, int keys, bool first, int diagonal)
+{
+    const int n = diagonal == ANY ? keys : KW_MIN(keys, diagonal + TILE);
+    for (int j = 0; j < n; j += KTILE)
+        score_tile(y, x->k, x->p, x->dim, j, n - j, diagonal == ANY ? ANY : diagonal - j, first ? 0 : x->dim);
+    accumulate_lanes(first, y->o, x->v, x->dim, x->p, TILE, n);
+}
+
+/* o = sum / l, lse = (m + log2 l) ln 2 */
+INLINE void finish_tile(const kw_dtype t, const tile *x, int rows, int dim, void *o, ptrdiff_t at, ptrdiff_t stride, float *lse)
+{
+    for (int z = 0; z < TILE && z < rows; z += W) {
+        const vf l = v_load(KW_F32, x->l, z);
+        v_put(KW_F32, lse, z, (v_load(KW_F32, x->m, z) + v_log2(l)) * LN2, rows - z);
+        unpack_block(t, x->o + z, 1.0f / l, rows - z, dim, o, at + z * stride, stride);
+    }
+}
+
+typedef struct { const void *q, *k, *v; void *o; float *lse; } arrays;
+
+/* Rows [r0, r0 + rows) of head h. */
+INLINE void forward_range(const kw_dtype t, const kw_attention_shape *s, const arrays *a, range x, int h, int r0, int rows)
+{
+    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride, o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
+    const ptrdiff_t k = head_at(s, h, s->tk, s->k_stride), v = head_at(s, h, s->tk, s->v_stride);
+    const int d = s->dim, seen = s->causal ? KW_MIN(s->tk, r0 + rows) : s->tk;
+    for (int r = 0; r < rows; r += TILE) {
+        pack_lanes(t, a->q, q + r * s->q_stride, s->q_stride, rows - r, d, s->scale * LOG2E, x.q + (ptrdiff_t)r * d);
+        for (int i = r; i < r + TILE; i++)
+            x.m[i] = NEVER, x.l[i] = 0;
+    }
+    for (int j = 0; j < seen; j += x.keys) {
+        const int keys = KW_MIN(x.keys, seen - j);
+        pack_rows(t, a->k, k + j * s->k_stride, s->k_stride, keys, round_up(keys, KTILE), d, d, 1, x.k);
+        pack_rows(t, a->v, v + j * s->v_stride, s->v_stride, keys, round_up(keys, KTILE), d, d, 1, x.v);
+        for (int r = s->causal ? KW_MAX(0, (j - r0) / TILE * TILE) : 0; r < rows; r += TILE) {
+            const tile y = { x.m + r, x.l + r, x.o + (ptrdiff_t)r * d, x.q + (ptrdiff_t)r * d };
+            forward_tile(&x, &y, keys, j == 0, s->causal ? r0 + r - j : ANY);
+        }
+    }
+    for (int r = 0; r < rows; r += TILE) {
+        const tile y = { x.m + r, x.l + r, x.o + (ptrdiff_t)r * d, x.q + (ptrdiff_t)r * d };
+        finish_tile(t, &y, rows - r, d, a->o, o + r * s->o_stride, s->o_stride, a->lse + (ptrdiff_t)h * s->tq + r0 + r);
+    }
 }
 
 void ISA(attention)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, void *o, float *lse,
                     void *scratch)
 {
-    const task a = { .s = s, .q = q, .k = k, .v = v, .out = o, .lse = lse };
-    _Pragma("omp parallel for schedule(static)")
-    for (int head = 0; head < s->batch * s->heads; head++)
-        for (int r = 0; r < s->tq; r++)
-            forward_row(t, &a, head, r, (double *)scratch + (size_t)head * (size_t)s->dim);
-}
-
-size_t ISA(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int threads)
-{
-    (void)t, (void)threads;
-    return (size_t)s->batch * (size_t)s->heads * ((size_t)s->tq + 2 * (size_t)s->tk) * (size_t)s->dim * sizeof(double);
-}
-
-static void backward_head(kw_dtype t, const task *k, int head, double *dq, double *dk, double *dv)
-{
-    const kw_attention_shape *s = k->s;
-    const int d = s->dim;
-    for (int r = 0; r < s->tq; r++) {
-        const ptrdiff_t q = row_of(s, head, s->tq, r, s->q_stride), o = row_of(s, head, s->tq, r, s->o_stride);
-        const double delta = dot(t, k->o, o, k->d_o, o, d), lse = (double)k->lse[(ptrdiff_t)head * s->tq + r];
-        for (int j = 0; j < (s->causal ? KW_MIN(r + 1, s->tk) : s->tk); j++) {
-            const ptrdiff_t key = row_of(s, head, s->tk, j, s->k_stride), v = row_of(s, head, s->tk, j, s->v_stride);
-            double p = exp((double)s->scale * dot(t, k->q, q, k->k, key, d) - lse);
-            double ds = (double)s->scale * p * (dot(t, k->d_o, o, k->v, v, d) - delta);
-            for (int c = 0; c < d; c++) {
-                dq[r * d + c] += ds * (double)get_one(t, k->k, key + c);
-                dk[j * d + c] += ds * (double)get_one(t, k->q, q + c);
-                dv[j * d + c] += p * (double)get_one(t, k->d_o, o + c);
-            }
+    const arrays a = { q, k, v, o, lse };
+    const int size = range_rows(s->dim), ranges = (int)pieces(s->tq, size), count = s->batch * s->heads * ranges;
+    _Pragma("omp parallel if (count > 1)")
+    {
+        range x;
+        const size_t bytes = layout(s, &x, scratch);
+        layout(s, &x, (char *)scratch + (size_t)omp_get_thread_num() * bytes);
+        _Pragma("omp for schedule(dynamic)")
+        for (int i = 0; i < count; i++) {
+            const int r0 = i % ranges * size;
+            TYPED(t, forward_range, s, &a, x, i / ranges, r0, KW_MIN(size, s->tq - r0));
         }
-    }
-}
-
-void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, const void *o,
-                         const float *lse, const void *d_o, void *dq, void *dk, void *dv, void *scratch)
-{
-    const task a = { .s = s, .q = q, .k = k, .v = v, .o = o, .d_o = d_o, .lse = (float *)(uintptr_t)lse };
-    const size_t size = ((size_t)s->tq + 2 * (size_t)s->tk) * (size_t)s->dim;
-    memset(scratch, 0, ISA(attention_grad_scratch)(t, s, 1));
-    _Pragma("omp parallel for schedule(static)")
-    for (int head = 0; head < s->batch * s->heads; head++) {
-        double *wq = (double *)scratch + (size_t)head * size, *wk = wq + s->tq * s->dim, *wv = wk + s->tk * s->dim;
-        backward_head(t, &a, head, wq, wk, wv);
-        for (int r = 0; r < s->tq; r++)
-            for (int c = 0; c < s->dim; c++)
-                set_one(t, dq, row_of(s, head, s->tq, r, s->q_stride) + c, (float)wq[r * s->dim + c]);
-        for (int j = 0; j < s->tk; j++)
-            for (int c = 0; c < s->dim; c++) {
-                set_one(t, dk, row_of(s, head, s->tk, j, s->k_stride) + c, (float)wk[j * s->dim + c]);
-                set_one(t, dv, row_of(s, head, s->tk, j, s->v_stride) + c, (float)wv[j * s->dim + c]);
-            }
     }
 }

@@ -10,6 +10,8 @@
 #include "../kern.h"
 #include "vec.h"
 
+#include <omp.h>
+
 #define KW_PASTE2(a, b) a##_##b
 #define KW_PASTE(a, b) KW_PASTE2(a, b)
 #define ISA(name) KW_PASTE(kw_simd_##name, KW_ISA)      /* kw_simd_mul_avx2 */

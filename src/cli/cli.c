@@ -210,7 +210,7 @@ static kw_status run_command(kw_cli *c, const request *r, kw_err *e)
     KW_TRY(kw_options_finish(c->options, e));
     kw_term_init(&c->term, kw_options_from(c->options, "color") ? c->global.colour : -1);
     if (r->command->flags & KW_COMMAND_THREADS)
-        kw_threads_settle(c->global.threads, c->argv);
+        kw_threads_settle(c->argv);
     if (c->global.threads)
         omp_set_num_threads(c->global.threads);
     KW_TRY(kw_kern_choose(isa[c->global.isa], e));

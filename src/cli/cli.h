@@ -152,6 +152,6 @@ typedef struct { const char *name, *debian, *version; } kw_library;      /* vers
 const kw_library *kw_libraries(void);     /* ended by { .name = NULL } */
 
 /* Once per process: start anew with the OpenMP settings that computing wants. Returns only if that is not needed. */
-void kw_threads_settle(int threads, char **argv);
+void kw_threads_settle(char **argv);
 
 #endif

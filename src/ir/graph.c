@@ -141,7 +141,7 @@ size_t kw_value_bytes(const kw_graph *g, kw_val v)
     return (size_t)kw_count(g->value[v].shape) * kw_dtype_size(g->value[v].dtype);
 }
 
-const char *kw_shape_text(kw_shape s, char text[64])
+const char *kw_dims_text(kw_shape s, char text[64])
 {
     int n = snprintf(text, 64, "(");
     for (int i = 0; i < s.rank; i++)

@@ -135,7 +135,7 @@ int64_t kw_count(kw_shape s);
 int64_t kw_last(kw_shape s);                                                       /* size of the last dimension */
 bool kw_shape_equal(kw_shape a, kw_shape b);
 size_t kw_value_bytes(const kw_graph *g, kw_val v);
-const char *kw_shape_text(kw_shape s, char text[64]);
+const char *kw_dims_text(kw_shape s, char text[64]);
 /* Type of sums, statistics and parameter gradients beside activations of type t: F64 beside F64, else F32. */
 static inline kw_dtype kw_sum_type(kw_dtype t) { return t == KW_F64 ? KW_F64 : KW_F32; }
 

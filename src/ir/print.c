@@ -18,7 +18,7 @@ static void print_node(const kw_graph *g, const kw_node *n, kw_str *text)
     char shape[64];
     for (int k = 0; k < n->n_out; k++)
         kw_str_printf(text, "%s%%%d %s %s", k ? ", " : "", n->out[k], kw_dtype_name(g->value[n->out[k]].dtype),
-                      kw_shape_text(g->value[n->out[k]].shape, shape));
+                      kw_dims_text(g->value[n->out[k]].shape, shape));
     kw_str_printf(text, " = %s", n->op->name);
     for (int k = 0; k < n->n_in; k++)
         if (n->in[k] >= 0)

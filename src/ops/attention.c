@@ -26,7 +26,7 @@ static kw_status attention_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dt
     int heads = ATTR(n, attention)->heads;
     if (q.rank != 3 || k.rank != 3 || q.d[0] != k.d[0] || q.d[2] != k.d[2] || heads < 1 || q.d[2] % heads) {
         char s[64], t[64];
-        return kw_fail(e, KW_EDATA, "attention of %d heads between %s and %s", heads, kw_shape_text(q, s), kw_shape_text(k, t));
+        return kw_fail(e, KW_EDATA, "attention of %d heads between %s and %s", heads, kw_dims_text(q, s), kw_dims_text(k, t));
     }
     KW_TRY(kw__same(g, n->in[1], n->in[2], e));
     KW_TRY(kw__like_first(g, n, shape, dtype, e));

@@ -10,7 +10,7 @@ static kw_status add_channels_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw
     kw_shape x = kw_shape_of(g, n->in[0]), v = kw_shape_of(g, n->in[1]);
     if (v.rank != 2 || v.d[0] != x.d[0] || v.d[1] != kw_last(x)) {
         char s[64], t[64];
-        return kw_fail(e, KW_EDATA, "cannot add %s to the channels of %s", kw_shape_text(v, s), kw_shape_text(x, t));
+        return kw_fail(e, KW_EDATA, "cannot add %s to the channels of %s", kw_dims_text(v, s), kw_dims_text(x, t));
     }
     return kw__like_first(g, n, shape, dtype, e);
 }
@@ -118,7 +118,7 @@ static kw_status add_rows_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dty
         fits = v.d[v.rank - 1 - i] == x.d[x.rank - 1 - i];
     if (!fits) {
         char s[64], t[64];
-        return kw_fail(e, KW_EDATA, "cannot add %s to every row of %s", kw_shape_text(v, s), kw_shape_text(x, t));
+        return kw_fail(e, KW_EDATA, "cannot add %s to every row of %s", kw_dims_text(v, s), kw_dims_text(x, t));
     }
     return kw__like_first(g, n, shape, dtype, e);
 }

@@ -69,12 +69,12 @@ static kw_status conv_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *
     kw_shape x = kw_shape_of(g, n->in[0]), w = kw_shape_of(g, n->in[1]);
     char s[64], t[64];
     if (x.rank != 4 || w.rank != 4 || w.d[1] != x.d[3])
-        return kw_fail(e, KW_EDATA, "a convolution weight of shape %s does not take pixels %s", kw_shape_text(w, s), kw_shape_text(x, t));
+        return kw_fail(e, KW_EDATA, "a convolution weight of shape %s does not take pixels %s", kw_dims_text(w, s), kw_dims_text(x, t));
     if (n->in[2] >= 0 && kw_count(kw_shape_of(g, n->in[2])) != w.d[0])
         return kw_fail(e, KW_EDATA, "a bias of %lld for %lld channels", (long long)kw_count(kw_shape_of(g, n->in[2])), (long long)w.d[0]);
     kw_conv_shape c = shape_from(x, w, ATTR(n, conv)->p);
     if (kw_conv_out_h(&c) < 1 || kw_conv_out_w(&c) < 1)
-        return kw_fail(e, KW_EDATA, "a picture of %s is too small for a kernel of %s", kw_shape_text(x, s), kw_shape_text(w, t));
+        return kw_fail(e, KW_EDATA, "a picture of %s is too small for a kernel of %s", kw_dims_text(x, s), kw_dims_text(w, t));
     shape[0] = KW_SHAPE(x.d[0], kw_conv_out_h(&c), kw_conv_out_w(&c), w.d[0]);
     dtype[0] = ATTR(n, conv)->out;
     return KW_OK;

@@ -14,7 +14,7 @@ static kw_status reshape_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtyp
     dtype[0] = kw_dtype_of(g, n->in[0]);
     if (kw_count(shape[0]) == kw_count(kw_shape_of(g, n->in[0])))
         return KW_OK;
-    return kw_fail(e, KW_EDATA, "%s cannot be seen as %s", kw_shape_text(kw_shape_of(g, n->in[0]), s), kw_shape_text(shape[0], t));
+    return kw_fail(e, KW_EDATA, "%s cannot be seen as %s", kw_dims_text(kw_shape_of(g, n->in[0]), s), kw_dims_text(shape[0], t));
 }
 
 static void reshape_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
@@ -69,7 +69,7 @@ static kw_status concat_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype
     shape[0].d[a.rank - 1] += kw_last(b);
     a.d[a.rank - 1] = kw_last(b);
     if (!kw_shape_equal(a, b) || kw_dtype_of(g, n->in[1]) != dtype[0])
-        return kw_fail(e, KW_EDATA, "cannot concatenate %s and %s", kw_shape_text(kw_shape_of(g, n->in[0]), s), kw_shape_text(b, t));
+        return kw_fail(e, KW_EDATA, "cannot concatenate %s and %s", kw_dims_text(kw_shape_of(g, n->in[0]), s), kw_dims_text(b, t));
     return KW_OK;
 }
 

@@ -65,7 +65,7 @@ static kw_status linear_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype
     kw_shape x = kw_shape_of(g, n->in[0]), w = kw_shape_of(g, n->in[1]);
     if (w.rank < 2 || kw_count(w) / w.d[0] != kw_last(x)) {
         char s[64], t[64];
-        return kw_fail(e, KW_EDATA, "a linear weight of shape %s does not take %s", kw_shape_text(w, s), kw_shape_text(x, t));
+        return kw_fail(e, KW_EDATA, "a linear weight of shape %s does not take %s", kw_dims_text(w, s), kw_dims_text(x, t));
     }
     if (n->in[2] >= 0 && kw_count(kw_shape_of(g, n->in[2])) != w.d[0])
         return kw_fail(e, KW_EDATA, "a bias of %lld for %lld outputs", (long long)kw_count(kw_shape_of(g, n->in[2])), (long long)w.d[0]);

@@ -32,8 +32,8 @@ kw_status kw__same(const kw_graph *g, kw_val a, kw_val b, kw_err *e)
     char s[64], t[64];
     if (kw_shape_equal(kw_shape_of(g, a), kw_shape_of(g, b)))
         return KW_OK;
-    return kw_fail(e, KW_EDATA, "shapes %s and %s do not fit", kw_shape_text(kw_shape_of(g, a), s),
-                   kw_shape_text(kw_shape_of(g, b), t));
+    return kw_fail(e, KW_EDATA, "shapes %s and %s do not fit", kw_dims_text(kw_shape_of(g, a), s),
+                   kw_dims_text(kw_shape_of(g, b), t));
 }
 
 static bool is_activation(kw_dtype t) { return t == KW_F32 || t == KW_BF16; }

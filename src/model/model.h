@@ -1,0 +1,75 @@
+/*
+ * model.h - the parts of Stable Diffusion. Each builder reads like its paper's figure; variants are data.
+ *
+ *     kw_unet_config c;
+ *     KW_TRY(kw_unet_read(json, &c, e));                       -- diffusers' config.json
+ *     kw_val eps = kw_unet(&net, &c, x, t, ctx, KW_NONE, KW_NONE);
+ *
+ * Pictures and latents are NHWC; t: (N) in the sum type; ctx: (N, T, D).
+ */
+#ifndef KW_MODEL_H
+#define KW_MODEL_H
+
+#include "nn/nn.h"
+
+enum { KW_LEVELS = 6 };
+
+typedef struct {
+    int in, out, levels;
+    int ch[KW_LEVELS];
+    int layers[KW_LEVELS];                /* resnets of each down block; up blocks have one more */
+    bool down_attention[KW_LEVELS], up_attention[KW_LEVELS];      /* by block, in the order of the blocks */
+    int depth[KW_LEVELS], up_depth[KW_LEVELS], mid_depth;         /* transformer blocks */
+    int heads[KW_LEVELS];                 /* by level */
+    int context[KW_LEVELS];               /* width of the attention context, by level */
+    bool only_cross[KW_LEVELS];           /* the first attention of a block looks at the context too */
+    bool has_mid, mid_only_cross;
+    int groups;
+    float eps;
+    kw_unary act;
+    bool linear_proj;                     /* proj_in and proj_out are linear layers (SD 2.x, SDXL) */
+    bool flip_sin;  float freq_shift;     /* of the timestep's sinusoids */
+    int downsample_padding;
+    int add_dim, add_time_dim;            /* SDXL: width of [pooled text, sinusoids of six sizes]; 0: none */
+    int sample_size;                      /* latent pixels it was trained at; 0: unknown */
+} kw_unet_config;
+
+/* Refuses what the family does not have, naming the field. */
+KW_MUST kw_status kw_unet_read(const json_t *config, kw_unet_config *c, kw_err *e);
+/* x (N, H, W, in), t (N), ctx (N, T, D) -> (N, H, W, out). SDXL: text (N, P) and ids (N, 6), else KW_NONE. */
+kw_val kw_unet(kw_net *n, const kw_unet_config *c, kw_val x, kw_val t, kw_val ctx, kw_val text, kw_val ids);
+
+typedef struct {
+    int in, out, latent, levels;
+    int ch[KW_LEVELS];
+    int layers, groups;
+    kw_unary act;
+    bool quant, post_quant, mid_attention;
+    double scaling, shift;                /* latents for the U-Net = (z - shift) * scaling */
+    int sample_size;
+} kw_vae_config;
+
+KW_MUST kw_status kw_vae_read(const json_t *config, kw_vae_config *c, kw_err *e);
+int kw_vae_factor(const kw_vae_config *c);                         /* picture pixels per latent pixel */
+kw_val kw_vae_encode(kw_net *n, const kw_vae_config *c, kw_val x);  /* (N, H, W, 3) in -1..1 -> moments (N, h, w, 2 latent) */
+kw_val kw_vae_decode(kw_net *n, const kw_vae_config *c, kw_val z);  /* (N, h, w, latent), unscaled -> (N, H, W, 3) */
+
+typedef struct {
+    int width, layers, heads, mlp, vocabulary, positions;
+    kw_unary act;
+    float eps;
+    int projection;                       /* width of the projected pooled text, 0: none */
+    int64_t eos;                          /* id whose position gives the pooled text; 2: the largest id, as old configs mean */
+} kw_clip_config;
+
+KW_MUST kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *e);
+/* ids (N, T) -> last hidden state after the final norm (N, T, width). hidden (layers + 1 values, or NULL) gets all states. */
+kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden);
+/* The final norm alone, over an earlier hidden state (clip skip). */
+kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h);
+
+/* Values for a part come from a source: the find function of kw_params_source. */
+typedef struct { kw_source *source; kw_part part; } kw_part_of;
+kw_status kw_part_find(void *part_of, const char *name, kw_shape shape, kw_tensor *t, kw_err *e);
+
+#endif

@@ -1,0 +1,146 @@
+/* params.c - the parameters of a part: found by name when a layer asks for them, checked, and placed in the store. */
+#include "nn.h"
+
+#include <string.h>
+
+struct kw_params {
+    kw_arena *arena;
+    kw_store *store;
+    kw_params_source src;
+    kw_param_info **info;
+    size_t n, capacity;
+    size_t *slot, n_slots;                /* hash of names: index + 1 */
+};
+
+kw_params *kw_params_new(kw_arena *a, kw_store *s, const kw_params_source *src)
+{
+    kw_params *p = kw_alloc(a, sizeof *p);
+    if (p)
+        *p = (kw_params){ .arena = a, .store = s, .src = *src };
+    return p;
+}
+
+size_t kw_params_count(const kw_params *p) { return p->n; }
+const kw_param_info *kw_params_at(const kw_params *p, size_t i) { return i < p->n ? p->info[i] : NULL; }
+kw_store *kw_params_store(const kw_params *p) { return p->store; }
+
+static size_t hash(const char *s)
+{
+    size_t h = 1469598103934665603u;
+    for (; *s; s++)
+        h = (h ^ (unsigned char)*s) * 1099511628211u;
+    return h;
+}
+
+const kw_param_info *kw_params_find(const kw_params *p, const char *name)
+{
+    for (size_t i = hash(name); p->n_slots; i++) {
+        size_t at = p->slot[i & (p->n_slots - 1)];
+        if (!at)
+            return NULL;
+        if (!strcmp(p->info[at - 1]->name, name))
+            return p->info[at - 1];
+    }
+    return NULL;
+}
+
+static void put(kw_params *p, size_t index)
+{
+    size_t i = hash(p->info[index]->name);
+    while (p->slot[i & (p->n_slots - 1)])
+        i++;
+    p->slot[i & (p->n_slots - 1)] = index + 1;
+}
+
+static kw_status remember(kw_params *p, kw_param_info *info, kw_err *e)
+{
+    KW_TRY(kw_grow(p->arena, &p->info, &p->capacity, p->n, sizeof *p->info, e));
+    p->info[p->n++] = info;
+    if (2 * p->n <= p->n_slots) {
+        put(p, p->n - 1);
+        return KW_OK;
+    }
+    p->n_slots = p->n_slots ? 2 * p->n_slots : 64;
+    p->slot = kw_alloc_array(p->arena, p->n_slots, sizeof *p->slot);
+    if (!p->slot)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < p->n; i++)
+        put(p, i);
+    return KW_OK;
+}
+
+static bool is_float(kw_dtype t) { return t == KW_F32 || t == KW_F16 || t == KW_BF16 || t == KW_F64; }
+
+/* A 1x1 convolution and a linear layer hold the same numbers: (o, i, 1, 1) reads as (o, i) and the other way round. */
+static bool same_numbers(const kw_tensor *t, kw_shape s)
+{
+    int64_t a[KW_MAX_RANK], b[KW_RANK];
+    int n = 0, m = 0;
+    for (int i = 0; i < t->rank; i++)
+        if (i < 2 || t->shape[i] != 1)
+            a[n++] = t->shape[i];
+    for (int i = 0; i < s.rank; i++)
+        if (i < 2 || s.d[i] != 1)
+            b[m++] = s.d[i];
+    return n == m && !memcmp(a, b, sizeof a[0] * (size_t)n);
+}
+
+static kw_status check(const kw_params *p, const char *name, kw_shape shape, kw_tensor *t, kw_err *e)
+{
+    char want[64], got[160];
+    KW_TRY(p->src.find(p->src.find_ctx, name, shape, t, e));
+    if (!is_float(t->dtype))
+        return kw_fail(e, KW_EDATA, "%s: weights of type %s cannot be used", name, kw_dtype_name(t->dtype));
+    if (same_numbers(t, shape))
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EDATA, "%s has shape %s; the model's configuration asks for %s", name, kw_shape_text(t, got), kw_dims_text(shape, want));
+    return kw_advise(e, s, "the weights and the configuration belong to different models");
+}
+
+/* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact type. */
+static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
+{
+    bool copy = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64;
+    kw_dtype type = copy ? p->src.exact : t->dtype;
+    void *data = copy ? NULL : (void *)(uintptr_t)t->data;
+    KW_TRY(kw_store_add(p->store, info->name, info->shape, type, data, &info->state, e));
+    if (copy)
+        kw_convert(type, kw_store_write(p->store, info->state), t->dtype, t->data, (size_t)kw_count(info->shape));
+    return KW_OK;
+}
+
+static kw_status add(kw_params *p, const char *name, kw_shape shape, const kw_param_info **out, kw_err *e)
+{
+    kw_tensor t = { 0 };
+    kw_param_info *info = kw_alloc(p->arena, sizeof *info);
+    char *copy = kw_strdup(p->arena, name);
+    if (!info || !copy)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *info = (kw_param_info){ .name = copy, .shape = shape, .group = KW_NONE };
+    if (p->src.select)
+        info->group = p->src.select(p->src.select_ctx, name);
+    KW_TRY(check(p, name, shape, &t, e));
+    KW_TRY(place(p, info, &t, e));
+    KW_TRY(remember(p, info, e));
+    *out = info;
+    return KW_OK;
+}
+
+kw_val kw_nn_param(kw_net *n, const char *name, kw_shape shape)
+{
+    char full[640];
+    if (n->g->err.status)
+        return KW_NONE;
+    size_t length = strlen(n->path), more = strlen(name);
+    if (length + more + 2 > sizeof full)
+        KW_BUG("a parameter name is too long: %s.%s", n->path, name);
+    memcpy(full, n->path, length);
+    if (length)
+        full[length++] = '.';
+    memcpy(full + length, name, more + 1);
+    const kw_param_info *info = kw_params_find(n->params, full);
+    if (!info && add(n->params, full, shape, &info, &n->g->err))
+        return KW_NONE;
+    const kw_stored *s = kw_store_at(n->params->store, info->state);
+    return kw_state(n->g, info->state, shape, s->dtype);
+}

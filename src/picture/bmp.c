@@ -1,6 +1,6 @@
 /*
- * bmp.c - Windows bitmaps, which libvips reads only through ImageMagick: 1, 2, 4, 8 bits with palette (RLE too), 16, 24,
- * 32 bits with masks. As Pillow: 32 bits without masks have no alpha; five bits v become v*255/31.
+ * bmp.c - Windows bitmaps, which libvips reads only through ImageMagick: 1, 2, 4, 8 bits with palette (RLE too), 16,
+ * 24, 32 bits with masks. As Pillow: 32 bits without masks have no alpha; five bits v become v*255/31.
  * Format: "Bitmap Storage", Microsoft Win32 documentation; OS/2 1.x headers (12 bytes) too.
  */
 #include "internal.h"

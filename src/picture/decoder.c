@@ -1,33 +1,19 @@
 /*
- * decoder.c - the program's side of the decoder children: starting, asking, waiting, burying.
+ * decoder.c - the program's side of the decoder children: which one is free, asking it, believing what it says.
  * Nothing that a child says is believed unchecked; pixels are copied with pread, so that a shrinking memory file
  * cannot hurt us.
  */
 #include "internal.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <spawn.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MAX_WORKERS 64
-#define START_SECONDS 20
 
-typedef struct {
-    pid_t pid;                                  /* 0: not running */
-    int sock, memory;
-    bool busy;
-} worker;
+typedef struct { kw_child child; bool busy; } worker;
 
 struct kw_decoder {
     kw_arena *arena;
@@ -42,8 +28,6 @@ struct kw_decoder {
 };
 
 extern char **environ;
-
-/* ---- starting ------------------------------------------------------------------------------------------- */
 
 static char **copy_list(kw_arena *a, const char *const *list, const char *const *leave_out, const char *const *add)
 {
@@ -66,100 +50,12 @@ static char **copy_list(kw_arena *a, const char *const *list, const char *const 
     return copy;
 }
 
-static int spawn(kw_decoder *d, int theirs, pid_t *pid)
-{
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t how;
-    sigset_t none, all;
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawn_file_actions_init(&files);
-    posix_spawnattr_init(&how);
-    posix_spawnattr_setflags(&how, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    posix_spawnattr_setsigmask(&how, &none);
-    posix_spawnattr_setsigdefault(&how, &all);
-    int bad = posix_spawn_file_actions_adddup2(&files, theirs, KW_PICTURE_WORKER_FD);
-    for (int fd = 0; fd < 3 && !bad; fd++)
-        bad = posix_spawn_file_actions_addopen(&files, fd, "/dev/null", O_RDWR, 0);
-    if (!bad)
-        bad = posix_spawn_file_actions_addclosefrom_np(&files, KW_PICTURE_WORKER_FD + 1);
-    if (!bad)
-        bad = posix_spawn(pid, d->argv[0], &files, &how, d->argv, d->env);
-    posix_spawn_file_actions_destroy(&files);
-    posix_spawnattr_destroy(&how);
-    return bad;
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* True when a packet (or the end) is there within that time. */
-static bool wait_for(int sock, double seconds)
-{
-    for (double end = now() + seconds;;) {
-        double left = end - now();
-        struct pollfd p = { .fd = sock, .events = POLLIN };
-        int got = poll(&p, 1, left > 0 ? (int)(left * 1000) + 1 : 0);
-        if (got > 0)
-            return true;
-        if (got == 0 || errno != EINTR)
-            return false;
-    }
-}
-
-/* Ends a child and says how it ended. */
-static void bury(worker *w, char *how, size_t size)
-{
-    int status = 0;
-    close(w->sock);
-    if (w->memory >= 0)
-        close(w->memory);
-    pid_t got = waitpid(w->pid, &status, WNOHANG);
-    for (int i = 0; i < 50 && got == 0; i++) {  /* the socket closes a moment before the death is known */
-        nanosleep(&(struct timespec){ .tv_nsec = 2000000 }, NULL);
-        got = waitpid(w->pid, &status, WNOHANG);
-    }
-    if (got == 0) {
-        kill(w->pid, SIGKILL);
-        while (waitpid(w->pid, &status, 0) < 0 && errno == EINTR)
-            ;
-    }
-    const char *name = WIFSIGNALED(status) ? sigdescr_np(WTERMSIG(status)) : NULL;
-    if (WIFSIGNALED(status))
-        snprintf(how, size, "signal %d, %s", WTERMSIG(status), name ? name : "unknown");
-    else
-        snprintf(how, size, "exit code %d", WEXITSTATUS(status));
-    *w = (worker){ .busy = w->busy, .sock = -1, .memory = -1 };
-}
-
 static kw_status start(kw_decoder *d, worker *w, kw_err *e)
 {
-    int pair[2];
-    kw_worker_hello hello = { 0 };
-    char how[64];
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
-        return kw_fail(e, KW_EDEVICE, "the picture decoder does not start: %s", strerror(errno));
-    int bad = spawn(d, pair[1], &w->pid);
-    close(pair[1]);
-    if (bad) {
-        close(pair[0]);
-        w->pid = 0;
-        return kw_fail(e, KW_EDEVICE, "the picture decoder %s does not start: %s", d->argv[0], strerror(bad));
-    }
-    w->sock = pair[0];
-    w->memory = -1;
-    long got = wait_for(w->sock, START_SECONDS) ? kw_packet_receive(w->sock, &hello, sizeof hello, &w->memory) : -1;
-    if (got != sizeof hello || hello.magic != KW_WORKER_MAGIC || w->memory < 0) {
-        kill(w->pid, SIGKILL);
-        bury(w, how, sizeof how);
-        return kw_fail(e, KW_EDEVICE, "the picture decoder %s does not answer (%s)", d->argv[0], how);
-    }
+    unsigned shields;
+    KW_TRY(kw_child_start(&w->child, d->argv, d->env, &shields, e));
     pthread_mutex_lock(&d->lock);
-    d->shields = hello.shields;
+    d->shields = shields;
     pthread_mutex_unlock(&d->lock);
     return KW_OK;
 }
@@ -187,8 +83,6 @@ kw_status kw_decoder_new(const char *const argv[], int workers, kw_decoder **out
     d->timeout = 20;
     pthread_mutex_init(&d->lock, NULL);
     pthread_cond_init(&d->idle, NULL);
-    for (int i = 0; i < workers; i++)
-        d->workers[i] = (worker){ .sock = -1, .memory = -1 };
     kw_status s = start(d, &d->workers[0], e);  /* the others when they are needed */
     if (s)
         kw_decoder_free(d);
@@ -203,9 +97,9 @@ void kw_decoder_free(kw_decoder *d)
     if (!d)
         return;
     for (int i = 0; i < d->n; i++)
-        if (d->workers[i].pid) {
-            kill(d->workers[i].pid, SIGKILL);
-            bury(&d->workers[i], how, sizeof how);
+        if (d->workers[i].child.pid) {
+            kill(d->workers[i].child.pid, SIGKILL);
+            kw_child_bury(&d->workers[i].child, how, sizeof how);
         }
     pthread_mutex_destroy(&d->lock);
     pthread_cond_destroy(&d->idle);
@@ -220,7 +114,7 @@ static worker *acquire(kw_decoder *d, double *timeout)
     pthread_mutex_lock(&d->lock);
     for (;;) {
         for (int i = 0; i < d->n; i++)          /* a running one rather than a new one */
-            if (!d->workers[i].busy && (!w || d->workers[i].pid > 0) && !(w && w->pid > 0))
+            if (!d->workers[i].busy && (!w || d->workers[i].child.pid > 0) && !(w && w->child.pid > 0))
                 w = &d->workers[i];
         if (w)
             break;
@@ -264,23 +158,23 @@ static kw_status take(const kw_worker_reply *r, int memory, kw_picture *p, kw_er
 }
 
 /* One picture on one worker that runs. *died: it is gone. */
-static kw_status exchange(worker *w, double timeout, kw_picture *p, bool *died, kw_err *e)
+static kw_status exchange(kw_child *c, double timeout, kw_picture *p, bool *died, kw_err *e)
 {
     kw_worker_reply reply;
     char how[64];
     int none;
-    if (!wait_for(w->sock, timeout)) {
-        kill(w->pid, SIGKILL);
-        bury(w, how, sizeof how);
+    if (!kw_child_wait(c, timeout)) {
+        kill(c->pid, SIGKILL);
+        kw_child_bury(c, how, sizeof how);
         *died = true;
         return kw_fail(e, KW_EDATA, "not decoded within %.3g seconds", timeout);
     }
-    long got = kw_packet_receive(w->sock, &reply, sizeof reply, &none);
+    long got = kw_packet_receive(c->sock, &reply, sizeof reply, &none);
     if (none >= 0)
         close(none);
     if (got == (long)sizeof reply && believable(&reply))
-        return take(&reply, w->memory, p, e);
-    bury(w, how, sizeof how);
+        return take(&reply, c->memory, p, e);
+    kw_child_bury(c, how, sizeof how);
     *died = true;
     return kw_fail(e, KW_EDATA, "the decoder died of it (%s)", how);
 }
@@ -299,15 +193,15 @@ static kw_status ask(kw_decoder *d, int file, size_t n, const uint8_t background
     memcpy(request.background, background, 3);
     worker *w = acquire(d, &timeout);
     for (int attempt = 0; attempt < 2 && !sent && !s; attempt++) {
-        if (!w->pid)
+        if (!w->child.pid)
             s = start(d, w, e);
-        if (!s && !(sent = kw_packet_send(w->sock, &request, sizeof request, file))) {
-            bury(w, how, sizeof how);
+        if (!s && !(sent = kw_packet_send(w->child.sock, &request, sizeof request, file))) {
+            kw_child_bury(&w->child, how, sizeof how);
             died = true;
         }
     }
     if (!s)
-        s = sent ? exchange(w, timeout, p, &died, e)
+        s = sent ? exchange(&w->child, timeout, p, &died, e)
                  : kw_fail(e, KW_EDEVICE, "the picture decoder dies again and again (%s)", how);
     release(d, w, died);
     return s;
@@ -341,7 +235,8 @@ kw_status kw_decoder_decode(kw_decoder *d, const void *data, size_t n, const cha
     kw_err why = { 0 };
     *p = (kw_picture){ 0 };
     if (n > KW_PICTURE_MAX_BYTES)
-        return kw_fail(e, KW_EDATA, "%s: %zu MiB are more than the limit of %u", name, n >> 20, KW_PICTURE_MAX_BYTES >> 20);
+        return kw_fail(e, KW_EDATA, "%s: %zu MiB are more than the limit of %u", name, n >> 20,
+                       KW_PICTURE_MAX_BYTES >> 20);
     int file = memfd_create("kiwame file", MFD_CLOEXEC);
     size_t done = 0;
     while (file >= 0 && done < n) {

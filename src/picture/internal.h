@@ -75,6 +75,13 @@ int kw_worker_serve(int fd, kw_decode_fn decode);
 bool kw_packet_send(int sock, const void *data, size_t n, int fd);
 long kw_packet_receive(int sock, void *data, size_t n, int *fd);            /* bytes, 0 at the end, -1 */
 
+/* child.c */
+typedef struct { int pid, sock, memory; } kw_child;     /* pid 0: not running */
+
+kw_status kw_child_start(kw_child *c, char **argv, char **env, unsigned *shields, kw_err *e);
+bool kw_child_wait(const kw_child *c, double seconds);  /* true when a packet, or the end, is there in time */
+void kw_child_bury(kw_child *c, char *how, size_t size);            /* ends it and says how it ended */
+
 unsigned kw_sandbox_enter(void);                /* sandbox.c: KW_SHIELD_* that are on */
 void kw_sandbox_cpu(int seconds);               /* from now */
 

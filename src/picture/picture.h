@@ -158,7 +158,7 @@ KW_MUST kw_status kw_picture_resize(const kw_picture *p, int w, int h, kw_pictur
 /* Paste src with its top left corner at (x, y); what falls outside is cut. */
 void kw_picture_paste(kw_picture *p, const kw_picture *src, int x, int y);
 
-/* (h, w, 3) floats in -1..1: (v/255 - 0.5)/0.5, as torchvision's ToTensor and Normalize; flip mirrors left and right. */
+/* (h, w, 3) floats in -1..1: (v/255 - 0.5)/0.5, as torchvision's ToTensor and Normalize; flip: left to right. */
 void kw_picture_to_float(const kw_picture *p, bool flip, float *out);
 /* The way back, as diffusers: round(clamp(v/2 + 0.5, 0, 1) * 255), half to even; NaN gives 0. */
 KW_MUST kw_status kw_picture_from_float(const float *v, int w, int h, kw_picture *p, kw_err *e);

@@ -57,9 +57,9 @@ static bool limit(int what, rlim_t most)
 static bool limits(void)
 {
     rlim_t mapped = mapped_now();
-    bool ok = limit(RLIMIT_CORE, 0) & limit(RLIMIT_FSIZE, (rlim_t)KW_PICTURE_MAX_BYTES + 4096);
-    ok &= limit(RLIMIT_NOFILE, 32);
-    return ok && (SANITIZED || (mapped && limit(RLIMIT_AS, mapped + ROOM)));
+    bool core = limit(RLIMIT_CORE, 0), size = limit(RLIMIT_FSIZE, (rlim_t)KW_PICTURE_MAX_BYTES + 4096);
+    bool files = limit(RLIMIT_NOFILE, 32);
+    return core && size && files && (SANITIZED || (mapped && limit(RLIMIT_AS, mapped + ROOM)));
 }
 
 void kw_sandbox_cpu(int seconds)

@@ -125,7 +125,8 @@ kw_status kw_sheet_draw(const kw_sheet *s, kw_picture *out, kw_err *e)
         draw_cell(s, &l, out, i);
     int step = l.cell_h + (l.label_h ? l.label_h + GAP / 2 : 0) + GAP;
     for (int i = 0; s->row_labels && i < s->rows; i++)
-        write_text(out, s->row_labels[i], MARGIN, l.top + i * step, l.left - MARGIN - GAP, KW_TEXT_SIZE, l.cell_h, false);
+        write_text(out, s->row_labels[i], MARGIN, l.top + i * step, l.left - MARGIN - GAP, KW_TEXT_SIZE, l.cell_h,
+                   false);
     write_text(out, s->footer, MARGIN, l.h - MARGIN - l.footer_h, l.w - 2 * MARGIN, KW_TEXT_SIZE, l.footer_h, false);
     return KW_OK;
 }

@@ -37,7 +37,8 @@ long kw_packet_receive(int sock, void *data, size_t n, int *fd)
         got = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
     struct cmsghdr *head = got >= 0 ? CMSG_FIRSTHDR(&m) : NULL;
-    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS && head->cmsg_len == CMSG_LEN(sizeof *fd))
+    if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS
+        && head->cmsg_len == CMSG_LEN(sizeof *fd))
         memcpy(fd, CMSG_DATA(head), sizeof *fd);
     return got;
 }

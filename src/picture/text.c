@@ -1,7 +1,7 @@
 /*
- * text.c - words in pictures. Pango (through libvips) with the fonts of the system, so that Japanese captions work where
- * such a font is installed; a machine without fonts gives boxes for every letter there, which is found out once by
- * comparing "." with ",": then the built-in font is used.
+ * text.c - words in pictures. Pango (through libvips) with the fonts of the system, so that Japanese captions work
+ * where such a font is installed; a machine without fonts gives boxes for every letter there, which is found out once
+ * by comparing "." with ",": then the built-in font is used.
  */
 #include "internal.h"
 
@@ -91,7 +91,8 @@ static void look(void)
 {
     kw_mask dot, comma, a = { 0 };
     kw_status s = system_mask(".", 0, 13, &dot), t = system_mask(",", 0, 13, &comma);
-    bool same = s || t || (dot.w == comma.w && dot.h == comma.h && !memcmp(dot.ink, comma.ink, (size_t)dot.w * (size_t)dot.h));
+    bool same = s || t || (dot.w == comma.w && dot.h == comma.h
+                           && !memcmp(dot.ink, comma.ink, (size_t)dot.w * (size_t)dot.h));
     font = same ? KW_FONT_BUILT_IN : KW_FONT_SYSTEM;
     if (!same && !system_mask("\xe3\x81\x82", 0, 13, &a) && !is_box(&a))       /* hiragana a */
         font = KW_FONT_JAPANESE;

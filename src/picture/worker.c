@@ -59,7 +59,7 @@ static void answer(int file, const kw_worker_request *r, kw_decode_fn decode, in
 
 int kw_worker_serve(int fd, kw_decode_fn decode)
 {
-    static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };  /* meant for the program: it closes the socket */
+    static const int ignored[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };  /* the program closes the socket instead */
     for (size_t i = 0; i < KW_LEN(ignored); i++)
         signal(ignored[i], SIG_IGN);
     int memory = memfd_create("kiwame picture", MFD_CLOEXEC);

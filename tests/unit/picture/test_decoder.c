@@ -48,8 +48,8 @@ static kw_status obey(const void *data, size_t n, const uint8_t background[3], k
             ;
     if (n >= 4 && !memcmp(data, "LEAK", 4)) {
         size_t got = 0;
-        while (malloc(64 << 20))
-            got += 64;
+        for (char *volatile block; (block = malloc(64 << 20)); got += 64)
+            *block = 1;
         return kw_fail(e, KW_ENOMEM, "got %zu MiB", got);
     }
     if (n >= 4 && !memcmp(data, "EVIL", 4)) {

@@ -95,7 +95,7 @@ static void a_sheet_with_everything(void **state)
     assert_int_equal(bare.h, 12 + 2 * 64 + 8 + 12);
     assert_memory_equal(bare.rgb + (12 * bare.w + 12) * 3, a.rgb, 64 * 3);
     kw_picture_free(&bare);
-    s = (kw_sheet){ "LoRA \xe3\x82\xad\xe3\x83\x84\xe3\x83\x8d", 3, 2, columns, rows, cells, labels, 4, "held-out loss below" };
+    s = (kw_sheet){ "LoRA \xe3\x82\xad\xe3\x83\x84\xe3\x83\x8d", 3, 2, columns, rows, cells, labels, 4, "below" };
     assert_int_equal(kw_sheet_draw(&s, &out, NULL), KW_OK);
     assert_true(out.w > bare.w && out.h > 200);
     assert_true(ink(&out, 0, 0, out.w, 40, kw_picture_white) > 100);                /* the title */

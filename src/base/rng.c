@@ -1,4 +1,4 @@
-/* rng.c - Philox counters, torch's mt19937 and torch's CUDA Philox: uniform and normal numbers, same bits everywhere. */
+/* rng.c - Philox counters, torch's mt19937, torch's CUDA Philox: uniform and normal numbers, same bits everywhere. */
 #include "rng.h"
 
 #include <math.h>
@@ -22,7 +22,8 @@ static double polynomial(const double *c, int n, double x)
 /* x = 2^e m with m in [sqrt(1/2), sqrt 2):  ln x = e ln 2 + 2 atanh(s),  s = (m-1)/(m+1),  |s| < 0.1716 */
 double kw_exact_log(double x)
 {
-    static const double c[] = { 1, 1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1.0 / 11, 1.0 / 13, 1.0 / 15, 1.0 / 17, 1.0 / 19 };
+    static const double c[] = { 1, 1.0 / 3, 1.0 / 5, 1.0 / 7, 1.0 / 9, 1.0 / 11, 1.0 / 13, 1.0 / 15, 1.0 / 17,
+                                1.0 / 19 };
     int e;
     double m = frexp(x, &e);
     if (m < 0x1.6a09e667f3bcdp-1) {
@@ -111,9 +112,10 @@ double kw_rng_double(kw_rng r, uint64_t i) { return (double)(kw_rng_u64(r, i) >>
 uint64_t kw_rng_below(kw_rng r, uint64_t i, uint64_t n)
 {
     uint64_t u = kw_rng_u64(r, i);
-    uint64_t low = (u & 0xffffffffu) * (n & 0xffffffffu), a = (u >> 32) * (n & 0xffffffffu), b = (u & 0xffffffffu) * (n >> 32);
-    uint64_t middle = (low >> 32) + (a & 0xffffffffu) + (b & 0xffffffffu);
-    return (u >> 32) * (n >> 32) + (a >> 32) + (b >> 32) + (middle >> 32);
+    uint64_t u0 = u & 0xffffffffu, u1 = u >> 32, n0 = n & 0xffffffffu, n1 = n >> 32;
+    uint64_t a = u1 * n0, b = u0 * n1;
+    uint64_t middle = (u0 * n0 >> 32) + (a & 0xffffffffu) + (b & 0xffffffffu);
+    return u1 * n1 + (a >> 32) + (b >> 32) + (middle >> 32);
 }
 
 static void normal_pair(uint32_t u, uint32_t v, double *first, double *second)
@@ -213,12 +215,13 @@ static double one_normal(kw_torch_rng *g)
 
 /*
  * 16 or more: torch's AVX2 kernel computes in float with the logf and sinf/cosf of Moshier's Cephes library, with the
- * multiplications and additions its compiler fused. The numbers are those of users' pictures, so we follow its roundings.
+ * multiplications and additions its compiler fused. Users' pictures hang on these numbers: we follow its roundings.
  */
 static float cephes_log(float x)
 {
-    static const float p[] = { 7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                               -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f };
+    static const float p[] = { 7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f,
+                               1.4249322787e-1f, -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f,
+                               3.3333331174e-1f };
     int exponent;
     float m = frexpf(x, &exponent), e;
     if (m < 0.707106781186547524f) {

@@ -66,7 +66,7 @@ void kw_rng_permute(kw_rng r, uint32_t *order, uint32_t n);
 typedef struct {
     uint32_t state[624];                                /* mt19937; only the low 32 bits of a seed count, as in torch */
     int next;
-    bool has_spare;                                     /* calls for fewer than 16 numbers keep the other half of a pair */
+    bool has_spare;                                     /* calls for under 16 numbers keep the other half of a pair */
     double spare;
 } kw_torch_rng;
 

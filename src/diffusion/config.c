@@ -201,7 +201,8 @@ kw_status kw_noise_spec_of(const kw_noise_config *c, kw_noise_spec *out, kw_err 
     *out = (kw_noise_spec){ .n_steps = c->num_train_timesteps, .beta_start = c->beta_start, .beta_end = c->beta_end,
                             .beta = (kw_beta)beta, .predict = (kw_predict)predict,
                             .zero_snr = c->rescale_betas_zero_snr, .spacing = (kw_spacing)spacing,
-                            .steps_offset = c->steps_offset, .alpha_one = c->set_alpha_to_one, .clip = c->clip_sample ? 1 : 0 };
+                            .steps_offset = c->steps_offset, .alpha_one = c->set_alpha_to_one,
+                            .clip = c->clip_sample ? 1 : 0 };
     return KW_OK;
 }
 

@@ -80,11 +80,12 @@ kw_noise_spec kw_noise_spec_default(void);
 /*
  * A scheduler_config.json, from a file or from n bytes of text (`shown` is its name in messages). Missing keys become
  * what diffusers takes, but latents are clipped only where the file says so or is DDIM's or DDPM's own. Refused by
- * name: other processes (flow matching, unknown betas or predictions), values out of range. trained_betas live on the arena.
+ * name: other processes (flow matching, unknown betas or predictions), values out of range. trained_betas live on
+ * the arena.
  */
 KW_MUST kw_status kw_noise_spec_read(kw_arena *a, const char *path, kw_noise_spec *out, kw_err *e);
 KW_MUST kw_status kw_noise_spec_parse(kw_arena *a, const char *shown, const char *text, size_t n, kw_noise_spec *out,
-                                        kw_err *e);
+                                      kw_err *e);
 
 /* The same from what io found beside a model's weights (kw_source_noise); trained betas are not in there. */
 KW_MUST kw_status kw_noise_spec_of(const kw_noise_config *c, kw_noise_spec *out, kw_err *e);

@@ -62,7 +62,7 @@ kw_status kw_remove_all(const char *path, kw_err *e)
     return s;
 }
 
-/* A process of that number may be another program by now: then its leftover stays until next time, which is harmless. */
+/* A process of that number may be another program by now: then its leftover stays until next time. */
 static bool is_stale(const char *name)
 {
     long pid;

@@ -52,7 +52,9 @@ static kw_status groups(reader *r, json_t *c, const long *channels, int n)
         while (channels[i] % g)
             g--;
     set(c, "norm_num_groups", json_integer(g));
-    return g == 32 ? KW_OK : kw__note(r->s, r->e, N_("%s: %ld normalisation groups are a guess"), kw_part_name(r->p), g);
+    if (g == 32)
+        return KW_OK;
+    return kw__note(r->s, r->e, N_("%s: %ld normalisation groups are a guess"), kw_part_name(r->p), g);
 }
 
 static void release(void *json) { json_decref(json); }
@@ -169,8 +171,9 @@ static kw_status infer_unet(reader *r)
         return incomplete(r, u.levels ? "conv_in.weight" : "down_blocks.0.resnets.0.conv1.weight");
     if (!out)
         return incomplete(r, "conv_out.weight");
-    json_t *c = json_pack("{s:s, s:i, s:i, s:i, s:b, s:s, s:f, s:b, s:i, s:i, s:b}", "_class_name", "UNet2DConditionModel",
-                          "in_channels", (int)dim(in, 1), "out_channels", (int)dim(out, 0), "layers_per_block", u.layers,
+    json_t *c = json_pack("{s:s, s:i, s:i, s:i, s:b, s:s, s:f, s:b, s:i, s:i, s:b}",
+                          "_class_name", "UNet2DConditionModel", "in_channels", (int)dim(in, 1),
+                          "out_channels", (int)dim(out, 0), "layers_per_block", u.layers,
                           "use_linear_projection", (int)u.is_linear, "act_fn", "silu", "norm_eps", 1e-5,
                           "flip_sin_to_cos", 1, "freq_shift", 0, "downsample_padding", 1, "center_input_sample", 0);
     if (!c)
@@ -186,7 +189,7 @@ static kw_status infer_unet(reader *r)
     return groups(r, c, u.channels, u.levels);
 }
 
-/* ---- the autoencoder ------------------------------------------------------------------------------------------------ */
+/* ---- the autoencoder -------------------------------------------------------------------------------------------- */
 
 typedef struct { int levels, layers; long channels[MOST_LEVELS], latent, in, out; } vae;
 
@@ -242,7 +245,7 @@ static kw_status infer_vae(reader *r)
     return groups(r, c, v.channels, v.levels);
 }
 
-/* ---- the text encoder -------------------------------------------------------------------------------------------------- */
+/* ---- the text encoder -------------------------------------------------------------------------------------------- */
 
 /* OpenAI's CLIP-L (width 768) has quick GELU, OpenCLIP's models plain GELU; heads are 64 wide in all of them. */
 static kw_status infer_text(reader *r)

@@ -84,7 +84,7 @@ KW_MUST kw_status kw_mkdirs(const char *path, kw_err *e);
 /* Names in a folder without "." and "..", in byte order. */
 KW_MUST kw_status kw_dir_list(kw_arena *a, const char *path, char ***names, size_t *n, kw_err *e);
 
-/* The whole of a regular file of at most `most` bytes, with a 0 after it. A pipe or device is refused, never waited for. */
+/* The whole of a regular file of at most `most` bytes, with a 0 after it. Pipes and devices are refused at once. */
 KW_MUST kw_status kw_file_read(kw_arena *a, const char *path, uint64_t most, char **data, size_t *n, kw_err *e);
 /* The file as read-only memory; an empty file gives n = 0 and some valid address. */
 KW_MUST kw_status kw_file_map(kw_arena *a, const char *path, const void **data, size_t *n, kw_err *e);
@@ -94,7 +94,7 @@ KW_MUST kw_status kw_file_map(kw_arena *a, const char *path, const void **data, 
 typedef struct kw_writer kw_writer;
 KW_MUST kw_status kw_writer_open(kw_arena *a, const char *path, uint64_t size, kw_writer **w, kw_err *e);
 KW_MUST kw_status kw_writer_put(kw_writer *w, const void *data, size_t n, kw_err *e);
-/* On failure the new file is gone and the old one stands. The SHA-256 of what was written goes to hex[65] unless NULL. */
+/* On failure the new file is gone and the old one stands. The SHA-256 of the content goes to hex[65] unless NULL. */
 KW_MUST kw_status kw_writer_commit(kw_writer *w, char *hex, kw_err *e);
 void kw_writer_discard(kw_writer *w);     /* also done by the arena; after a commit it does nothing */
 KW_MUST kw_status kw_file_write_atomic(const char *path, const void *data, size_t n, kw_err *e);
@@ -118,7 +118,7 @@ void kw_sha256_add(kw_sha256 *s, const void *p, size_t n);
 bool kw_sha256_end(kw_sha256 *s, char hex[65]);                   /* frees; false: memory ran out on the way */
 bool kw_sha256_of(const void *p, size_t n, char hex[65]);
 KW_MUST kw_status kw_sha256_file(const char *path, char hex[65], kw_err *e);
-/* The older short name of a checkpoint: sha256(bytes 0x100000 .. 0x110000), first 8 digits (webui, ss_sd_model_hash). */
+/* The older short name of a checkpoint: sha256(bytes 0x100000 .. 0x110000), 8 digits (webui, ss_sd_model_hash). */
 KW_MUST kw_status kw_sha256_short(const char *path, char hex[9], kw_err *e);
 /* CRC-32C (Castagnoli); start with 0, or with the value so far. */
 uint32_t kw_crc32c(uint32_t crc, const void *p, size_t n);
@@ -153,7 +153,8 @@ typedef struct kw_tensors kw_tensors;
  * that are something else (HTML page, Git-LFS pointer, pickle, GGUF), which are named. */
 KW_MUST kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
 /* The same from memory, which must stay; `shown` is the name in messages. */
-KW_MUST kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out, kw_err *e);
+KW_MUST kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out,
+                                   kw_err *e);
 
 size_t kw_tensors_n(const kw_tensors *t);
 const kw_tensor *kw_tensors_at(const kw_tensors *t, size_t i);    /* in the order of the file's data */
@@ -162,14 +163,14 @@ const char *kw_tensors_path(const kw_tensors *t);
 size_t kw_tensors_n_meta(const kw_tensors *t);
 void kw_tensors_meta_at(const kw_tensors *t, size_t i, const char **key, const char **value);
 const char *kw_tensors_meta(const kw_tensors *t, const char *key);                /* NULL: not there */
-/* SHA-256 of the data region (after the header): `sshs_model_hash`, which ignores metadata. Shards: one after the other. */
+/* SHA-256 of the data region (after the header): `sshs_model_hash`, blind to metadata. Shards: one after another. */
 KW_MUST kw_status kw_tensors_hash(const kw_tensors *t, char hex[65], kw_err *e);
 /* Did the file on disk keep size and time since it was opened? A shrunk file would end reads with SIGBUS. */
 bool kw_tensors_unchanged(const kw_tensors *t);
 
 typedef struct { const char *key, *value; } kw_meta;
 
-/* Writes atomically, in the order and spelling of the reference writer (dtype, then name; byte for byte the same file). */
+/* Writes atomically, in the order and spelling of the reference writer (dtype, then name): byte for byte its file. */
 KW_MUST kw_status kw_tensors_save(const char *path, const kw_tensor *t, size_t n, const kw_meta *meta, size_t n_meta,
                                   kw_err *e);
 /* The same without having all data at once: t[i].data is ignored, get gives tensor i (of the caller's list) when its

@@ -34,6 +34,11 @@ bool kw__utf8(const char *s, size_t n)
     static const uint32_t least[] = { 0, 0, 0x80, 0x800, 0x10000 };
     const unsigned char *p = (const unsigned char *)s, *end = p + n;
     while (p < end) {
+        uint64_t eight;
+        if (end - p >= 8 && (memcpy(&eight, p, 8), !(eight & 0x8080808080808080u))) {
+            p += 8;                                                /* plain ASCII */
+            continue;
+        }
         unsigned c = *p;
         int length = c < 0x80 ? 1 : c >> 5 == 6 ? 2 : c >> 4 == 14 ? 3 : c >> 3 == 30 ? 4 : 0;
         if (!length || end - p < length)

@@ -15,7 +15,7 @@ typedef enum {
 
 typedef struct { const char *ldm, *canonical; kw__how how; } kw__rule;
 
-/* Where a placeholder of leaves stands, the rest of the name is one of these plus .weight or .bias ("x.*": any rest). */
+/* Where a placeholder of leaves stands, the rest of the name is one of these and .weight or .bias ("x.*": any). */
 typedef struct { char letter; const char *ldm, *canonical; kw__how how; } kw__leaf;
 
 typedef struct { const kw__rule *rules; size_t n; } kw__rules;

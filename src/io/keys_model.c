@@ -46,7 +46,7 @@ static const kw__rule vae[] = {
     { "decoder.conv_out.{w}",                 "decoder.conv_out.{w}",                            KW__SAME },
 };
 
-/* Hugging Face's CLIP: checkpoints before 2023 carry position_ids; some files, and transformers 5, lack `text_model.`. */
+/* Hugging Face's CLIP: checkpoints before 2023 carry position_ids; some, and transformers 5, lack `text_model`. */
 static const kw__rule text[] = {
     { "text_model.embeddings.position_ids", "",                               KW__DROP },
     { "embeddings.position_ids",            "",                               KW__DROP },
@@ -133,7 +133,8 @@ const kw__spelling kw__spellings[] = {
     { KW_PART_VAE,   KW__CANONICAL,    "",                       "encoder.down_blocks.0.resnets.0.conv1.weight" },
     { KW_PART_VAE,   KW_KEYS_VAE,      "",                       "decoder.up.0.block.0.conv1.weight" },
     { KW_PART_VAE,   KW_KEYS_VAE,      "",                       "encoder.down.0.block.0.conv1.weight" },
-    { KW_PART_TEXT,  KW_KEYS_TEXT,     "cond_stage_model.transformer.", "text_model.embeddings.token_embedding.weight" },
+    { KW_PART_TEXT,  KW_KEYS_TEXT,     "cond_stage_model.transformer.",
+                                       "text_model.embeddings.token_embedding.weight" },
     { KW_PART_TEXT,  KW_KEYS_TEXT,     "cond_stage_model.transformer.", "embeddings.token_embedding.weight" },
     { KW_PART_TEXT,  KW_KEYS_OPENCLIP, "cond_stage_model.model.", "token_embedding.weight" },
     { KW_PART_TEXT,  KW_KEYS_TEXT,     "conditioner.embedders.0.transformer.",

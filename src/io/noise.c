@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/*  What diffusers assumes for a field that the file lacks. All of them: betas 0.0001 to 0.02, linear, 1000 steps, epsilon.  */
+/* What diffusers assumes for fields that the file lacks. All: betas 0.0001 to 0.02, linear, 1000 steps, epsilon. */
 static const struct { const char *class_name, *spacing; bool to_one, clip; } classes[] = {
     { "DDPMScheduler",                  "leading",  true,  true },
     { "DDIMScheduler",                  "leading",  true,  true },
@@ -26,7 +26,8 @@ typedef struct { kw_source *s; json_t *json; kw_err *e; } reader;
 
 static kw_status bad(reader *r, const char *key)
 {
-    return kw_fail(r->e, KW_EDATA, N_("%s: the scheduler's configuration has an unusable value for \"%s\""), r->s->path, key);
+    return kw_fail(r->e, KW_EDATA, N_("%s: the scheduler's configuration has an unusable value for \"%s\""),
+                   r->s->path, key);
 }
 
 static json_t *given(reader *r, const char *key)

@@ -12,7 +12,8 @@ static bool is_plain(const char *name)
         && strlen(name) < 256 && kw_ends_with(name, ".safetensors");
 }
 
-static kw_status open_shard(kw_arena *a, kw_tensors *t, const char *dir, const char *name, kw_tensors **shard, kw_err *e)
+static kw_status open_shard(kw_arena *a, kw_tensors *t, const char *dir, const char *name, kw_tensors **shard,
+                            kw_err *e)
 {
     char shown[96];
     if (!is_plain(name))

@@ -141,7 +141,8 @@ kw_status kw__part_finish(kw_source *s, kw_part p, kw_err *e)
 {
     kw__part *part = &s->parts[p];
     char shown[96];
-    qsort(part->entries, part->n, sizeof *part->entries, by_name);
+    if (part->n)
+        qsort(part->entries, part->n, sizeof *part->entries, by_name);
     for (size_t i = 1; i < part->n; i++)
         if (!strcmp(part->entries[i].t.name, part->entries[i - 1].t.name))
             return kw_fail(e, KW_EDATA, N_("%s: two tensors are the same parameter \"%s\""), part->shown,
@@ -240,10 +241,10 @@ static bool hash_part(const kw__part *part, char hex[65])
     kw_sha256_start(&h);
     for (size_t i = 0; i < part->n; i++) {
         const kw_tensor *t = &part->entries[i].t;
-        const char *dtype = kw_dtype_name(t->dtype);
+        const char *dtype = kw_dtype_name(t->dtype), *extent = kw_shape_text(t, shape);
         kw_sha256_add(&h, t->name, strlen(t->name) + 1);
         kw_sha256_add(&h, dtype, strlen(dtype) + 1);
-        kw_sha256_add(&h, kw_shape_text(t, shape), strlen(shape) + 1);
+        kw_sha256_add(&h, extent, strlen(extent) + 1);
         kw_sha256_add(&h, t->data, (size_t)t->bytes);
     }
     return kw_sha256_end(&h, hex);

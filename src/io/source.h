@@ -2,8 +2,8 @@
  * source.h - a model as it lies on disk, under one set of names.
  *
  * A source is a diffusers folder (unet/, vae/, text_encoder/ ...; some of them may be missing), the folder of one part
- * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Whatever it is,
- * tensors are found under diffusers' names and shapes, configurations are diffusers' JSON.
+ * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Whatever it
+ * is, tensors are found under diffusers' names and shapes, configurations are diffusers' JSON.
  */
 #ifndef KW_SOURCE_H
 #define KW_SOURCE_H
@@ -66,7 +66,7 @@ size_t kw_source_n_unknown(const kw_source *s);                   /* names in th
 const char *kw_source_unknown(const kw_source *s, size_t i);
 /* Canonical name of the next tensor from i on that was never found; NULL at the end. Start with i = 0. */
 const char *kw_source_unused(const kw_source *s, kw_part p, size_t *i);
-size_t kw_source_n_notes(const kw_source *s);                     /* what was guessed or passed over, in the user's words */
+size_t kw_source_n_notes(const kw_source *s);                     /* what was guessed or passed over, as texts */
 const char *kw_source_note(const kw_source *s, size_t i);
 
 /* SHA-256 of a part's tensors under canonical names and shapes: the same for a folder and a file with the same numbers.
@@ -85,7 +85,7 @@ typedef enum { KW_KEYS_UNET, KW_KEYS_VAE, KW_KEYS_TEXT, KW_KEYS_OPENCLIP, KW_KEY
 
 enum { KW_KEY_ROOM = KW_MAX_TENSOR_NAME + 64 };
 
-/* LDM's name of a canonical parameter, and back, without prefixes such as "model.diffusion_model."; false: there is none.
+/* LDM's name of a canonical parameter, and back, without prefixes such as "model.diffusion_model."; false: none.
  * OpenCLIP keeps q, k, v in one tensor: the three canonical names give one LDM name, and back gives the first. */
 bool kw_key_to_ldm(kw_keys k, const kw_key_shape *shape, const char *canonical, char ldm[KW_KEY_ROOM]);
 bool kw_key_from_ldm(kw_keys k, const kw_key_shape *shape, const char *ldm, char canonical[KW_KEY_ROOM]);

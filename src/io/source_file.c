@@ -34,7 +34,7 @@ static int count(const kw_tensors *t, const char *prefix, const char *form)
     }
 }
 
-/* The first block that halves, after L resnets, is number L + 1; the next 2(L + 1). Without one, all blocks are one level. */
+/* The first block that halves, after L resnets, is number L + 1; the next 2(L + 1). None: all blocks are one level. */
 static kw_key_shape unet_shape(const kw_tensors *t, const char *prefix)
 {
     kw_key_shape s = { .levels = 1 };
@@ -120,7 +120,7 @@ static kw_status take_parts(kw_source *s, const kw_tensors *t, kw_err *e)
     return KW_OK;
 }
 
-/* ---- configurations that came with the file ------------------------------------------------------------------------ */
+/* ---- configurations that came with the file -------------------------------------------------------------------- */
 
 static kw_status own_metadata(kw_source *s, const kw_tensors *t, kw_err *e)
 {
@@ -163,7 +163,7 @@ static kw_status sibling_config(kw_source *s, const char *path, kw_err *e)
     return KW_OK;
 }
 
-/* ---- eps or v: SD 2's two kinds have the same shapes ------------------------------------------------------------------ */
+/* ---- eps or v: SD 2's two kinds have the same shapes ------------------------------------------------------------ */
 
 /* The spread of one bias tells them apart: above 0.09 in v models (a rule of thumb that ComfyUI uses too). */
 static bool looks_like_v(const kw_tensor *t)

@@ -52,7 +52,7 @@ static kw_status find_weights(kw_source *s, const char *dir, kw_part p, char **p
     }
     KW_TRY(only_file(s, dir, path, &pickle, e));
     if (!*path && pickle)
-        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: has only pickle weights (.bin), which can carry programs"), dir),
+        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: has only pickle weights, which can carry programs"), dir),
                          N_("download the .safetensors weights of the same model"));
     return KW_OK;
 }
@@ -150,7 +150,8 @@ static kw_status open_lone_part(kw_source *s, json_t *config, kw_err *e)
     if (p != KW_PART_TEXT)
         return KW_OK;
     char *inside = kw_path_join(s->arena, s->path, "vocab.json");
-    char *parent = kw_path_dir(s->arena, s->path), *beside = parent ? kw_path_join(s->arena, parent, "tokenizer") : NULL;
+    char *parent = kw_path_dir(s->arena, s->path);
+    char *beside = parent ? kw_path_join(s->arena, parent, "tokenizer") : NULL;
     if (!inside || !beside)
         return kw__no_memory(e, s->path);
     s->parts[p].tokenizer = kw_is_file(inside) ? s->path : kw_is_dir(beside) ? beside : NULL;

@@ -35,7 +35,7 @@ struct kw_source {
 KW_MUST kw_status kw__text_add(kw_arena *a, kw__texts *t, const char *text, kw_err *e);
 KW_MUST kw_status kw__note(kw_source *s, kw_err *e, const char *fmt, ...) KW_PRINTF(3, 4);
 
-/* Takes the tensors whose names start with prefix into part p, translated by the rules k (KW__CANONICAL: as they are). */
+/* Takes the tensors whose names start with prefix into part p, by the rules k (KW__CANONICAL: as they are). */
 KW_MUST kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_shape *shape, const char *prefix,
                                 const kw_tensors *t, kw_err *e);
 KW_MUST kw_status kw__part_finish(kw_source *s, kw_part p, kw_err *e);

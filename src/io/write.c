@@ -48,7 +48,7 @@ static kw_status no_space(kw_writer *w, kw_err *e)
     struct statvfs v;
     kw_status s = kw__sys_fail(e, KW_ESTORAGE, N_("write"), w->path);
     if (errno == ENOSPC && w->size && !statvfs(w->dir, &v))
-        return kw_advise(e, s, N_("the file needs %.1f MB, %.1f MB are free: free some space, or write to another disk"),
+        return kw_advise(e, s, N_("it needs %.1f MB, %.1f MB are free: free some space, or write to another disk"),
                          (double)w->size / 1e6, (double)v.f_bavail * (double)v.f_frsize / 1e6);
     return s;
 }

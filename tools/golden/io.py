@@ -229,7 +229,7 @@ def write_checkpoint(name, unet, vae, text, text2=None, extra=None):
         lines += rows("text_encoder", got, {}, "")
     elif text:
         got = sf.convert_ldm_clip_checkpoint(ldm)
-        got = {(k if k.startswith("text_") else "text_model." + k): t for k, t in got.items() if "position_ids" not in k}
+        got = {k: t for k, t in got.items() if "position_ids" not in k}
         lines += rows("text_encoder", got, {}, "")
     if text2:
         p = "conditioner.embedders.1.model."
@@ -294,7 +294,8 @@ def check_against_models():
     u = dict(mc=4, mult=(1, 2, 4), layers=1, depth=(1, 1, 0), mid=1, context=6, lin=False)
     got = sf.convert_ldm_unet_checkpoint(filled(ldm_unet(**u), 1, "model.diffusion_model."), {"layers_per_block": 1})
     m = diffusers.UNet2DConditionModel(
-        block_out_channels=(4, 8, 16), layers_per_block=1, cross_attention_dim=6, attention_head_dim=2, norm_num_groups=2,
+        block_out_channels=(4, 8, 16), layers_per_block=1, cross_attention_dim=6, attention_head_dim=2,
+        norm_num_groups=2,
         down_block_types=["CrossAttnDownBlock2D"] * 2 + ["DownBlock2D"],
         up_block_types=["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 2)
     assert {k: tuple(t.shape) for k, t in m.state_dict().items()} == {k: tuple(t.shape) for k, t in got.items()}
@@ -319,7 +320,8 @@ def main():
     write_checkpoint("v2", dict(mc=4, mult=(1, 2, 2), layers=1, depth=(1, 1, 0), mid=1, context=4, lin=True),
                      dict(ch=4, mult=(1, 1, 2), layers=2), filled(cl, 5, "cond_stage_model.model."))
     write_checkpoint("xl", dict(mc=4, mult=(1, 2), layers=1, depth=(0, 2), mid=3, context=8, lin=True, adm=10),
-                     dict(ch=4, mult=(1, 2), layers=1), filled(hf_text(4, 2, 20), 6, "conditioner.embedders.0.transformer."),
+                     dict(ch=4, mult=(1, 2), layers=1),
+                     filled(hf_text(4, 2, 20), 6, "conditioner.embedders.0.transformer."),
                      filled({**open_clip(4, 2, 20), "text_projection": (4, 4)}, 7, "conditioner.embedders.1.model."))
     write_names("sd15", dict(mc=2, mult=(1, 2, 4, 4), layers=2, depth=(1, 1, 1, 0), mid=1, context=3, lin=False),
                 dict(ch=2, mult=(1, 2, 4, 4), layers=2))

@@ -173,7 +173,8 @@ static void refuses_what_is_something_else(void **state)
         { "", 0, "empty" }, { "\0", 1, "only 1 bytes" }, { "\2\0\0\0\0\0\0", 7, "only 7 bytes" },
         { "<!DOCTYPE html><html>", 21, "web page" }, { "\n <html lang=en>", 16, "web page" },
         { "version https://git-lfs.github.com/spec/v1\noid sha256:0", 56, "Git LFS" },
-        { "PK\3\4\0\0\0\0\0\0", 10, "zip" }, { "\x80\2}q\0.\0\0\0\0", 10, "pickle" }, { "GGUF\3\0\0\0\0\0", 10, "GGUF" },
+        { "PK\3\4\0\0\0\0\0\0", 10, "zip" }, { "\x80\2}q\0.\0\0\0\0", 10, "pickle" },
+        { "GGUF\3\0\0\0\0\0", 10, "GGUF" },
         { "\0\0\0\0\0\0\0\0{}", 10, "starts with" },
         { "\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, "not a safetensors" },
         { "\0\0\0\0\0\0\0\x80{}", 10, "not a safetensors" }, { "\3\0\0\0\0\0\0\0{}", 10, "claims 3 bytes" },
@@ -254,7 +255,7 @@ static void reads_the_reference_library(void **state)
         assert_int_equal(one->shape[0], 3);
         assert_int_equal(one->shape[1], i + 1);
         assert_int_equal((uintptr_t)one->data % kw_dtype_size(one->dtype), 0);
-        if (kinds[i] == KW_F32 || kinds[i] == KW_F16 || kinds[i] == KW_BF16 || kinds[i] == KW_I64 || kinds[i] == KW_F64) {
+        if (i < 5) {
             kw_convert(KW_F32, v, one->dtype, one->data, 3 * (i + 1));
             for (size_t k = 0; k < 3 * (i + 1); k++)
                 assert_true(v[k] == (float)(1 + k % 7));
@@ -392,19 +393,24 @@ static void aligns_odd_files(void **state)
     }
 }
 
-static void put(const char *name, const char *text) { must(kw_file_write_atomic(in_dir(name), text, strlen(text), &err)); }
+static void put(const char *name, const char *text)
+{
+    must(kw_file_write_atomic(in_dir(name), text, strlen(text), &err));
+}
 
 static void reads_shards(void **state)
 {
     (void)state;
     float v[4] = { 1, 2, 3, 4 };
-    kw_tensor a = { "a", KW_F32, 1, { 2 }, v, 8 }, b[2] = { { "b", KW_F32, 1, { 2 }, v + 2, 8 }, { "c", KW_F32, 0, { 0 }, v, 4 } };
+    kw_tensor a = { "a", KW_F32, 1, { 2 }, v, 8 };
+    kw_tensor b[2] = { { "b", KW_F32, 1, { 2 }, v + 2, 8 }, { "c", KW_F32, 0, { 0 }, v, 4 } };
     const kw_meta m = { "format", "pt" };
     kw_tensors *t;
     char hex[65];
     must(kw_tensors_save(in_dir("m-1.safetensors"), &a, 1, &m, 1, &err));
     must(kw_tensors_save(in_dir("m-2.safetensors"), b, 2, &m, 1, &err));
-    put("i.json", "{\"metadata\":{},\"weight_map\":{\"a\":\"m-1.safetensors\",\"b\":\"m-2.safetensors\",\"c\":\"m-2.safetensors\"}}");
+    put("i.json", "{\"metadata\":{},\"weight_map\":{\"a\":\"m-1.safetensors\","
+        "\"b\":\"m-2.safetensors\",\"c\":\"m-2.safetensors\"}}");
     must(kw_tensors_open(arena, in_dir("i.json"), &t, &err));
     assert_int_equal(kw_tensors_n(t), 3);
     assert_true(((const float *)kw_tensors_find(t, "b")->data)[1] == 4);
@@ -413,7 +419,8 @@ static void reads_shards(void **state)
     static const char *const bad[] = {
         "{}", "[]", "{\"weight_map\":{}}", "{\"weight_map\":{\"a\":1}}", "{\"weight_map\":{\"a\":\"/etc/passwd\"}}",
         "{\"weight_map\":{\"a\":\"../m-1.safetensors\"}}", "{\"weight_map\":{\"a\":\"m-3.safetensors\"}}",
-        "{\"weight_map\":{\"a\":\"m-2.safetensors\"}}", "{\"weight_map\":{\"a\":\"..\"}}", "{\"weight_map\":{\"a\":\"\"}}",
+        "{\"weight_map\":{\"a\":\"m-2.safetensors\"}}", "{\"weight_map\":{\"a\":\"..\"}}",
+        "{\"weight_map\":{\"a\":\"\"}}",
         "{\"weight_map\":{\"a\":\"m-1.safetensors\",\"a\":\"m-1.safetensors\"}}",
     };
     for (size_t i = 0; i < KW_LEN(bad); i++) {

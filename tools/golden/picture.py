@@ -21,7 +21,7 @@ rng = np.random.default_rng(1)
 SRGB = ImageCms.createProfile("sRGB")
 
 
-# ---- the reference: what Pillow and littleCMS make of a file -----------------------------------------------------
+# ---- the reference: what Pillow and littleCMS make of a file --------------------------------------------------------
 
 def reference(data, background):
     im = Image.open(io.BytesIO(data))
@@ -70,7 +70,7 @@ def save(im, fmt, **kw):
     return b.getvalue()
 
 
-# ---- picture material ---------------------------------------------------------------------------------------------
+# ---- picture material -----------------------------------------------------------------------------------------------
 
 def scene(w, h):
     y, x = np.mgrid[0:h, 0:w]
@@ -150,7 +150,8 @@ def matrix_profile(primaries, g, name):
     m = np.linalg.inv(b) @ np.diag((b @ d50) / (b @ white)) @ b @ m
     tags = []
     for i, c in enumerate("rgb"):
-        tags.append((c.encode() + b"XYZ", b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(v * 65536)) for v in m[:, i])))
+        column = b"".join(struct.pack(">i", round(v * 65536)) for v in m[:, i])
+        tags.append((c.encode() + b"XYZ", b"XYZ \0\0\0\0" + column))
         tags.append((c.encode() + b"TRC", gamma(g)))
     return icc(b"RGB ", b"XYZ ", b"mntr", tags, name)
 
@@ -176,7 +177,7 @@ GREY = icc(b"GRAY", b"XYZ ", b"mntr", [(b"kTRC", gamma(1.8))], "test grey 1.8")
 INKS = cmyk_profile()
 
 
-# ---- good files -------------------------------------------------------------------------------------------------------
+# ---- good files -----------------------------------------------------------------------------------------------------
 
 def exif(o):
     e = Image.Exif()
@@ -208,7 +209,8 @@ good("exif6-wide.jpg", save(rgb, "JPEG", quality=95, icc_profile=ADOBE, exif=exi
 
 palette = rgb.quantize(32)
 good("palette.png", save(palette, "PNG"), "PNG")
-good("palette-alpha.png", save(palette, "PNG", transparency=bytes(range(0, 256, 8))), "PNG", "ALPHA", background=(0, 0, 0))
+good("palette-alpha.png", save(palette, "PNG", transparency=bytes(range(0, 256, 8))), "PNG", "ALPHA",
+     background=(0, 0, 0))
 good("palette-key.png", save(palette, "PNG", transparency=3), "PNG", "ALPHA")
 good("palette-wide.png", save(palette, "PNG", icc_profile=ADOBE), "PNG", "ICC")
 good("rgba.png", save(rgba, "PNG"), "PNG", "ALPHA")
@@ -216,7 +218,8 @@ good("rgba-colour.png", save(rgba, "PNG"), "PNG", "ALPHA", background=(12, 34, 2
 grey_alpha = Image.merge("LA", (ramp, a8))
 good("grey-alpha.png", save(grey_alpha, "PNG"), "PNG", "ALPHA,GREY")
 good("grey.png", save(ramp, "PNG"), "PNG", "GREY")
-good("grey-key.png", save(ramp, "PNG", transparency=int(np.asarray(ramp)[3, 3])), "PNG", "ALPHA,GREY", background=(255, 0, 0))
+good("grey-key.png", save(ramp, "PNG", transparency=int(np.asarray(ramp)[3, 3])), "PNG", "ALPHA,GREY",
+     background=(255, 0, 0))
 good("rgb-key.png", save(rgb, "PNG", transparency=(255, 0, 0)), "PNG", "ALPHA", background=(0, 0, 255))
 good("bilevel.png", save(ramp.convert("1"), "PNG"), "PNG", "GREY")
 good("grey4.png", png(np.asarray(ramp)[..., None] >> 4, 0, 4), "PNG", "GREY")
@@ -253,7 +256,8 @@ good("webp-lossy.webp", save(rgb.resize((40, 40)), "WEBP", quality=80), "WebP")
 good("webp-lossy-alpha.webp", save(rgba, "WEBP", quality=80), "WebP", "ALPHA")
 good("webp-alpha.webp", save(rgba, "WEBP", lossless=True, exact=True), "WebP", "ALPHA", background=(90, 90, 0))
 frames = [rgb.rotate(90 * i) for i in range(3)]
-good("animated.webp", save(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:]), "WebP", "FRAMES", 3)
+good("animated.webp", save(frames[0], "WEBP", lossless=True, save_all=True, append_images=frames[1:]),
+     "WebP", "FRAMES", 3)
 alpha_frames = [rgba.rotate(90 * i) for i in range(3)]
 good("animated-alpha.webp", save(alpha_frames[0], "WEBP", lossless=True, save_all=True, append_images=alpha_frames[1:]),
      "WebP", "ALPHA,FRAMES", 3)
@@ -298,7 +302,7 @@ good("bgra-masks.bmp", bmp(10, 6, 32, 3, rng.integers(0, 256, 240).astype(np.uin
      .replace(struct.pack("<IiiH", 40, 10, 6, 1), struct.pack("<IiiH", 108, 10, 6, 1), 1), "BMP", "ALPHA")
 good("topdown.bmp", bmp(10, -6, 32, 0, rng.integers(0, 256, 240).astype(np.uint8).tobytes()), "BMP")
 
-# ---- bad files --------------------------------------------------------------------------------------------------------
+# ---- bad files ------------------------------------------------------------------------------------------------------
 
 refuse("empty.png", b"", "empty")
 refuse("text.jpg", b"this is a text\n", "known")
@@ -353,7 +357,7 @@ refuse("bomb.tif", bytes(tif), "-")
 refuse("float.tif", save(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "float")
 refuse("lab.tif", save(Image.new("LAB", (4, 4)), "TIFF"), "lab")
 
-# ---- resizing ------------------------------------------------------------------------------------------------------------
+# ---- resizing -------------------------------------------------------------------------------------------------------
 
 def area(a, w, h):
     """Exact coverage average in double: OpenCV's INTER_AREA for shrinking."""
@@ -368,14 +372,15 @@ def area(a, w, h):
     return np.einsum("ij,kjc->kic", weights(a.shape[1], w), x)
 
 
-photo = Image.fromarray(np.clip(scene(47, 33).astype(int) + rng.integers(-40, 41, (33, 47, 3)), 0, 255).astype(np.uint8))
+noisy = scene(47, 33).astype(int) + rng.integers(-40, 41, (33, 47, 3))
+photo = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 (out / "resize-source.rgb").write_bytes(np.asarray(photo).tobytes())
 for w, h in [(94, 66), (61, 70), (47, 50), (40, 50), (47, 20), (200, 33)]:
     (out / f"lanczos-{w}x{h}.rgb").write_bytes(np.asarray(photo.resize((w, h), Image.LANCZOS)).tobytes())
 for w, h in [(20, 16), (23, 11), (46, 32), (1, 1), (7, 30)]:
     (out / f"area-{w}x{h}.f32").write_bytes(area(np.asarray(photo), w, h).astype(np.float32).tobytes())
 
-# ---- PNG texts -----------------------------------------------------------------------------------------------------------
+# ---- PNG texts ------------------------------------------------------------------------------------------------------
 
 texts = {"latin": "caf\u00e9, a cat\nNegative prompt: dog\nSteps: 20, Seed: 1",
          "japanese": "\u8d64\u3044\u72d0\u306e\u7d75 \U0001f98a\nSteps: 20, Sampler: Euler a"}

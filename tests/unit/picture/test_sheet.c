@@ -5,6 +5,9 @@
 
 #include <unistd.h>
 
+/* Fontconfig keeps its tables until the process ends. */
+const char *__lsan_default_suppressions(void) { return "leak:libfontconfig\n"; }
+
 static const uint8_t black[3] = { 0, 0, 0 };
 
 static kw_picture plain(int w, int h, uint8_t v)

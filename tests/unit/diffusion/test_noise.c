@@ -188,6 +188,24 @@ static void configurations_go_round(void **state)
     kw_arena_free(a);
 }
 
+static void configurations_of_a_source(void **state)
+{
+    (void)state;
+    kw_noise_config io = { .beta_start = 0.001, .beta_end = 0.01, .beta_schedule = "linear", .prediction_type = "v_prediction",
+                           .timestep_spacing = "trailing", .num_train_timesteps = 500, .steps_offset = 2,
+                           .rescale_betas_zero_snr = true, .set_alpha_to_one = true, .clip_sample = true };
+    kw_noise_spec c;
+    assert_int_equal(kw_noise_spec_of(&io, &c, NULL), KW_OK);
+    assert_true(c.n_steps == 500 && c.beta_start == 0.001 && c.beta_end == 0.01 && c.beta == KW_BETA_LINEAR);
+    assert_true(c.predict == KW_PREDICT_V && c.zero_snr && c.spacing == KW_SPACING_TRAILING && c.steps_offset == 2);
+    assert_true(c.alpha_one && c.clip == 1);
+    io.timestep_spacing = NULL;
+    assert_int_equal(kw_noise_spec_of(&io, &c, NULL), KW_OK);
+    assert_int_equal(c.spacing, KW_SPACING_AUTO);
+    io.beta_schedule = "sigmoid";
+    assert_int_equal(kw_noise_spec_of(&io, &c, NULL), KW_EDATA);
+}
+
 static void bad_configurations_are_refused(void **state)
 {
     (void)state;
@@ -247,6 +265,7 @@ int main(void)
         cmocka_unit_test(guidance),
         cmocka_unit_test(configurations_are_read),
         cmocka_unit_test(configurations_go_round),
+        cmocka_unit_test(configurations_of_a_source),
         cmocka_unit_test(bad_configurations_are_refused),
         cmocka_unit_test(schedules_without_signal_are_refused),
     };

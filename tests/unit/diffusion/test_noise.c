@@ -191,7 +191,8 @@ static void configurations_go_round(void **state)
 static void configurations_of_a_source(void **state)
 {
     (void)state;
-    kw_noise_config io = { .beta_start = 0.001, .beta_end = 0.01, .beta_schedule = "linear", .prediction_type = "v_prediction",
+    kw_noise_config io = { .beta_start = 0.001, .beta_end = 0.01, .beta_schedule = "linear",
+                           .prediction_type = "v_prediction",
                            .timestep_spacing = "trailing", .num_train_timesteps = 500, .steps_offset = 2,
                            .rescale_betas_zero_snr = true, .set_alpha_to_one = true, .clip_sample = true };
     kw_noise_spec c;

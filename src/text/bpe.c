@@ -229,7 +229,7 @@ kw_status kw_bpe_word(const kw_tokenizer *t, kw_arena *a, const char *word, size
     kw_symbol *s = room->symbol;
     for (uint32_t i = 0; i < n; i++) {
         int32_t id = t->byte_id[i + 1 == n][(uint8_t)word[i]];
-        s[i] = (kw_symbol){ .id = id < 0 ? (uint32_t)t->unk : (uint32_t)id, .start = i, .before = i - 1,   /* 0-1: NONE */
+        s[i] = (kw_symbol){ .id = (uint32_t)(id < 0 ? t->unk : id), .start = i, .before = i - 1,   /* 0-1 is NONE */
                             .after = i + 1 == n ? NONE : i + 1, .unknown = id < 0 };
     }
     if (n > SHORT_WORD)

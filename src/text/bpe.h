@@ -66,7 +66,7 @@ struct kw_special { kw_char *s; size_t n; int32_t id; };
 struct kw_tokenizer {
     kw_vocab vocab;
     kw_merges merges;
-    int32_t byte_id[2][256];              /* of a byte inside a word, and at its end ("</w>"); -1: not in the vocabulary */
+    int32_t byte_id[2][256];              /* of a byte inside a word, and at its end ("</w>"); -1: has none */
     struct kw_special *raw, *normal;      /* special tokens looked for before and after normalization */
     size_t n_raw, n_normal;
     int32_t bos, eos, pad, unk, comma;

@@ -324,8 +324,8 @@ kw_status kw_bpe_train(kw_arena *a, const kw_bpe_text *texts, size_t n, size_t s
 {
     *out = (kw_bpe){ 0 };
     if (size < 514 || size > KW_MAX_ID)
-        return kw_fail(e, KW_EUSAGE, N_("a vocabulary of %zu tokens: it needs 512 bytes and 2 marks, and at most %d"), size,
-                       KW_MAX_ID);
+        return kw_fail(e, KW_EUSAGE, N_("a vocabulary of %zu tokens: it needs 512 bytes and 2 marks, and at most %d"),
+                       size, KW_MAX_ID);
     kw_arena *scratch = kw_arena_new();
     if (!scratch)
         return kw_fail(e, KW_ENOMEM, N_("out of memory for the vocabulary"));

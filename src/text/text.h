@@ -20,18 +20,17 @@
 /* ---- the tokenizer --------------------------------------------------------------------------------- */
 
 /*
- * Gives the ids of the fast CLIPTokenizer of transformers 5.23 / tokenizers 0.23: NFC, every run of white space to one
- * space, lower case, CLIP's split into words, byte-level BPE with "</w>". The Unicode versions are those of that release
- * (unicode.c holds what utf8proc 2.8 lacks of them).
+ * Gives the ids of the fast CLIPTokenizer of transformers 5.23, tokenizers 0.23: NFC, every run of white space to one
+ * space, lower case, CLIP's split into words, byte-level BPE with "</w>". The Unicode versions are those of that
+ * release (unicode.c holds what utf8proc 2.8 lacks of them).
  *
- * Front ends that run OpenAI's own tokenizer (A1111, Forge, ComfyUI's tokenizer does not) first repair texts with
- * ftfy.fix_text and unescape HTML twice; transformers' slow tokenizer without ftfy puts spaces around CJK ideographs,
- * drops control characters and (in BasicTokenizer) strips nothing else. So ids differ there from ours for:
- *   HTML entities ("&amp;" is 3 tokens here, "&" there), mojibake ("Ã©" stays as it is here), curly quotes (ftfy makes
- *   them straight), full-width letters and half-width kana (ftfy makes them ordinary), ligatures (ftfy splits them),
- *   control characters and ANSI colour codes (ftfy removes them), CJK text in the slow tokenizer (one word per
- *   ideograph there, one word per run of letters here). Plain English and plain Japanese captions are the same in
- *   OpenAI's and here.
+ * Other front ends clean texts first, so ids can differ there. OpenAI's tokenizer (open_clip; SD 2.x in A1111) runs
+ * ftfy.fix_text and twice html.unescape; the older slow CLIPTokenizer (SD 1.x in A1111, kohya's scripts) runs fix_text
+ * where ftfy is installed, else BERT's BasicTokenizer, which drops control characters and makes each CJK ideograph a
+ * word. Tried with ftfy 6.3.1, one pair of texts each:
+ *   differ   HTML entities (&amp;), mojibake, curly quotes, full-width letters, digits and signs, half-width kana,
+ *            ligatures, Ǆ and its like, control characters, ANSI colours, a byte order mark, U+0080..9F, ～ ￥
+ *   same     English, Japanese with 、。「」・ and U+3000, emoji with joiners, dashes, … ½ ² Ⅷ ① Å, U+200B, U+00AD
  *
  * Special tokens spelled in a text ("<|endoftext|>") become their ids. As with SD 1.5's files, the start mark is looked
  * for after normalization (so "<|STARTOFTEXT|>" counts), the end mark before. Flags of added tokens that widen a match
@@ -53,7 +52,7 @@ int kw_tokenizer_bos(const kw_tokenizer *t);
 int kw_tokenizer_eos(const kw_tokenizer *t);
 int kw_tokenizer_pad(const kw_tokenizer *t);        /* CLIP: the same as eos */
 int kw_tokenizer_unk(const kw_tokenizer *t);
-int kw_tokenizer_max_length(const kw_tokenizer *t); /* positions of a window with bos and eos; 77 unless the files say so */
+int kw_tokenizer_max_length(const kw_tokenizer *t); /* positions of a window, bos and eos included */
 
 /* The id of a token as the vocabulary spells it ("cat</w>"), or -1. */
 int kw_token_id(const kw_tokenizer *t, const char *name);

@@ -5,7 +5,8 @@
  *   1. special tokens not marked "normalized" are cut out of the text, the leftmost first, of these the longest;
  *   2. what lies between is normalized: NFC, \s+ to one space, lower case;
  *   3. special tokens marked "normalized" are cut out;
- *   4. the rest is split by  <\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+
+ *   4. the rest is split by
+ *        <\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+
  *      and each piece once more by GPT-2's expression, which changes only the first two ("<|", "startoftext", "|>").
  */
 #include "bpe.h"

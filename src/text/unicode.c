@@ -25,7 +25,7 @@ static const range late_numbers[] = {
     { 0x1ccf0, 0x1ccf9 }, { 0x1e5f1, 0x1e5fa },
 };
 
-/* Marks with a combining class in Unicode 10 to 15, of which those NFC tables know nothing: they stay where they are. */
+/* Marks with a combining class in Unicode 10 to 15, unknown to those NFC tables: they stay where they are. */
 static const range late_marks[] = {
     { 0x07fd, 0x07fd }, { 0x0898, 0x089f }, { 0x08ca, 0x08d3 }, { 0x09fe, 0x09fe }, { 0x0c3c, 0x0c3c },
     { 0x0d3b, 0x0d3c }, { 0x0eba, 0x0eba }, { 0x1715, 0x1715 }, { 0x1abf, 0x1ace }, { 0x1df6, 0x1dfa },
@@ -174,6 +174,9 @@ static uint8_t combining(uint32_t c)
     return k && WITHIN(late_marks, c) ? 0 : (uint8_t)k;
 }
 
+/* The only composition of Unicode 10 to 15: U+11935 U+11930. */
+enum { LATE_WHOLE = 0x11938, LATE_FIRST = 0x11935 };
+
 static kw_status push(kw_arena *a, kw_chars *out, uint32_t c, uint32_t at, kw_err *e)
 {
     KW_TRY(kw_grow(a, &out->s, &out->capacity, out->n, sizeof *out->s, e));
@@ -187,7 +190,7 @@ static kw_status decompose(kw_arena *a, const kw_char *s, size_t n, kw_chars *ou
         utf8proc_int32_t part[16];
         utf8proc_ssize_t k = 1;
         part[0] = (utf8proc_int32_t)s[i].c;
-        if (s[i].c >= 0xc0 && (s[i].c < 0x3400 || s[i].c >= 0xa000))
+        if (s[i].c >= 0xc0 && (s[i].c < 0x3400 || s[i].c >= 0xa000) && s[i].c != LATE_WHOLE)
             k = utf8proc_decompose_char(part[0], part, KW_LEN(part), UTF8PROC_DECOMPOSE, NULL);
         KW_ASSERT(k >= 1 && k <= (utf8proc_ssize_t)KW_LEN(part));      /* the longest has 4 */
         for (utf8proc_ssize_t j = 0; j < k; j++)
@@ -244,7 +247,7 @@ static uint32_t compose(uint32_t a, uint32_t b)
         return S_BASE + ((a - L_BASE) * V_COUNT + (b - V_BASE)) * T_COUNT;
     if (a - S_BASE < L_COUNT * V_COUNT * T_COUNT)
         return (a - S_BASE) % T_COUNT == 0 && b > T_BASE && b < T_BASE + T_COUNT ? a + (b - T_BASE) : 0;
-    if (a == 0x11935 && b == 0x11930)     /* of Unicode 13 */
+    if (a == LATE_FIRST)
         return 0;
     utf8proc_int32_t pair[3] = { (utf8proc_int32_t)a, (utf8proc_int32_t)b };
     return utf8proc_normalize_utf32(pair, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1 ? (uint32_t)pair[0] : 0;
@@ -266,6 +269,8 @@ static void compose_all(kw_chars *t)
             starter = n;
         t->s[n++] = t->s[i];
     }
+    for (size_t i = 1; i < n; i++)        /* marks changed places: the source is still told from left to right */
+        t->s[i].at = KW_MAX(t->s[i].at, t->s[i - 1].at);
     t->n = n;
 }
 

@@ -177,7 +177,8 @@ static kw_status load_model(folder *f, kw_err *e)
     json_t *model = json_object_get(f->whole, "model");
     const char *type = json_string_value(json_object_get(model, "type"));
     if (type && strcmp(type, "BPE"))
-        return kw_fail(e, KW_EDATA, N_("%s/tokenizer.json: a tokenizer of type \"%.40s\"; CLIP's is BPE"), f->dir, type);
+        return kw_fail(e, KW_EDATA, N_("%s/tokenizer.json: a tokenizer of type \"%.40s\"; CLIP's is BPE"), f->dir,
+                       type);
     KW_TRY(load_vocab(f, "tokenizer.json", json_object_get(model, "vocab"), e));
     return load_merges_json(f, json_object_get(model, "merges"), e);
 }

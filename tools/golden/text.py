@@ -14,6 +14,7 @@ import ctypes
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -218,7 +219,7 @@ nbsp\u00a0ogham\u1680en\u2002em\u2003thin\u2009hair\u200anarrow\u202fmath\u205fi
 Ã© Ã¨ â€™ ï¿½ mojibake
 \U000e0001\U000e0041 tags \U0001f1e6 \uffff \ufffe \U0010ffff \ue000 private
 \u1160\u11a8 \u1100\u1161\u11a8 \uac00\u11a7 \uac00\u11a8 \u1100\u1161\u11a7x
-\U00011935\U00011930 \U000105d2\u0307 \U00016d63\U00016d67 \u0cc6\u0cc2\u0cd5 \u0ddc\u0dca
+\U00011935\U00011930 a\U00011938\u0334 \U000105d2\u0307 \U00016d63\U00016d67 \u0cc6\u0cc2\u0cd5 \u0ddc\u0dca
 \u1c89 \ua7cb \ua7cc \ua7ce \ua7da \ua7dc \U00010d50 \U00016ea0 \U00010d40 \U000116d0 \U0002ebf0
 \u0d3b\u0334 \u0334\u0d3b \u1abf\u0316 \u08ca\u0323 \u0345\u0898
 supercalifragilisticexpialidocious pneumonoultramicroscopicsilicovolcanoconiosis
@@ -228,7 +229,8 @@ Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaf
 
 BAD = [b"\xff", b"\xfe\xff", b"a\x80b", b"\xc0\xaf", b"\xc1\xbf", b"\xe0\x80\x80", b"\xe0\x9f\xbf", b"\xed\xa0\x80",
        b"\xed\xa0\xbd\xed\xb8\x80", b"\xed\xbf\xbf", b"\xf0\x80\x80\x80", b"\xf0\x8f\xbf\xbf", b"\xf4\x90\x80\x80",
-       b"\xf5\x80\x80\x80", b"\xf8\x88\x80\x80\x80", b"\xc3", b"caf\xc3", b"\xe3\x81", b"x\xe3\x81y", b"\xe3\x81\xe3\x81\x82",
+       b"\xf5\x80\x80\x80", b"\xf8\x88\x80\x80\x80", b"\xc3",
+       b"caf\xc3", b"\xe3\x81", b"x\xe3\x81y", b"\xe3\x81\xe3\x81\x82",
        b"\xf0\x9f\xa6", b"\xf0\x9f\xa6 fox", b"\xf0\x9f", b"\xf0", b"\xf1\x80\x80\xc3\xa9", b"\xf0\x9f\x98\xed\xa0\x80",
        "日本語".encode("cp932"), "赤い狐".encode("euc_jp"), "café".encode("latin-1"), "naïve".encode("utf-16-le"),
        b"<|endoftext\xff|>", b"e\xcc\x81\xcc", b"\xef\xbf", b"\xef\xbf\xbd\xef\xbf"]
@@ -244,7 +246,7 @@ ALPHABETS = {
     "cjk": [chr(c) for c in range(0x4e00, 0x9fff)],
     "wide": [chr(c) for c in range(0xff01, 0xfff0)],
     "hangul": [chr(c) for c in range(0xac00, 0xd7a4, 7)] + [chr(c) for c in range(0x1100, 0x1200)],
-    "space": [chr(c) for c in (9, 10, 11, 12, 13, 28, 31, 32, 0x85, 0xa0, 0x1680, 0x2003, 0x2028, 0x200b, 0x3000, 0xfeff)],
+    "space": list("\t\n\v\f\r\x1c\x1f \x85\xa0\u1680\u2003\u2028\u200b\u3000\ufeff"),
     "emoji": [chr(c) for c in range(0x1f300, 0x1f700)] + ["\u200d", "\ufe0f", "🏽", "\u20e3"] +
              [chr(c) for c in range(0x1f1e6, 0x1f200)],
     "compat": [chr(c) for c in range(0xf900, 0xfb50)] + [chr(c) for c in range(0x1e00, 0x2000)],
@@ -252,7 +254,8 @@ ALPHABETS = {
     "control": [chr(c) for c in range(0, 32)] + [chr(c) for c in range(0x7f, 0xa0)],
     "any": None,
 }
-WORDS = """a the of cat dog fox photo masterpiece 1girl don't it's we're I'll O'Neil's 'em and/or x,y (red:1.2) BREAK <lora:kiwa:0.8>
+WORDS = """a the of cat dog fox photo masterpiece 1girl don't it's we're I'll O'Neil's 'em and/or x,y (red:1.2) BREAK
+<lora:kiwa:0.8>
 <|startoftext|> <|endoftext|> <|STARTOFTEXT|> <|EndOfText|> 赤い 狐 猫 笑顔 キツネ 2024 3.14 10% !!! ... ?!
 👨‍👩‍👧 🦊 é É ñ İ ǅ ﬁ Ω 각 शि ไทย مُ""".split()
 
@@ -298,6 +301,66 @@ def fixed_texts():
     return list(dict.fromkeys(texts))
 
 
+# ---- prompts ---------------------------------------------------------------------------------------------------
+
+PIECE = re.compile(r"\\[()\[\]\\]|[\\()\[\]]|:\s*([+-]?[.\d]+)\s*\)|:|[^\\()\[\]:]+")
+PROMPTS = r"""normal text|an (important) word|(unbalanced|\(literal\]|(unnecessary)(parens)
+a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).
+a BREAK b|BREAK|aBREAK|BREAK BREAK|x\u3000BREAK\n y|a_BREAK|(a BREAK b:1.2)|BREAK:1|[BREAK]|猫BREAK犬|BREAK1
+(x:-0.5)|(x:1.)|(x:.5)|(x: 1.25 )|(x:１．５)|(x:１２)|x:1.2)
+(x:1.2.3)|(x:.)|((a:1.2)b)|[a(b]c)d|)(|][|a)b]c|\\|\|\\(a)|\x|:|(:)|(a:b:1.3)
+(x:+2)|(x:1.2 |((((|[[[|()|[]|(:1.2)|a (b (c (d) e) f) g|(a:0)|(赤い:1.3)狐|[a:b:0.25]|[a|b]"""
+
+
+def segments(prompt):
+    """A1111's emphasis, with this project's two differences. None: refused."""
+    out, opened = [], {"(": [], "[": []}
+    def scale(start, factor):
+        for piece in out[start:]:
+            piece[1] *= 1 if piece[2] else factor
+    for m in PIECE.finditer(prompt):
+        s = m.group()
+        if s[0] == "\\":
+            out.append([s[1:], 1.0, False])
+        elif s in opened:
+            opened[s].append(len(out))
+        elif m.group(1) and opened["("]:
+            try:
+                scale(opened["("].pop(), float(m.group(1)))
+            except ValueError:
+                return None
+        elif s == ")" and opened["("]:
+            scale(opened["("].pop(), 1.1)
+        elif s == "]" and opened["["]:
+            scale(opened["["].pop(), 1 / 1.1)
+        else:
+            for i, part in enumerate(re.split(r"\s*\bBREAK\b\s*", s)):
+                out += [["", 1.0, True]] * (i > 0) + [[part, 1.0, False]]
+    for kind, factor in (("(", 1.1), ("[", 1 / 1.1)):
+        for start in opened[kind]:
+            scale(start, factor)
+    merged = []
+    for text, weight, cut in out or [["", 1.0, False]]:
+        if merged and not cut and not merged[-1][2] and merged[-1][1] == weight:
+            merged[-1][0] += text
+        else:
+            merged.append([text, weight, cut])
+    return merged
+
+
+def write_prompts():
+    rng = random.Random(3)
+    bits = ["(", "(", ")", ")", "[", "]", ":", ":1.2)", ":0.5)", ": 1.1 )", "\\", "\\(", "BREAK", " BREAK ", "a", "b ",
+            ", ", "赤", " ", "1", ".", "_", "é", "\u3000", "<", "1.3)"]
+    prompts = [p.replace("\\u3000", "\u3000").replace("\\n", "\n") for p in PROMPTS.replace("\n", "|").split("|")]
+    prompts += ["[a|b]", ""] + ["".join(rng.choice(bits) for _ in range(rng.randint(1, 14))) for _ in range(400)]
+    with open(os.path.join(OUT, "prompts.tsv"), "w") as f:
+        for p in dict.fromkeys(prompts):
+            s = segments(p)
+            f.write(p.encode().hex() + "\t" + ("error" if s is None else " ".join(
+                "BREAK" if cut else f"{weight!r}:{text.encode().hex()}" for text, weight, cut in s)) + "\n")
+
+
 # ---- goldens and checks ----------------------------------------------------------------------------------------
 
 
@@ -327,8 +390,9 @@ def make():
     write_variants(small)
     write_ids("small.tsv", CLIPTokenizer.from_pretrained(small),
               texts + [t.encode() for _, t in corpus] + [random_text(rng) for _ in range(100)])
-    odd = ["Kiwa <kiwa-chan> x", "<KIWA-CHAN>", "<kiwa-cha", "赤い狐だ", "赤い狐<kiwa<Kiwa-Chan>", "wow!! no! a", "quiz 🦊 q z Zz",
-           "! !", "<|ENDOFTEXT|><|STARTOFTEXT|>", "a <Kiwa"]
+    write_prompts()
+    odd = ["Kiwa <kiwa-chan> x", "<KIWA-CHAN>", "<kiwa-cha", "赤い狐だ", "赤い狐<kiwa<Kiwa-Chan>", "wow!! no! a",
+           "quiz 🦊 q z Zz", "! !", "<|ENDOFTEXT|><|STARTOFTEXT|>", "a <Kiwa"]
     some = [t.encode() for t in odd] + texts[:40]
     write_ids("added.tsv", CLIPTokenizer.from_pretrained(os.path.join(OUT, "added")), some)
     write_ids("json.tsv", CLIPTokenizer.from_pretrained(os.path.join(OUT, "json")), some)
@@ -395,8 +459,9 @@ def tables():
         print(name, ranges(matched(expression) ^ {c for c in every if lib.utf8proc_category(c) in own}))
     nfc, low = normalizers.NFC(), normalizers.Lowercase()
     marks = [c for c in every if lib.utf8proc_get_property(c).contents[1]]
-    moves = lambda c: nfc.normalize_str(chr(c) + "\u0334")[0] == "\u0334" or nfc.normalize_str("\u0345" + chr(c))[-1] == "\u0345"
-    print("late_marks", ranges(c for c in marks if not moves(c) and c != 0x334 and c != 0x345))
+    moves = lambda c: (nfc.normalize_str(chr(c) + "\u0334")[0] == "\u0334" or
+                       nfc.normalize_str("\u0345" + chr(c))[-1] == "\u0345")
+    print("late_marks", ranges(c for c in marks if not moves(c) and c not in (0x334, 0x345)))
     print("late_capitals", [(hex(c), [hex(ord(x)) for x in low.normalize_str(chr(c))]) for c in every
                             if low.normalize_str(chr(c)) != chr(lib.utf8proc_tolower(c))])
 

@@ -128,8 +128,8 @@ static void text_of_ids(void **state)
 static void places(void **state)
 {
     world *w = *state;
-    kw_tokens k = ids(w, "  e\xcc\x81tude \xe3\x80\x80\n İzmir,horse");     /* e + U+0301; İ is two code points in lower case */
-    const char *text = "  e\xcc\x81tude \xe3\x80\x80\n İzmir,horse";
+    const char *text = "  e\xcc\x81tude \xe3\x80\x80\n İzmir,horse";      /* e + U+0301; İ in lower case is two */
+    kw_tokens k = ids(w, text);
     assert_int_equal(k.at[0], 2);
     assert_string_equal(text + k.at[k.n - 1], "horse");
     assert_string_equal(text + k.at[k.n - 2], ",horse");
@@ -145,11 +145,12 @@ static void broken_share(void **state)
     assert_int_equal(k.broken, 0);
     assert_int_equal(k.chars, 17);
     k = ids(w, "蠟燭を灯す魑魅魍魎");
-    print_message("broken: %zu of %zu\n", k.broken, k.chars);
     assert_int_equal(k.chars, 9);
-    assert_true(kw_broken_share(&k) > 0.5);
-    k = ids(w, "日本");                    /* one of the vocabulary's few Japanese words */
-    assert_int_equal(k.broken, 0);
+    assert_int_equal(k.broken, 9);
+    k = ids(w, "キツネ");                  /* [キ] [e3 83] [84] [e3 83] [8d] */
+    assert_int_equal(k.n, 5);
+    assert_int_equal(k.chars, 3);
+    assert_int_equal(k.broken, 2);
 }
 
 static void malformed(void **state)
@@ -169,7 +170,7 @@ static void malformed(void **state)
 static double seconds(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -189,17 +190,17 @@ static double time_of(world *w, const char *unit, size_t times)
     return took;
 }
 
-/* Time grows with the text, not with its square: 16 times the text within 16 x (log and caches). */
+/* Time grows with the text, not with its square: 16 times the text far below 256 x. */
 static void linear_time(void **state)
 {
     world *w = *state;
-    static const char *const units[] = { "a", "ab", "赤", "!", "1", "e\xcc\x81", "\xcc\x96\xcc\x81", "<|", "<|endoftext|>",
-                                         "\xff", " ", "'s", "the cat " };
+    static const char *const units[] = { "a", "ab", "赤", "!", "1", "e\xcc\x81", "\xcc\x96\xcc\x81", "<|",
+                                         "<|endoftext|>", "\xff", " ", "'s", "the cat " };
     for (size_t i = 0; i < KW_LEN(units); i++) {
         size_t n = 64000 / strlen(units[i]);
         double small = time_of(w, units[i], n), big = time_of(w, units[i], 16 * n);
         print_message("%-16s %6.1f ms for 64 kB, %7.1f ms for 1 MB\n", units[i], 1e3 * small, 1e3 * big);
-        assert_true(big < 64 * small + 0.05);
+        assert_true(big < 128 * small + 0.1);
     }
 }
 
@@ -321,8 +322,8 @@ int main(int argc, char **argv)
     if (argc > 2 && !strcmp(argv[1], "--ids"))
         return print_ids(argv[2], argc > 3 ? argv[3] : NULL);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(clip_ids), cmocka_unit_test(small_ids), cmocka_unit_test(added_ids), cmocka_unit_test(json_ids),
-        cmocka_unit_test(well_known), cmocka_unit_test(text_of_ids), cmocka_unit_test(places),
+        cmocka_unit_test(clip_ids), cmocka_unit_test(small_ids), cmocka_unit_test(added_ids),
+        cmocka_unit_test(json_ids), cmocka_unit_test(well_known), cmocka_unit_test(text_of_ids), cmocka_unit_test(places),
         cmocka_unit_test(broken_share), cmocka_unit_test(malformed), cmocka_unit_test(linear_time),
         cmocka_unit_test(quick_start), cmocka_unit_test(too_long), cmocka_unit_test(no_memory),
         cmocka_unit_test(broken_folders),

@@ -111,7 +111,7 @@ typedef struct kw_command {
     kw_status (*run)(kw_cli *c, void *config, kw_err *e);
 } kw_command;
 
-extern const kw_command *const kw_commands[];       /* main.c, from commands.def; ended by NULL */
+extern const kw_command *const kw_commands[];       /* commands.c; ended by NULL */
 extern const kw_option kw_global_options[];         /* cli.c */
 
 int kw_cli_main(int argc, char **argv);             /* the exit code */

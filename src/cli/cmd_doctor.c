@@ -149,13 +149,17 @@ static void add_mark(kw_table *t, const kw_cli *c, verdict v)
 static void show_checks(const kw_cli *c, const checks *k)
 {
     kw_table t = { .align = "lll" };
+    int column = 0;
+    for (int i = 0; i < k->n; i++)
+        column = KW_MAX(column, kw_width(k->list[i].label));
+    column += 2 + 1 + 2 + 2;              /* indent, mark and two gaps */
     printf("%s\n", _(N_("Machine")));
     for (int i = 0; i < k->n; i++) {
         const check *x = &k->list[i];
         kw_str value = { 0 };
         add_mark(&t, c, x->verdict);
         kw_table_cell(&t, "%s", x->label);
-        kw_wrap(&value, x->value, 20, 20, c->term.width);
+        kw_wrap(&value, x->value, column, column, c->term.width);
         kw_table_cell(&t, "%s", value.s ? value.s : "");
         kw_str_free(&value);
         if (x->verdict != GOOD) {

@@ -127,10 +127,10 @@ static const char *text_of(const char *symbol)
 
 static const char *openssl(void)
 {
+    static char text[32];
     const char *(*f)(int);
     *(void **)&f = dlsym(RTLD_DEFAULT, "OpenSSL_version");
-    const char *text = f ? f(0) : NULL;   /* "OpenSSL 3.0.11 19 Sep 2023" */
-    return text && kw_starts_with(text, "OpenSSL ") ? text + 8 : text;
+    return f && sscanf(f(0), "OpenSSL %31s", text) == 1 ? text : NULL;      /* "OpenSSL 3.0.11 19 Sep 2023" */
 }
 
 static const char *libpng(void)

@@ -86,6 +86,8 @@ void kw_table_print(kw_table *t, FILE *to, int indent)
         bool right = t->align[c] == 'r', last = c + 1 == columns;
         kw_str_printf(&s, "%*s", c ? 2 : indent, "");
         kw_pad(&s, t->cell[i], last && !right ? 0 : width, right);
+        while (last && s.n && s.s[s.n - 1] == ' ')
+            s.s[--s.n] = 0;               /* no blanks at the end of a line */
         if (last)
             kw_str_add(&s, "\n");
     }

@@ -72,4 +72,25 @@ kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h);
 typedef struct { kw_source *source; kw_part part; } kw_part_of;
 kw_status kw_part_find(void *part_of, const char *name, kw_shape shape, kw_tensor *t, kw_err *e);
 
+/* ---- a whole Stable Diffusion ------------------------------------------------------------------------------- */
+
+/* The group a parameter of a part is trained in, or KW_NONE. */
+typedef int kw_sd_select(void *ctx, kw_part part, const char *name);
+
+typedef struct {
+    kw_source *source, *vae_source;       /* the same unless another VAE was given */
+    kw_store *store;
+    bool has[KW_N_PARTS];
+    kw_unet_config unet;
+    kw_vae_config vae;
+    kw_clip_config text;
+    kw_params *params[KW_N_PARTS];
+    kw_part_of of[KW_N_PARTS];
+    struct { kw_sd_select *select; void *ctx; kw_part part; } chosen[KW_N_PARTS];
+} kw_sd;
+
+/* Configurations are read and checked; weights are looked at when programs are built. vae, select: may be NULL. */
+KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact,
+                             kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
+
 #endif

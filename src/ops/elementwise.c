@@ -46,15 +46,15 @@ static kw_val lincomb_cases(kw_graph *g, int i)
     kw_shape s = KW_SHAPE(2, 3, 37);
     kw_val x = kw_input(g, "x", s, g->compute);
     switch (i) {
-    case 0: return kw_lincomb(g, 1, x, 1, kw_input(g, "z", s, g->compute));
-    case 1: return kw_lincomb(g, -0.5f, x, 2, kw_input(g, "z", s, g->compute));
+    case 0: return kw_axby(g, 1, x, 1, kw_input(g, "z", s, g->compute));
+    case 1: return kw_axby(g, -0.5f, x, 2, kw_input(g, "z", s, g->compute));
     case 2: return kw_scale(g, x, 3);
     case 3: return kw_add(g, x, x);
     default: return KW_NONE;
     }
 }
 
-kw_val kw_lincomb(kw_graph *g, float a, kw_val x, float b, kw_val z)
+kw_val kw_axby(kw_graph *g, float a, kw_val x, float b, kw_val z)
 {
     return KW_EMIT(g, &kw_op_lincomb, (&(lincomb){ a, b }), x, z);
 }
@@ -120,9 +120,9 @@ static void mix_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bo
 {
     kw_val dy = dout[0];
     if (want[0])
-        din[0] = kw_mix(g, dy, dy, n->in[2], kw_scale(g, n->in[2], 0));
+        din[0] = kw_blend(g, dy, dy, n->in[2], kw_scale(g, n->in[2], 0));
     if (want[1])
-        din[1] = kw_mix(g, dy, dy, n->in[3], kw_scale(g, n->in[3], 0));
+        din[1] = kw_blend(g, dy, dy, n->in[3], kw_scale(g, n->in[3], 0));
     for (int k = 0; k < 2; k++)
         if (want[2 + k])
             din[2 + k] = kw_reshape(g, kw_sum_pixels(g, kw_reshape(g, kw_mul(g, dy, n->in[k]),
@@ -161,11 +161,11 @@ static kw_val mix_cases(kw_graph *g, int i)
         return KW_NONE;
     kw_dtype t = kw_sum_type(g->compute);
     kw_shape s = KW_SHAPE(3, 2, 2, 5);
-    return kw_mix(g, kw_input(g, "x", s, g->compute), kw_input(g, "z", s, g->compute), kw_input(g, "a", KW_SHAPE(3), t),
+    return kw_blend(g, kw_input(g, "x", s, g->compute), kw_input(g, "z", s, g->compute), kw_input(g, "a", KW_SHAPE(3), t),
                   kw_input(g, "b", KW_SHAPE(3), t));
 }
 
-kw_val kw_mix(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b) { return KW_EMIT(g, &kw_op_mix, NULL, x, z, a, b); }
+kw_val kw_blend(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b) { return KW_EMIT(g, &kw_op_mix, NULL, x, z, a, b); }
 
 const kw_op kw_op_mix = {
     .name = "mix", .math = "y[n] = a[n] x[n] + b[n] z[n]", .n_in = 4, .n_out = 1, .infer = mix_infer, .grad = mix_grad,

@@ -22,12 +22,12 @@ const kw_op *kw_op_at(int i);                      /* the table made from ops.de
 const kw_op *kw_op_find(const char *name);
 
 /* ---- elementwise */
-kw_val kw_lincomb(kw_graph *g, float a, kw_val x, float b, kw_val z);             /* a x + b z; z may be KW_NONE */
-static inline kw_val kw_add(kw_graph *g, kw_val x, kw_val z) { return kw_lincomb(g, 1, x, 1, z); }
-static inline kw_val kw_sub(kw_graph *g, kw_val x, kw_val z) { return kw_lincomb(g, 1, x, -1, z); }
-static inline kw_val kw_scale(kw_graph *g, kw_val x, float a) { return kw_lincomb(g, a, x, 0, KW_NONE); }
+kw_val kw_axby(kw_graph *g, float a, kw_val x, float b, kw_val z);             /* a x + b z; z may be KW_NONE */
+static inline kw_val kw_add(kw_graph *g, kw_val x, kw_val z) { return kw_axby(g, 1, x, 1, z); }
+static inline kw_val kw_sub(kw_graph *g, kw_val x, kw_val z) { return kw_axby(g, 1, x, -1, z); }
+static inline kw_val kw_scale(kw_graph *g, kw_val x, float a) { return kw_axby(g, a, x, 0, KW_NONE); }
 kw_val kw_mul(kw_graph *g, kw_val x, kw_val z);
-kw_val kw_mix(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b);               /* a[n] x + b[n] z; a, b: (N) sum type */
+kw_val kw_blend(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b);               /* a[n] x + b[n] z; a, b: (N) sum type */
 kw_val kw_scale_by(kw_graph *g, kw_val x, kw_val s);                              /* s[0] x; s: (1) sum type */
 kw_val kw_dot(kw_graph *g, kw_val x, kw_val z);                                   /* (1) sum type */
 kw_val kw_cast(kw_graph *g, kw_val x, kw_dtype t);                                /* x itself if it has the type */

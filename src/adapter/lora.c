@@ -1,0 +1,260 @@
+/*
+ * lora.c - low-rank adaptation in kohya's names.
+ *
+ *   x ─────────── frozen layer ───────────(+)─ y
+ *   └─ down (r) ── up (starts at zero) ── · strength · alpha / r
+ *
+ * A branch's inner activations and weights are f32 (f64 in double graphs) whatever the base computes in.
+ */
+#include "targets.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct kw_lora {
+    kw_arena *arena;
+    kw_part part;
+    kw_lora_config c;
+    kw_tensors *file;
+    kw_params *params;
+    kw_lora_module *module; size_t n, capacity;
+};
+
+static const char *prefix(kw_part p) { return p == KW_PART_UNET ? "lora_unet_" : p == KW_PART_TEXT2 ? "lora_te2_" : "lora_te_"; }
+
+/* "down_blocks.0.attn.to_q" -> "lora_unet_down_blocks_0_attn_to_q" */
+static void module_name(kw_part part, const char *path, char *name, size_t size)
+{
+    size_t n = strlen(prefix(part));
+    KW_ASSERT(n + strlen(path) < size);
+    memcpy(name, prefix(part), n);
+    for (const char *s = path; *s; s++)
+        name[n++] = *s == '.' ? '_' : *s;
+    name[n] = 0;
+}
+
+static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t, kw_err *e);
+static int group_of(void *lora, const char *name) { (void)name; return ((const kw_lora *)lora)->c.group; }
+
+kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, kw_tensors *file, kw_lora **out, kw_err *e)
+{
+    kw_lora *l = kw_alloc(a, sizeof *l);
+    if (!l)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *l = (kw_lora){ .arena = a, .part = part, .c = *c, .file = file };
+    kw_params_source from = { .find = find, .find_ctx = l, .select = c->trained ? group_of : NULL, .select_ctx = l, .exact = KW_F32 };
+    l->params = kw_params_new(a, s, &from);
+    *out = l;
+    return l->params ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+}
+
+kw_params *kw_lora_params(const kw_lora *l) { return l->params; }
+size_t kw_lora_n_modules(const kw_lora *l) { return l->n; }
+const kw_lora_module *kw_lora_at(const kw_lora *l, size_t i) { return &l->module[i]; }
+
+/* ---- the start ------------------------------------------------------------------------------------------------ */
+
+static uint32_t hash(const char *s)
+{
+    uint32_t h = 2166136261u;
+    for (; *s; s++)
+        h = (h ^ (unsigned char)*s) * 16777619u;
+    return h;
+}
+
+/* down: uniform in ±1/√fan-in (kaiming uniform with a = √5), keyed by the tensor's name; up: zero. */
+static kw_status start(const kw_lora *l, const char *name, kw_shape shape, kw_tensor *t, kw_err *e)
+{
+    int64_t count = kw_count(shape), fan = count / shape.d[0];
+    float *w = kw_alloc_array(l->arena, (size_t)count, sizeof *w);
+    if (!w)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_rng r = { .seed = l->c.seed, .stream = KW_RNG_INIT, .step = hash(name) };
+    float bound = (float)(1 / sqrt((double)fan));
+    if (strstr(name, ".lora_down."))
+        for (int64_t i = 0; i < count; i++)
+            w[i] = (2 * kw_rng_float(r, (uint64_t)i) - 1) * bound;
+    *t = (kw_tensor){ .name = name, .dtype = KW_F32, .rank = shape.rank, .data = w, .bytes = (uint64_t)count * sizeof *w };
+    memcpy(t->shape, shape.d, sizeof shape.d[0] * (size_t)shape.rank);
+    return KW_OK;
+}
+
+static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t, kw_err *e)
+{
+    kw_lora *l = lora;
+    if (!l->file)
+        return start(l, name, shape, t, e);
+    const kw_tensor *found = kw_tensors_find(l->file, name);
+    if (!found)
+        return kw_fail(e, KW_EDATA, "%s: tensor %s is missing", kw_tensors_path(l->file), name);
+    *t = *found;
+    return KW_OK;
+}
+
+/* ---- one module --------------------------------------------------------------------------------------------------- */
+
+static const kw_tensor *file_tensor(const kw_lora *l, const char *module, const char *leaf)
+{
+    char name[704];
+    snprintf(name, sizeof name, "%s.%s", module, leaf);
+    return kw_tensors_find(l->file, name);
+}
+
+/* Rank and alpha of a module, from the file or the configuration; false: this layer is not adapted. */
+static bool wanted(const kw_lora *l, const char *path, const char *module, kw_geometry geometry, int *rank, float *alpha)
+{
+    bool wide = geometry.kh > 1;
+    if (!l->file) {
+        *rank = wide && l->c.conv_rank ? l->c.conv_rank : l->c.rank;
+        *alpha = wide && l->c.conv_alpha > 0 ? l->c.conv_alpha : l->c.alpha;
+        return kw__target_of(l->part, path) & l->c.targets;
+    }
+    const kw_tensor *down = file_tensor(l, module, "lora_down.weight"), *a = file_tensor(l, module, "alpha");
+    if (!down || down->rank < 2)
+        return false;
+    *rank = (int)down->shape[0];
+    *alpha = (float)*rank;
+    if (a && kw_tensor_count(a) == 1)
+        kw_convert(KW_F32, alpha, a->dtype, a->data, 1);
+    return true;
+}
+
+static kw_status remember(kw_lora *l, const char *module, kw_geometry geometry, int rank, float alpha, const kw_net *n, kw_err *e)
+{
+    char name[704];
+    for (size_t i = 0; i < l->n; i++)
+        if (!strcmp(l->module[i].name, module))
+            return KW_OK;
+    KW_TRY(kw_grow(l->arena, &l->module, &l->capacity, l->n, sizeof *l->module, e));
+    kw_lora_module *m = &l->module[l->n];
+    *m = (kw_lora_module){ .name = kw_strdup(l->arena, module), .geometry = geometry, .rank = rank, .alpha = alpha };
+    snprintf(name, sizeof name, "%s.lora_down.weight", module);
+    m->down = kw_params_find(n->params, name);
+    snprintf(name, sizeof name, "%s.lora_up.weight", module);
+    m->up = kw_params_find(n->params, name);
+    l->n++;
+    return m->name ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+}
+
+/* The strength is one input of the whole graph. */
+static kw_val strength(kw_graph *g, const char *name)
+{
+    for (size_t v = 0; v < g->n_values; v++)
+        if (g->value[v].name && !strcmp(g->value[v].name, name))
+            return (kw_val)v;
+    return kw_input(g, name, KW_SHAPE(1), kw_sum_type(g->compute));
+}
+
+static kw_val branch(kw_lora *l, kw_net *n, kw_geometry s, int rank, kw_val x)
+{
+    kw_graph *g = n->g;
+    kw_dtype inner = kw_sum_type(g->compute);
+    kw_shape down_shape = s.kh ? KW_SHAPE(rank, s.in, s.kh, s.kw) : KW_SHAPE(rank, s.in);
+    kw_shape up_shape = s.kh ? KW_SHAPE(s.out, rank, 1, 1) : KW_SHAPE(s.out, rank);
+    kw_val down = kw_nn_param(n, "lora_down.weight", down_shape), up = kw_nn_param(n, "lora_up.weight", up_shape), h;
+    (void)l;
+    if (g->err.status)
+        return KW_NONE;
+    if (s.kh > 1)
+        h = kw_conv2d(g, x, down, KW_NONE, s.pads);
+    else
+        h = kw_linear_as(g, x, down, KW_NONE, inner);
+    return kw_linear(g, h, up, KW_NONE);
+}
+
+static kw_val refuse(kw_net *n, const char *module, int rank, float alpha)
+{
+    kw_status s = kw_fail(&n->g->err, KW_EDATA, "%s: rank %d with alpha %g", module, rank, (double)alpha);
+    n->g->err.status = s;
+    return KW_NONE;
+}
+
+static kw_val attach(kw_lora *l, kw_net *base, kw_geometry s, kw_val x, kw_val y)
+{
+    char module[sizeof base->path];
+    int rank = 0;
+    float alpha = 0;
+    module_name(l->part, base->path, module, sizeof module);
+    if (!wanted(l, base->path, module, s, &rank, &alpha))
+        return y;
+    if (rank < 1 || rank > 65536 || !(fabsf(alpha) < 1e6f))
+        return refuse(base, module, rank, alpha);
+    kw_net n = kw_net_over(base->g, l->params);
+    memcpy(n.path, module, sizeof n.path);
+    kw_val h = branch(l, &n, s, rank, x);
+    if (h < 0 || remember(l, module, s, rank, alpha, &n, &base->g->err))
+        return y;
+    if (l->c.strength)
+        h = kw_scale_by(base->g, h, strength(base->g, l->c.strength));
+    return kw_axby(base->g, 1, y, alpha / (float)rank, h);
+}
+
+kw_val kw_adapters_seam(void *adapters, kw_net *n, kw_geometry geometry, kw_val x, kw_val y)
+{
+    const kw_adapters *s = adapters;
+    for (int i = 0; i < s->n; i++)
+        y = attach(s->item[i], n, geometry, x, y);
+    return y;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------------------ */
+
+static bool takes(const kw_lora *l, const char *key)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        size_t n = strlen(l->module[i].name);
+        if (!strncmp(l->module[i].name, key, n) && key[n] == '.')
+            return !strcmp(key + n, ".lora_down.weight") || !strcmp(key + n, ".lora_up.weight") || !strcmp(key + n, ".alpha");
+    }
+    return false;
+}
+
+const char *kw_lora_unmatched(kw_lora *const *l, int n, const kw_tensors *file, size_t *i)
+{
+    for (; *i < kw_tensors_n(file); (*i)++) {
+        const char *key = kw_tensors_at(file, *i)->name;
+        bool taken = false;
+        for (int k = 0; k < n; k++)
+            taken |= takes(l[k], key);
+        if (!taken) {
+            (*i)++;
+            return key;
+        }
+    }
+    return NULL;
+}
+
+static kw_status put(kw_arena *a, const kw_lora *l, const kw_param_info *p, kw_dtype type, kw_tensor *t, kw_err *e)
+{
+    const kw_stored *s = kw_store_at(kw_params_store(l->params), p->state);
+    size_t count = (size_t)kw_count(p->shape);
+    void *data = kw_alloc_array(a, count, kw_dtype_size(type));
+    if (!data)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(type, data, s->dtype, s->data, count);
+    *t = (kw_tensor){ .name = p->name, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type) };
+    memcpy(t->shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
+    return KW_OK;
+}
+
+static kw_status put_alpha(kw_arena *a, const kw_lora_module *m, kw_dtype type, kw_tensor *t, kw_err *e)
+{
+    void *data = kw_alloc(a, kw_dtype_size(type));
+    char *name = kw_sprintf(a, "%s.alpha", m->name);
+    if (!data || !name)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(type, data, KW_F32, &m->alpha, 1);
+    *t = (kw_tensor){ .name = name, .dtype = type, .data = data, .bytes = kw_dtype_size(type) };
+    return KW_OK;
+}
+
+kw_status kw_lora_tensors(kw_arena *a, const kw_lora *l, kw_dtype type, kw_tensor *t, size_t *n, kw_err *e)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        KW_TRY(put(a, l, l->module[i].down, type, &t[(*n)++], e));
+        KW_TRY(put(a, l, l->module[i].up, type, &t[(*n)++], e));
+        KW_TRY(put_alpha(a, &l->module[i], type, &t[(*n)++], e));
+    }
+    return KW_OK;
+}

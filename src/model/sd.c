@@ -1,0 +1,50 @@
+/* sd.c - a whole Stable Diffusion: which parts there are, their configurations, and where their weights come from. */
+#include "model.h"
+
+static int select_part(void *chosen, const char *name)
+{
+    const struct { kw_sd_select *select; void *ctx; kw_part part; } *c = chosen;
+    return c->select(c->ctx, c->part, name);
+}
+
+static kw_status add_part(kw_arena *a, kw_sd *s, kw_part p, kw_source *source, kw_dtype exact, kw_sd_select *select, void *ctx, kw_err *e)
+{
+    s->of[p] = (kw_part_of){ source, p };
+    s->chosen[p].select = select;
+    s->chosen[p].ctx = ctx;
+    s->chosen[p].part = p;
+    kw_params_source from = { .find = kw_part_find, .find_ctx = &s->of[p], .select = select ? select_part : NULL,
+                              .select_ctx = &s->chosen[p], .exact = exact };
+    s->has[p] = kw_source_has(source, p);
+    s->params[p] = kw_params_new(a, s->store, &from);
+    return s->params[p] ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+}
+
+static kw_status read_configs(kw_sd *s, kw_err *e)
+{
+    if (s->has[KW_PART_UNET])
+        KW_TRY(kw_unet_read(kw_source_config(s->source, KW_PART_UNET), &s->unet, e));
+    if (s->has[KW_PART_VAE])
+        KW_TRY(kw_vae_read(kw_source_config(s->vae_source, KW_PART_VAE), &s->vae, e));
+    if (s->has[KW_PART_TEXT])
+        KW_TRY(kw_clip_read(kw_source_config(s->source, KW_PART_TEXT), &s->text, e));
+    return KW_OK;
+}
+
+kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact, kw_sd_select *select, void *ctx,
+                     kw_sd **out, kw_err *e)
+{
+    kw_sd *s = kw_alloc(a, sizeof *s);
+    if (!s)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    s->store = store;
+    KW_TRY(kw_source_open(a, path, &s->source, e));
+    s->vae_source = s->source;
+    if (vae)
+        KW_TRY(kw_source_open(a, vae, &s->vae_source, e));
+    for (int p = 0; p < KW_N_PARTS; p++)
+        KW_TRY(add_part(a, s, (kw_part)p, p == KW_PART_VAE ? s->vae_source : s->source, exact, select, ctx, e));
+    KW_TRY(read_configs(s, e));
+    *out = s;
+    return KW_OK;
+}

@@ -1,0 +1,84 @@
+/* settings.c - the option tables of training, and their translation into a trainer's configuration. */
+#include "train.h"
+
+#include <string.h>
+
+#define S kw_settings
+#define INF __builtin_inf()
+
+const kw_option kw_model_rows[] = {
+    KW_ROW_GROUP(N_("Adapter")),
+    KW_ROW_INT("rank", S, rank, 16, 1, 1024, N_("inner dimension of the two factors of each layer"), .alias = "network_dim|dim"),
+    KW_ROW_FLOAT("alpha", S, alpha, 16, 0, 4096, N_("a branch is scaled by alpha / rank"), .alias = "network_alpha"),
+    KW_ROW_INT("conv-rank", S, conv_rank, 0, 0, 1024, N_("rank of 3x3 convolutions; 0: as rank"), .alias = "conv_dim"),
+    KW_ROW_FLOAT("conv-alpha", S, conv_alpha, 0, 0, 4096, N_("alpha of 3x3 convolutions; 0: as alpha")),
+    KW_ROW_TEXT("targets", S, targets, "attention,ff,conv", N_("adapted layers: attention, ff, conv, text, separated by commas")),
+    KW_ROW_PATH("init", S, init, NULL, N_("LoRA file to start from"), .alias = "network_weights"),
+    KW_ROW_TEXT("part", S, part, "unet", N_("full training: the parts that are trained (unet, text, vae), separated by commas")),
+    KW_ROW_GROUP(N_("Optimizer")),
+    KW_ROW_DOUBLE("learning-rate", S, learning_rate, 1e-4, 0, 1, N_("learning rate"), .alias = "learning_rate|unet_lr|lr", .flags = KW_OPT_ABOVE),
+    KW_ROW_DOUBLE("text-learning-rate", S, text_learning_rate, -1, 0, 1, N_("learning rate of the text encoder"), .alias = "text_encoder_lr",
+                  .word = "same", .word_is = -1),
+    KW_ROW_CHOICE("optimizer", S, optimizer, 0, "adamw", N_("how weights move"), .alias = "optimizer_type"),
+    KW_ROW_DOUBLE("weight-decay", S, weight_decay, 0.01, 0, 1, N_("share of a weight that is taken away, times the rate")),
+    KW_ROW_DOUBLE("beta1", S, beta1, 0.9, 0, 0.9999, N_("memory of the mean of gradients")),
+    KW_ROW_DOUBLE("beta2", S, beta2, 0.999, 0, 0.99999, N_("memory of their squares")),
+    KW_ROW_DOUBLE("eps", S, eps, 1e-8, 0, 1, N_("floor of the denominator"), .flags = KW_OPT_ABOVE),
+    KW_ROW_CHOICE("lr-scheduler", S, scheduler, 0, "constant|cosine|linear", N_("learning rate over the run"), .alias = "lr_scheduler"),
+    KW_ROW_INT("lr-warmup-steps", S, warmup, 0, 0, 1000000, N_("steps over which the rate rises from zero"), .alias = "lr_warmup_steps"),
+    KW_ROW_DOUBLE("lr-floor", S, min_factor, 0, 0, 1, N_("the rate never falls below this share")),
+    KW_ROW_INT("gradient-accumulation-steps", S, accumulation, 1, 1, 4096, N_("batches per update"), .alias = "gradient_accumulation_steps"),
+    KW_ROW_DOUBLE("max-grad-norm", S, max_norm, 0, 0, 1e9, N_("longer gradients are shortened to this"), .alias = "max_grad_norm", .word = "off", .word_is = 0),
+    KW_ROW_DOUBLE("ema", S, average, 0, 0, 0.999999, N_("decay of the moving average of weights, which is then what is saved"), .word = "off", .word_is = 0),
+    KW_ROW_GROUP(N_("Objective")),
+    KW_ROW_DOUBLE("min-snr-gamma", S, min_snr, 0, 0, 1000, N_("limit the weight of easy timesteps (5 is usual)"), .alias = "min_snr_gamma", .word = "off", .word_is = 0),
+    KW_ROW_DOUBLE("kl-weight", S, kl, 1e-6, 0, 1, N_("autoencoder: weight of the divergence of latents from a unit Gaussian")),
+    KW_ROW_INT("clip-skip", S, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"), .alias = "clip_skip"),
+    KW_ROW_GROUP(N_("Computation")),
+    KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
+    KW_ROW_SIZE("memory", S, memory, 0, 0, 1e15, N_("limit of memory for activations; more is computed twice to keep to it"), .word = "off", .word_is = 0),
+    KW_ROW_SEED("seed", S, seed, 42, N_("seed of everything random")),
+    KW_ROW_END
+};
+
+static kw_status parts(const char *text, unsigned *bits, kw_err *e)
+{
+    static const struct { const char *name; kw_part part; } known[] = { { "unet", KW_PART_UNET }, { "text", KW_PART_TEXT }, { "vae", KW_PART_VAE } };
+    *bits = 0;
+    for (const char *s = text; *s;) {
+        size_t n = strcspn(s, ", "), i = 0;
+        while (i < KW_LEN(known) && (strlen(known[i].name) != n || memcmp(known[i].name, s, n)))
+            i++;
+        if (i == KW_LEN(known)) {
+            kw_status st = kw_fail(e, KW_EUSAGE, "part: '%.*s' is not known", (int)n, s);
+            return kw_advise(e, st, "choose from unet, text, vae, separated by commas");
+        }
+        *bits |= 1u << known[i].part;
+        s += n;
+        s += strspn(s, ", ");
+    }
+    bool both = (*bits & 1u << KW_PART_VAE) && *bits != 1u << KW_PART_VAE;
+    return both ? kw_fail(e, KW_EUSAGE, "the autoencoder is trained alone") : KW_OK;
+}
+
+kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, kw_train_config *c, kw_err *e)
+{
+    static const kw_dtype type[] = { KW_F32, KW_BF16 };
+    *c = (kw_train_config){
+        .compute = type[s->dtype], .lora = s->method == KW_METHOD_LORA, .clip_skip = s->clip_skip, .min_snr = s->min_snr, .kl = s->kl,
+        .accumulation = s->accumulation, .max_norm = s->max_norm, .average = s->average, .optimizer = kw_optimizers[s->optimizer],
+        .adapter = { .rank = s->rank, .conv_rank = s->conv_rank, .alpha = s->alpha, .conv_alpha = s->conv_alpha, .seed = s->seed },
+        .schedule = { .kind = (kw_rate_kind)s->scheduler, .warmup = s->warmup, .total = total, .floor = s->min_factor },
+        .optim = { (float)s->beta1, (float)s->beta2, (float)s->eps },
+        .run = { .memory = s->memory ? KW_LEAN : KW_KEEP_ALL, .memory_limit = s->memory },
+    };
+    for (int g = 0; g < KW_N_GROUPS; g++) {
+        c->rate[g] = g == KW_GROUP_TEXT && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;
+        c->decay[g] = s->weight_decay;
+    }
+    if (c->lora)
+        KW_TRY(kw_targets_parse(s->targets, &c->adapter.targets, e));
+    else
+        KW_TRY(parts(s->part, &c->parts, e));
+    return s->init && c->lora ? kw_tensors_open(a, s->init, &c->init, e) : KW_OK;
+}

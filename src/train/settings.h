@@ -1,0 +1,42 @@
+/* settings.h - what a run can be told: one table for the command line, recipes, help and documents. */
+#ifndef KW_TRAIN_SETTINGS_H
+#define KW_TRAIN_SETTINGS_H
+
+#include "train.h"
+
+typedef struct {
+    int method;                           /* KW_METHOD_* */
+    const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension;
+    int rank, conv_rank;
+    float alpha, conv_alpha;
+    double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;
+    int scheduler, warmup, optimizer;
+    int accumulation, batch;
+    double max_norm, min_snr, noise_offset, kl, average;
+    double caption_dropout;
+    bool shuffle, flip, random_crop;
+    int keep_tokens, token_length, clip_skip;
+    int steps, epochs, repeats;
+    int save_steps, save_epochs, sample_steps, sample_epochs, validate_steps, keep_states;
+    double validation;
+    int resolution, bucket_min, bucket_max, bucket_step;
+    bool no_upscale;
+    int dtype, save_dtype;
+    uint64_t memory;
+    uint64_t seed;
+    int metadata;
+    kw_texts sample_prompts;
+    double sample_cfg;
+    int sample_sampling_steps;
+    bool captions_any_line;
+} kw_settings;
+
+enum { KW_METHOD_LORA, KW_METHOD_FULL };
+
+extern const kw_option kw_model_rows[];   /* adapter, optimizer, objective: what a step is; also of `debug train` */
+extern const kw_option kw_run_rows[];     /* data, length, saving, watching: what a run is */
+
+/* Into what the trainer takes; opens the --init file. total: optimizer steps of the whole run. */
+KW_MUST kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, kw_train_config *c, kw_err *e);
+
+#endif

@@ -1,0 +1,17 @@
+/* step.h - the graphs of a step; internal to train/. */
+#ifndef KW_TRAIN_STEP_H
+#define KW_TRAIN_STEP_H
+
+#include "train.h"
+
+typedef struct {
+    kw_sd *sd;
+    const kw_train_config *c;
+    kw_adapters *adapters;                /* NULL: none in this graph */
+    kw_predict predict;
+} kw__step;
+
+/* Inputs by name: latents noise a b a_target b_target timesteps context|ids image weight. Returns the loss. */
+kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_batch *b);
+
+#endif

@@ -1,0 +1,77 @@
+/*
+ * train.h - training: steps, objectives, checkpoints, runs.
+ *
+ * A trainer holds a base, what is trained on it, and the programs of a step, one per shape of batch. The host gives
+ * batches and takes losses; the loop, the files and the reports are above it.
+ */
+#ifndef KW_TRAIN_H
+#define KW_TRAIN_H
+
+#include "adapter/adapter.h"
+#include "diffusion/diffusion.h"
+#include "model/model.h"
+#include "optim/optim.h"
+
+enum { KW_GROUP_UNET, KW_GROUP_TEXT, KW_GROUP_VAE, KW_N_GROUPS };      /* learning-rate groups */
+
+typedef struct {
+    kw_dtype compute;
+    bool lora;                            /* LoRA beside a frozen base, else full training of `parts` */
+    unsigned parts;                       /* full training: 1 << KW_PART_... */
+    kw_lora_config adapter;
+    kw_tensors *init;                     /* LoRA to start from, or NULL */
+    int clip_skip;                        /* 1: the last layer */
+    double min_snr;                       /* gamma; 0: off */
+    double kl;                            /* weight of the KL term of the autoencoder, 1e-6 */
+    int accumulation;
+    double max_norm;                      /* of the gradient; 0: no clipping */
+    double rate[KW_N_GROUPS], decay[KW_N_GROUPS];
+    kw_rate schedule;
+    kw_optim_config optim;
+    const kw_optimizer *optimizer;
+    double average;                       /* decay of the moving average of weights; 0: none */
+    kw_run_options run;
+} kw_train_config;
+
+typedef struct {                          /* one micro-batch; pictures and latents are NHWC, f32 */
+    int n, h, w;                          /* samples, rows, columns (latent pixels, or pixels for the autoencoder) */
+    int tokens;                           /* per sample */
+    const float *latents, *noise;         /* scaled latents; noise: also of the autoencoder's posterior (may be NULL there) */
+    const int64_t *timesteps;             /* (n) */
+    const float *context;                 /* (n, tokens, D), or NULL: */
+    const int64_t *ids;                   /* (n, tokens): the text encoder runs inside */
+    const float *image;                   /* the autoencoder's (n, h, w, 3) */
+    const float *weight;                  /* (n) further factors on the loss, or NULL */
+} kw_batch;
+
+typedef struct kw_trainer kw_trainer;
+
+/* The base is opened with the store and exact type of the trainer; z: its noise schedule. */
+KW_MUST kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out, kw_err *e);
+const kw_sd *kw_trainer_base(const kw_trainer *t);
+const kw_noise *kw_trainer_noise(const kw_trainer *t);
+const kw_trained *kw_trainer_trained(const kw_trainer *t);      /* NULL before the first batch was prepared */
+kw_updater *kw_trainer_updater(const kw_trainer *t);
+kw_workspace *kw_trainer_workspace(const kw_trainer *t);
+const kw_adapters *kw_trainer_adapters(const kw_trainer *t);    /* the U-Net's and the text encoder's LoRA */
+
+/* Build the programs for batches of this shape and all trained memory. Called by the others as needed. */
+KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_batch *b, kw_err *e);
+
+typedef struct { double loss, norm, rate[KW_N_GROUPS]; bool skipped; } kw_step_report;
+
+/* One optimizer step over c->accumulation micro-batches. A loss or gradient that is not finite skips the update: KW_ENUMERIC is the caller's choice. */
+KW_MUST kw_status kw_trainer_step(kw_trainer *t, const kw_batch *b, kw_step_report *r, kw_err *e);
+int64_t kw_trainer_steps(const kw_trainer *t);                  /* updates made */
+void kw_trainer_set_steps(kw_trainer *t, int64_t steps);        /* when resuming */
+
+/* The loss alone, without adapters if `base`: validation and the zero line. Mean over the batch; weights as in training. */
+KW_MUST kw_status kw_trainer_loss(kw_trainer *t, const kw_batch *b, bool base, double *loss, kw_err *e);
+
+/* The trained tensors as they are saved: LoRA in kohya's names; full ones with `prefix` "unet." ... if wanted. */
+KW_MUST kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e);
+
+
+#include "settings.h"
+
+#endif

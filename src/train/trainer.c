@@ -1,0 +1,307 @@
+/* trainer.c - the programs of training, by shape of batch, and one optimizer step. */
+#include "step.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct { int n, h, w, tokens; bool ids, image, noise, learn, base; } shape_key;
+typedef struct { shape_key key; kw_program *p; kw_arena *arena; uint64_t used; } entry;
+
+struct kw_trainer {
+    kw_arena *arena;
+    kw_train_config c;
+    kw_store *store;
+    kw_sd *sd;
+    kw_noise *z;
+    kw_adapters adapters;
+    kw_trained *trained;
+    kw_updater *updater;
+    kw_workspace *w;
+    entry entries[32];
+    uint64_t clock;
+    int64_t steps;
+};
+
+/* ---- making --------------------------------------------------------------------------------------------------- */
+
+static int group_of_part(kw_part p)
+{
+    return p == KW_PART_UNET ? KW_GROUP_UNET : p == KW_PART_VAE ? KW_GROUP_VAE : KW_GROUP_TEXT;
+}
+
+static int select_full(void *config, kw_part p, const char *name)
+{
+    const kw_train_config *c = config;
+    (void)name;
+    return !c->lora && (c->parts & 1u << p) ? group_of_part(p) : KW_NONE;
+}
+
+static kw_status add_adapters(kw_trainer *t, kw_err *e)
+{
+    static const struct { kw_part part; unsigned targets; } rows[] = {
+        { KW_PART_UNET, KW_TARGET_ATTENTION | KW_TARGET_FF | KW_TARGET_CONV }, { KW_PART_TEXT, KW_TARGET_TEXT },
+    };
+    for (size_t i = 0; t->c.lora && i < KW_LEN(rows); i++) {
+        kw_lora_config c = t->c.adapter;
+        c.trained = true;
+        c.group = group_of_part(rows[i].part);
+        if (!(c.targets & rows[i].targets) || !t->sd->has[rows[i].part])
+            continue;
+        KW_TRY(kw_lora_new(t->arena, t->store, rows[i].part, &c, t->c.init, &t->adapters.item[t->adapters.n], e));
+        t->adapters.n++;
+    }
+    return KW_OK;
+}
+
+static void release_programs(void *trainer)
+{
+    kw_trainer *t = trainer;
+    for (size_t i = 0; i < KW_LEN(t->entries); i++)
+        kw_arena_free(t->entries[i].arena);
+}
+
+kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out, kw_err *e)
+{
+    kw_trainer *t = kw_alloc(a, sizeof *t);
+    kw_noise_spec spec;
+    if (!t || kw_defer(a, release_programs, t))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    t->arena = a;
+    t->c = *c;
+    t->store = kw_store_new(a);
+    t->w = kw_workspace_new(a);
+    if (!t->store || !t->w)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw_sd_open(a, base, vae, t->store, KW_F32, select_full, &t->c, &t->sd, e));
+    KW_TRY(kw_noise_spec_of(kw_source_noise(t->sd->source), &spec, e));
+    KW_TRY(kw_noise_build(a, &spec, &t->z, e));
+    KW_TRY(add_adapters(t, e));
+    *out = t;
+    return KW_OK;
+}
+
+const kw_sd *kw_trainer_base(const kw_trainer *t) { return t->sd; }
+const kw_noise *kw_trainer_noise(const kw_trainer *t) { return t->z; }
+const kw_trained *kw_trainer_trained(const kw_trainer *t) { return t->trained; }
+kw_updater *kw_trainer_updater(const kw_trainer *t) { return t->updater; }
+kw_workspace *kw_trainer_workspace(const kw_trainer *t) { return t->w; }
+const kw_adapters *kw_trainer_adapters(const kw_trainer *t) { return &t->adapters; }
+int64_t kw_trainer_steps(const kw_trainer *t) { return t->steps; }
+void kw_trainer_set_steps(kw_trainer *t, int64_t steps) { t->steps = steps; }
+
+/* ---- programs ----------------------------------------------------------------------------------------------------- */
+
+static shape_key key_of(const kw_batch *b, bool learn, bool base)
+{
+    shape_key k;
+    memset(&k, 0, sizeof k);
+    k.n = b->n, k.h = b->h, k.w = b->w, k.tokens = b->tokens;
+    k.ids = b->ids != NULL, k.image = b->image != NULL, k.noise = b->noise != NULL;
+    k.learn = learn, k.base = base;
+    return k;
+}
+
+/* Everything trained is known once the first graph is built: then it moves into flat ranges. */
+static kw_status gather(kw_trainer *t, kw_err *e)
+{
+    kw_params *sets[KW_N_PARTS + 16];
+    int n = 0;
+    if (t->trained)
+        return KW_OK;
+    for (int p = 0; p < KW_N_PARTS; p++)
+        sets[n++] = t->sd->params[p];
+    for (int i = 0; i < t->adapters.n; i++)
+        sets[n++] = kw_lora_params(t->adapters.item[i]);
+    KW_TRY(kw_trained_new(t->arena, sets, n, KW_N_GROUPS, &t->trained, e));
+    return kw_updater_new(t->arena, t->trained, t->c.optimizer, &t->c.optim, t->c.average > 0, &t->updater, e);
+}
+
+static kw_status build(kw_trainer *t, entry *en, const kw_batch *b, kw_err *e)
+{
+    kw__step s = { t->sd, &t->c, en->key.base ? NULL : &t->adapters, t->z->spec.predict };
+    kw_graph *g = kw_graph_new(en->arena, t->c.compute);
+    if (!g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_val loss = kw__step_loss(g, &s, b);
+    kw_result(g, "loss", loss);
+    if (g->err.status) {
+        if (e)
+            *e = g->err;
+        return g->err.status;
+    }
+    if (en->key.learn) {
+        KW_TRY(gather(t, e));
+        KW_TRY(kw_trained_backward(t->trained, g, loss, kw_input(g, "dloss", KW_SHAPE(1), KW_F32), e));
+    }
+    return kw_program_new(en->arena, g, t->store, &t->c.run, &en->p, e);
+}
+
+/* The program for a shape; the one unused for longest gives way. */
+static kw_status program_for(kw_trainer *t, const kw_batch *b, bool learn, bool base, kw_program **p, kw_err *e)
+{
+    shape_key key = key_of(b, learn, base);
+    entry *oldest = &t->entries[0];
+    for (size_t i = 0; i < KW_LEN(t->entries); i++) {
+        entry *en = &t->entries[i];
+        if (en->p && !memcmp(&en->key, &key, sizeof key)) {
+            en->used = ++t->clock;
+            *p = en->p;
+            return KW_OK;
+        }
+        if (en->used < oldest->used)
+            oldest = en;
+    }
+    kw_arena_free(oldest->arena);
+    *oldest = (entry){ .key = key, .arena = kw_arena_new(), .used = ++t->clock };
+    if (!oldest->arena)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_status s = build(t, oldest, b, e);
+    *p = oldest->p;
+    if (s)
+        oldest->p = NULL;
+    return s;
+}
+
+kw_status kw_trainer_prepare(kw_trainer *t, const kw_batch *b, kw_err *e)
+{
+    kw_program *p;
+    return program_for(t, b, true, false, &p, e);
+}
+
+/* ---- running --------------------------------------------------------------------------------------------------------- */
+
+typedef struct { float *a, *b, *at, *bt, *t, *weight; } coefficients;
+
+/* x_t and target as combinations of x_0 and eps, and the weight of each sample's loss. */
+static kw_status coefficients_of(kw_trainer *t, kw_arena *a, const kw_batch *b, coefficients *c, kw_err *e)
+{
+    float *all = kw_alloc_array(a, (size_t)b->n * 6, sizeof *all);
+    if (!all)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *c = (coefficients){ all, all + b->n, all + 2 * b->n, all + 3 * b->n, all + 4 * b->n, all + 5 * b->n };
+    for (int i = 0; i < b->n; i++) {
+        c->weight[i] = b->weight ? b->weight[i] : 1;
+        if (b->image)
+            continue;
+        int at = (int)b->timesteps[i];
+        if (b->timesteps[i] < 0 || b->timesteps[i] >= t->z->n)
+            return kw_fail(e, KW_EDATA, "timestep %lld is outside 0..%d", (long long)b->timesteps[i], t->z->n - 1);
+        kw_mix m = kw_noise_mix(t->z, at);
+        bool v = t->z->spec.predict == KW_PREDICT_V, x0 = t->z->spec.predict == KW_PREDICT_X0;
+        c->a[i] = (float)m.a, c->b[i] = (float)m.s, c->t[i] = (float)at;
+        c->at[i] = v ? (float)-m.s : x0 ? 1 : 0;
+        c->bt[i] = v ? (float)m.a : x0 ? 0 : 1;
+        if (t->c.min_snr > 0)
+            c->weight[i] *= (float)kw_min_snr_weight(t->z->spec.predict, kw_noise_snr(t->z, at), t->c.min_snr);
+    }
+    return KW_OK;
+}
+
+static kw_status run(kw_trainer *t, kw_program *p, const kw_batch *b, float dloss, double *loss, kw_err *e)
+{
+    coefficients c = { 0 };
+    kw_arena *a = kw_arena_new();
+    if (!a)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_status s = coefficients_of(t, a, b, &c, e);
+    if (!s) {
+        const struct { const char *name; const void *data; } rows[] = {
+            { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at }, { "b_target", c.bt },
+            { "timesteps", c.t }, { "context", b->context }, { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
+        };
+        for (size_t i = 0; i < KW_LEN(rows); i++)
+            kw_program_set(p, rows[i].name, rows[i].data);
+        s = kw_program_run(p, t->w, e);
+    }
+    if (!s)
+        *loss = (double)*(const float *)kw_program_result(p, "loss");
+    kw_arena_free(a);
+    return s;
+}
+
+kw_status kw_trainer_loss(kw_trainer *t, const kw_batch *b, bool base, double *loss, kw_err *e)
+{
+    kw_program *p;
+    KW_TRY(program_for(t, b, false, base, &p, e));
+    return run(t, p, b, 0, loss, e);
+}
+
+static double clip_factor(const kw_trainer *t, double norm)
+{
+    return t->c.max_norm > 0 ? KW_MIN(1, t->c.max_norm / (norm + 1e-6)) : 1;      /* as torch's clip_grad_norm_ */
+}
+
+static void drop_gradients(kw_trainer *t)
+{
+    memset(kw_store_write(t->store, t->trained->gradients), 0, (size_t)t->trained->count * kw_dtype_size(t->trained->type));
+}
+
+kw_status kw_trainer_step(kw_trainer *t, const kw_batch *b, kw_step_report *r, kw_err *e)
+{
+    *r = (kw_step_report){ 0 };
+    for (int i = 0; i < t->c.accumulation; i++) {
+        kw_program *p;
+        double loss = 0;
+        KW_TRY(program_for(t, &b[i], true, false, &p, e));
+        KW_TRY(run(t, p, &b[i], 1.0f / (float)t->c.accumulation, &loss, e));
+        r->loss += loss / t->c.accumulation;
+    }
+    KW_TRY(kw_updater_norm(t->updater, t->w, &r->norm, e));
+    double factor = kw_rate_at(&t->c.schedule, t->steps);
+    for (int g = 0; g < KW_N_GROUPS; g++)
+        r->rate[g] = t->c.rate[g] * factor;
+    r->skipped = !isfinite(r->loss) || !isfinite(r->norm);
+    t->steps++;
+    if (r->skipped) {
+        drop_gradients(t);
+        return KW_OK;
+    }
+    return kw_updater_step(t->updater, t->w, t->steps, r->rate, t->c.decay, clip_factor(t, r->norm), t->c.average, e);
+}
+
+/* ---- results ------------------------------------------------------------------------------------------------------------ */
+
+static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+{
+    size_t most = 0;
+    for (int i = 0; i < t->adapters.n; i++)
+        most += 3 * kw_lora_n_modules(t->adapters.item[i]);
+    *out = kw_alloc_array(a, most + 1, sizeof **out);
+    if (!*out)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < t->adapters.n; i++)
+        KW_TRY(kw_lora_tensors(a, t->adapters.item[i], type, *out, n, e));
+    return KW_OK;
+}
+
+static kw_part part_of_group(int group) { return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT; }
+
+/* Names and shapes as in the file that the part came from. */
+static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_param_info *p, bool prefix, kw_dtype type, kw_tensor *out, kw_err *e)
+{
+    kw_part part = part_of_group(p->group);
+    kw_source *source = part == KW_PART_VAE ? t->sd->vae_source : t->sd->source;
+    const char *name = kw_source_file_name(source, part, p->name);
+    size_t count = (size_t)kw_count(p->shape);
+    void *data = kw_alloc_array(a, count, kw_dtype_size(type));
+    char *full = prefix ? kw_sprintf(a, "%s.%s", kw_part_name(part), name) : kw_strdup(a, name);
+    if (!data || !full)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(type, data, t->trained->type, kw_store_at(t->store, p->state)->data, count);
+    *out = (kw_tensor){ .name = full, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type) };
+    memcpy(out->shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
+    return KW_OK;
+}
+
+kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+{
+    *n = 0;
+    if (t->c.lora)
+        return lora_tensors(a, t, type, out, n, e);
+    *out = kw_alloc_array(a, t->trained->n + 1, sizeof **out);
+    if (!*out)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < t->trained->n; i++)
+        KW_TRY(full_tensor(a, t, t->trained->param[i], prefix, type, &(*out)[(*n)++], e));
+    return KW_OK;
+}

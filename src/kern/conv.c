@@ -7,11 +7,14 @@
  * scratch:  [x as f32] [y as f32] [packed dw] [a bias of zeros] [the way's own]
  */
 #include "conv.h"
+#include "conv_tile.h"
 #include "rows.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { MAX_TAPS = 4096 };
 
 #define ALIGN(n) (((n) + 63) & ~(size_t)63)
 
@@ -21,7 +24,8 @@ struct kw_conv {
     kw_dtype t;
     bool bias, widen;                     /* widen: t is BF16 but the way works in f32 */
     kw_conv_way way;
-    kw_dnn_conv *dnn;                     /* NULL: loops */
+    kw_dnn_conv *dnn;                     /* of PLAIN, BLOCKED, FLIP */
+    kw_conv_tiles tiles;
     kw_dnn_layout layout;
     const int64_t *o, *i, *h, *w;         /* where element (o, i, h, w) of the file lies: o[] + i[] + h[] + w[] */
     char text[192];
@@ -32,7 +36,10 @@ struct kw_conv {
 int kw_conv_out_h(const kw_conv_shape *s) { return (s->h + s->pad_top + s->pad_bottom - s->kh) / s->stride + 1; }
 int kw_conv_out_w(const kw_conv_shape *s) { return (s->w + s->pad_left + s->pad_right - s->kw) / s->stride + 1; }
 kw_conv_way kw_conv_chosen(const kw_conv *c) { return c->way; }
-const char *kw_conv_implementation(const kw_conv *c) { return c->dnn ? kw_dnn_conv_implementation(c->dnn) : "loops"; }
+const char *kw_conv_implementation(const kw_conv *c)
+{
+    return c->dnn ? kw_dnn_conv_implementation(c->dnn) : c->way == KW_CONV_TILES ? "tiles" : "loops";
+}
 
 static int64_t x_count(const kw_conv_shape *s) { return (int64_t)s->n * s->h * s->w * s->in; }
 static int64_t y_count(const kw_conv_shape *s) { return (int64_t)s->n * kw_conv_out_h(s) * kw_conv_out_w(s) * s->out; }
@@ -48,6 +55,8 @@ static kw_status check(const kw_conv_shape *s, kw_dtype t, kw_err *e)
                        s->n, s->h, s->w, s->in, s->out, s->kh, s->kw, s->stride);
     if (KW_MIN(s->pad_top, s->pad_left) < 0 || KW_MIN(s->pad_bottom, s->pad_right) < 0)
         return kw_fail(e, KW_EUSAGE, "convolution: negative padding");
+    if ((int64_t)s->kh * s->kw > MAX_TAPS)
+        return kw_fail(e, KW_EUSAGE, "convolution: a kernel of %d x %d has more than %d places", s->kh, s->kw, MAX_TAPS);
     if (s->h + s->pad_top + s->pad_bottom < s->kh || s->w + s->pad_left + s->pad_right < s->kw)
         return kw_fail(e, KW_EUSAGE, "convolution: a kernel of %d x %d is larger than the padded picture of %d x %d", s->kh, s->kw,
                        s->h + s->pad_top + s->pad_bottom, s->w + s->pad_left + s->pad_right);
@@ -73,12 +82,18 @@ static void reverse(int64_t *x, int n)
     }
 }
 
-/* The library's layout of the weight in terms of the file's (o, i, h, w). */
-static bool learn_layout(kw_conv *c)
+/* Room for the four tables, out, in, kh, kw numbers long, of the weight as `s` sees it. */
+static void lay_tables(kw_conv *c, const kw_conv_shape *s)
 {
-    bool flip = c->way == KW_CONV_FLIP;
-    if (!kw_dnn_conv_layout(c->dnn, c->tables, &c->layout))
-        return false;
+    int count[4] = { s->out, s->in, s->kh, s->kw };
+    int64_t *t = c->tables;
+    for (int k = 0; k < 4; t += count[k++])
+        c->layout.at[k] = t;
+}
+
+/* The layout in terms of the file's (o, i, h, w). */
+static void name_layout(kw_conv *c, bool flip)
+{
     c->o = c->layout.at[flip ? 1 : 0];
     c->i = c->layout.at[flip ? 0 : 1];
     c->h = c->layout.at[2];
@@ -88,49 +103,66 @@ static bool learn_layout(kw_conv *c)
         reverse(c->layout.at[3], c->s.kw);
     }
     snprintf(c->text, sizeof c->text, "%s%s", flip ? "turned " : "", c->layout.text);
-    return true;
 }
 
 /*  (out, kh, kw, in)  */
 static void loops_layout(kw_conv *c)
 {
     const kw_conv_shape *s = &c->s;
-    int64_t *t = c->tables;
     int count[4] = { s->out, s->in, s->kh, s->kw };
     int64_t step[4] = { (int64_t)s->kh * s->kw * s->in, 1, (int64_t)s->kw * s->in, s->in };
-    for (int k = 0; k < 4; k++) {
-        c->layout.at[k] = t;
+    lay_tables(c, s);
+    for (int k = 0; k < 4; k++)
         for (int j = 0; j < count[k]; j++)
-            *t++ = j * step[k];
-    }
-    c->o = c->layout.at[0], c->i = c->layout.at[1], c->h = c->layout.at[2], c->w = c->layout.at[3];
-    c->layout.type = KW_F32;
+            c->layout.at[k][j] = j * step[k];
     c->layout.size = (size_t)(s->out * step[0]);
-    snprintf(c->text, sizeof c->text, "F32 loops %d %d %d %d", s->out, s->in, s->kh, s->kw);
+    snprintf(c->layout.text, sizeof c->layout.text, "F32 loops %d %d %d %d", s->out, s->in, s->kh, s->kw);
+}
+
+static bool set_up_tiles(kw_conv *c, const kw_conv_shape *s)
+{
+    int64_t **at = c->layout.at;
+    if (!kw_conv_tiles_plan(s, c->pass == KW_BACKWARD_WEIGHTS, &c->tiles))
+        return false;
+    lay_tables(c, s);
+    kw_conv_tiles_layout(&c->tiles, at[0], at[1], at[2], at[3]);
+    c->layout.size = (size_t)(c->tiles.panels * c->tiles.panel_size);
+    snprintf(c->layout.text, sizeof c->layout.text, "F32 panels of %d: %d %d %d %d", c->tiles.tile->width, s->out, s->in, s->kh, s->kw);
+    return true;
+}
+
+static bool set_up_dnn(kw_conv *c, const kw_conv_shape *s)
+{
+    kw_pass pass = c->way == KW_CONV_FLIP ? KW_FORWARD : c->pass;
+    c->dnn = kw_dnn_conv_new(s, pass, c->t, c->bias, c->way == KW_CONV_BLOCKED);
+    c->widen = !c->dnn && c->t != KW_F32;
+    if (c->widen)
+        c->dnn = kw_dnn_conv_new(s, pass, KW_F32, c->bias, c->way == KW_CONV_BLOCKED);
+    return c->dnn && kw_dnn_conv_layout(c->dnn, c->tables, &c->layout);
 }
 
 static bool set_up(kw_conv *c)
 {
-    kw_conv_shape f;
-    switch (c->way) {
-    case KW_CONV_LOOPS:
+    kw_conv_shape turned;
+    bool flip = c->pass == KW_BACKWARD_DATA && (c->way == KW_CONV_FLIP || c->way == KW_CONV_TILES), fine = true;
+    if ((c->way == KW_CONV_FLIP && !flip) || (flip && !flipped(&c->s, &turned)))
+        return false;
+    c->layout.type = KW_F32;
+    c->widen = c->t != KW_F32;
+    if (c->way == KW_CONV_LOOPS)
         loops_layout(c);
-        c->widen = c->t != KW_F32;
-        return true;
-    case KW_CONV_FLIP:
-        if (c->pass != KW_BACKWARD_DATA || !flipped(&c->s, &f))
-            return false;
-        break;
-    default:
-        f = c->s;
-    }
-    kw_pass pass = c->way == KW_CONV_FLIP ? KW_FORWARD : c->pass;
-    c->dnn = kw_dnn_conv_new(&f, pass, c->t, c->bias, c->way == KW_CONV_BLOCKED);
-    if (!c->dnn && c->t != KW_F32) {
-        c->widen = true;
-        c->dnn = kw_dnn_conv_new(&f, pass, KW_F32, c->bias, c->way == KW_CONV_BLOCKED);
-    }
-    return c->dnn && learn_layout(c);
+    else if (c->way == KW_CONV_TILES)
+        fine = set_up_tiles(c, flip ? &turned : &c->s);
+    else
+        fine = set_up_dnn(c, flip ? &turned : &c->s);
+    if (fine)
+        name_layout(c, flip);
+    return fine;
+}
+
+static size_t own_scratch(const kw_conv *c)
+{
+    return c->dnn ? kw_dnn_conv_scratch_size(c->dnn) : c->way == KW_CONV_TILES ? c->tiles.scratch_size : 0;
 }
 
 static size_t add(kw_conv *c, bool wanted, size_t bytes)
@@ -162,14 +194,48 @@ kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, 
     c->y_at = add(c, c->widen, (size_t)y_count(s) * 4);
     c->w_at = add(c, pass == KW_BACKWARD_WEIGHTS, c->layout.size * 4);
     c->bias_at = add(c, pass == KW_FORWARD && c->bias, (size_t)s->out * 4);
-    c->work_at = add(c, c->dnn, c->dnn ? kw_dnn_conv_scratch_size(c->dnn) : 0);
+    c->work_at = add(c, true, own_scratch(c));
     *out = c;
     return KW_OK;
 }
 
+/*
+ * The rule, by the weight and the machine alone, so that one packed weight serves every size of picture.
+ *
+ * AVX2 (Zen 3; % of the FMA peak, best of PLAIN / BLOCKED / TILES; FLIP is as PLAIN forward), one thread on a busy machine:
+ *                                    forward          backward-data      backward-weights
+ *   64 -> 64,   16^2 x 32            69 / 83 / 89     77 / 88 / 87       60 / 54 / 76
+ *   128 -> 128,  8^2 x 32            69 / 69 / 81     87 / 79 / 91       63 / 54 / 78
+ *   96 -> 96,   64^2 x 16            58 / 78 / 78     57 / 81 / 83       33 / 47 / 69
+ *   32 -> 32,  128^2 x 16            78 / 75 / 87     78 / 70 / 84       34 / 48 / 57
+ *   16 -> 16,  128^2 x 16            69 / 56 / 52     75 / 59 / 52       38 / 38 / 57
+ *   320 -> 320, 64^2                 80 / 86 / 77     65 / 85 / 68       26 / 66 / 71
+ *   1280 -> 640, 32^2                72 / 91 / 80     60 / 85 / 64       30 / 57 / 67
+ *   1280 -> 1280, 16^2               81 / 76 / 71     79 / 86 / 77       41 / 54 / 56
+ *   stride 2, 320 -> 320, 64^2       57 / 77 / 81     72 / 67 / -        36 / 56 / 69
+ *   1 x 1, 960 -> 320, 64^2          90 / 72 / 85     75 / 70 / 85 FLIP  75 / 68 / 68
+ *   3 -> 16,   128^2 x 16            73 / 38 / 34     27 / 17 / 12       25 / 22 / -
+ *   16 -> 3,   128^2 x 16            13 / 12 / 12     76 / 25 / 34       15 / 18 / 11
+ * BLOCKED is ahead by up to a tenth from 320 channels on, but its copies of x and y want memory; TILES has none.
+ *
+ * AVX-512 (Zen 5, oneDNN alone): forward on NHWC has 85-99 %, f32 backward-data 60-78 % and so is turned into a forward
+ * one; backward-weights 59-92 %. bf16 likewise.
+ */
+static kw_conv_way rule(const kw_conv_shape *s, kw_pass pass)
+{
+    bool single = s->kh * s->kw == 1, wide = s->in >= 16 && s->out >= 16 && s->in + s->out > 32;
+    if (kw_dnn_has_avx512() || single || s->in < 8 || s->out < 8)
+        return pass == KW_BACKWARD_DATA && s->stride == 1 && s->in >= 8 && s->out >= 8 ? KW_CONV_FLIP : KW_CONV_PLAIN;
+    if (pass == KW_BACKWARD_WEIGHTS)
+        return KW_CONV_TILES;
+    return wide && (pass == KW_FORWARD || s->stride == 1) ? KW_CONV_TILES : KW_CONV_PLAIN;
+}
+
 kw_status kw_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, kw_conv **out, kw_err *e)
 {
-    static const kw_conv_way order[] = { KW_CONV_PLAIN, KW_CONV_BLOCKED, KW_CONV_LOOPS };
+    *out = NULL;
+    KW_TRY(check(s, t, e));
+    const kw_conv_way order[] = { rule(s, pass), KW_CONV_PLAIN, KW_CONV_TILES, KW_CONV_LOOPS };
     kw_status status = KW_EDEVICE;
     for (size_t i = 0; i < KW_LEN(order) && status == KW_EDEVICE; i++)
         status = kw_conv_new_by(order[i], s, pass, t, bias, out, e);
@@ -194,56 +260,61 @@ const char *kw_conv_layout(const kw_conv *c) { return c->text; }
 
 /* ---- the weight: from the file's order to the packed one, and gradients back ----------------------------- */
 
-/* A run of n weights of output channel o, beginning with number j of its (in, kh, kw). */
-static void pack_run(const kw_conv *c, int o, int64_t j, int64_t n, const float *from, void *packed)
+/*
+ * Both walk in blocks of 16 outputs by 16 inputs, so that what the one side has together and the other apart is
+ * still in the cache when its neighbour is needed.
+ */
+enum { EDGE = 16 };
+
+/* The weights (o, i0..i1) in the file's order, written where the tables say. */
+static void pack_run(const kw_conv *c, int o, int i0, int i1, const float *from, void *packed)
 {
-    int kh = c->s.kh, kw = c->s.kw;
-    int i = (int)(j / (kh * kw)), h = (int)(j / kw % kh), w = (int)(j % kw);
-    for (const float *end = from + n; from < end; from++) {
-        int64_t at = c->o[o] + c->i[i] + c->h[h] + c->w[w];
-        if (c->layout.type == KW_BF16)
-            ((uint16_t *)packed)[at] = kw_f32_to_bf16(*from);
-        else
-            ((float *)packed)[at] = *from;
-        if (++w == kw) {
-            w = 0;
-            if (++h == kh) {
-                h = 0;
-                i++;
-            }
+    for (int i = i0; i < i1; i++)
+        for (int h = 0; h < c->s.kh; h++) {
+            int64_t at = c->o[o] + c->i[i] + c->h[h];
+            for (int w = 0; w < c->s.kw; w++, from++)
+                if (c->layout.type == KW_BF16)
+                    ((uint16_t *)packed)[at + c->w[w]] = kw_f32_to_bf16(*from);
+                else
+                    ((float *)packed)[at + c->w[w]] = *from;
         }
-    }
 }
 
 void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *packed)
 {
-    enum { ROOM = 512 };
-    int64_t filter = (int64_t)c->s.in * c->s.kh * c->s.kw;
-    if (c->layout.size > (size_t)(c->s.out * filter))
+    const kw_conv_shape *s = &c->s;
+    int64_t taps = (int64_t)s->kh * s->kw;
+    int edge = (int)KW_MAX(1, KW_MIN((int64_t)EDGE, MAX_TAPS / taps));
+    if (c->layout.size > (size_t)(s->out * s->in * taps))
         memset(packed, 0, kw_conv_packed_size(c));
-#pragma omp parallel for schedule(static, 16)
-    for (int o = 0; o < c->s.out; o++) {
-        const char *row = (const char *)weight + (size_t)(o * filter) * kw_dtype_size(from);
-        for (int64_t j = 0; j < filter; j += ROOM) {
-            float wide[ROOM];
-            int64_t n = KW_MIN(filter - j, (int64_t)ROOM);
-            kw_run_widen(wide, from, row + (size_t)j * kw_dtype_size(from), n);
-            pack_run(c, o, j, n, wide, packed);
-        }
-    }
+#pragma omp parallel for schedule(static)
+    for (int block = 0; block < s->out; block += EDGE)
+        for (int i = 0; i < s->in; i += edge)
+            for (int o = block; o < KW_MIN(s->out, block + EDGE); o++) {
+                float wide[MAX_TAPS];
+                int end = KW_MIN(s->in, i + edge);
+                int64_t at = ((int64_t)o * s->in + i) * taps;
+                const char *run = (const char *)weight + (size_t)at * kw_dtype_size(from);
+                if (from != KW_F32)
+                    kw_run_widen(wide, from, run, (end - i) * taps);
+                pack_run(c, o, i, end, from != KW_F32 ? wide : (const float *)(const void *)run, packed);
+            }
 }
 
 static void unpack_gradient(const kw_conv *c, const float *packed, float *dw)
 {
     const kw_conv_shape *s = &c->s;
-#pragma omp parallel for schedule(static, 16)
-    for (int o = 0; o < s->out; o++) {
-        float *to = dw + (int64_t)o * s->in * s->kh * s->kw;
-        for (int i = 0; i < s->in; i++)
-            for (int h = 0; h < s->kh; h++)
-                for (int w = 0; w < s->kw; w++)
-                    *to++ = packed[c->o[o] + c->i[i] + c->h[h] + c->w[w]];
-    }
+    int64_t taps = (int64_t)s->kh * s->kw;
+#pragma omp parallel for schedule(static)
+    for (int block = 0; block < s->out; block += EDGE)
+        for (int i0 = 0; i0 < s->in; i0 += EDGE)
+            for (int o = block; o < KW_MIN(s->out, block + EDGE); o++) {
+                float *to = dw + ((int64_t)o * s->in + i0) * taps;
+                for (int i = i0; i < KW_MIN(s->in, i0 + EDGE); i++)
+                    for (int h = 0; h < s->kh; h++)
+                        for (int w = 0; w < s->kw; w++)
+                            *to++ = packed[c->o[o] + c->i[i] + c->h[h] + c->w[w]];
+            }
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------- */
@@ -265,6 +336,8 @@ void kw_conv_forward(const kw_conv *c, const void *x, const void *packed, const 
         bias = memset(s + c->bias_at, 0, (size_t)c->s.out * 4);
     if (c->dnn)
         kw_dnn_conv_run(c->dnn, a, (void *)(uintptr_t)packed, (float *)(uintptr_t)bias, to, s + c->work_at);
+    else if (c->way == KW_CONV_TILES)
+        kw_conv_tiles_forward(&c->tiles, a, packed, bias, to, s + c->work_at);
     else
         kw_conv_loops_forward(&c->s, a, packed, bias, to);
     if (c->widen)
@@ -275,7 +348,9 @@ void kw_conv_backward_data(const kw_conv *c, const void *dy, const void *packed,
 {
     char *s = scratch;
     void *a = widened(c, dy, y_count(&c->s), s, c->y_at), *to = c->widen ? s + c->x_at : dx, *w = (void *)(uintptr_t)packed;
-    if (!c->dnn)
+    if (c->way == KW_CONV_TILES)
+        kw_conv_tiles_forward(&c->tiles, a, packed, NULL, to, s + c->work_at);
+    else if (!c->dnn)
         kw_conv_loops_backward_data(&c->s, a, packed, to);
     else if (c->way == KW_CONV_FLIP)
         kw_dnn_conv_run(c->dnn, a, w, NULL, to, s + c->work_at);
@@ -292,6 +367,8 @@ void kw_conv_backward_weights(const kw_conv *c, const void *x, const void *dy, f
     float *packed = (float *)(s + c->w_at);
     if (c->dnn)
         kw_dnn_conv_run(c->dnn, a, packed, dbias, b, s + c->work_at);
+    else if (c->way == KW_CONV_TILES)
+        kw_conv_tiles_weights(&c->tiles, a, b, packed, c->bias ? dbias : NULL, s + c->work_at);
     else
         kw_conv_loops_backward_weights(&c->s, a, b, packed, c->bias ? dbias : NULL);
     unpack_gradient(c, packed, dw);

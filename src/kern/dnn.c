@@ -51,11 +51,9 @@ kw_status kw_dnn_limit_isa(const char *isa, kw_err *e)
     return KW_OK;
 }
 
-bool kw_dnn_has_bf16(void)
-{
-    unsigned have = dnnl_get_effective_cpu_isa(), need = dnnl_cpu_isa_avx512_core_bf16;
-    return (have & need) == need;
-}
+static bool has(unsigned need) { return ((unsigned)dnnl_get_effective_cpu_isa() & need) == need; }
+bool kw_dnn_has_avx512(void) { return has(dnnl_cpu_isa_avx512_core); }
+bool kw_dnn_has_bf16(void) { return has(dnnl_cpu_isa_avx512_core_bf16); }
 
 /* ---- convolution ------------------------------------------------------------------------------------ */
 

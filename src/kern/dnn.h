@@ -13,6 +13,7 @@
  */
 KW_MUST kw_status kw_dnn_limit_isa(const char *isa, kw_err *e);
 
+bool kw_dnn_has_avx512(void);             /* and allowed */
 bool kw_dnn_has_bf16(void);               /* bf16 products in hardware, and allowed */
 
 /* ---- convolution --------------------------------------------------------------------------------- */

@@ -1,0 +1,17 @@
+/* conv_tile.c - which instruction set's tiles run: that of the other kernels. */
+#include "conv_tile.h"
+#include "kern.h"
+
+#include <string.h>
+
+extern const kw_conv_tile kw_conv_tile_scalar, kw_conv_tile_avx2, kw_conv_tile_avx512;
+
+const kw_conv_tile *kw_conv_tile_get(void)
+{
+    static const kw_conv_tile *const all[] = { &kw_conv_tile_avx512, &kw_conv_tile_avx2, &kw_conv_tile_scalar };
+    const char *isa = kw_kern_get()->isa;
+    for (size_t i = 0; i < KW_LEN(all); i++)
+        if (!strcmp(all[i]->isa, isa))
+            return all[i];
+    return &kw_conv_tile_scalar;
+}

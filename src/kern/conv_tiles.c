@@ -1,0 +1,266 @@
+/*
+ * conv_tiles.c - our own convolution in f32, for machines on which oneDNN is slow (see the rule in conv.c).
+ *
+ * A convolution is a product without its big matrix: row p of the left factor, the picture under the kernel at
+ * output pixel p, is kh*kw runs of `in` channels that lie in x already. So a tile of pixels is a table of pointers
+ * into x, one for each tap of the kernel, and a row of zeros stands for the border:
+ *
+ *     y[p][o]        = sum over tap, i of at[tap][p][i] * w[tap][i][o]            forward, and backward-data turned round
+ *     dw[tap][i][o]  = sum over p of at[tap][p][i] * dy[p][o]
+ *
+ * Weights lie in panels of `width` outputs, (out/width, kh, kw, in, width). Sizes of blocks: a panel's part for one chunk
+ * of the sum (256 steps, 16 KB) stays in the first cache, the pixels of a block in the second.
+ * Every sum has a fixed order; threads share pixels and panels, except that few panels make weight gradients be summed
+ * in slices, whose number depends on the number of threads.
+ */
+#include "conv.h"
+#include "conv_tile.h"
+
+#include <string.h>
+
+enum { BLOCK = 96, CHUNK = 384, TAPS = 49, PIXELS = 256, L2 = 256 << 10 };
+
+static int ceil_div(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
+
+static int64_t pixels_of(const kw_conv_shape *s) { return (int64_t)s->n * kw_conv_out_h(s) * kw_conv_out_w(s); }
+
+/* ---- plan ------------------------------------------------------------------------------------------------ */
+
+/*
+ * The gradient of the weight is split by groups of panels and slices of the pixels, one of each for a task. With 4
+ * panels or more for each thread a dense copy of x pays, which a group shares; its dy of one block fills half the
+ * second cache. With fewer, every panel is a group, and the fewer they are the more slices.
+ */
+static void split_weights(kw_conv_tiles *p)
+{
+    int threads = kw_threads(), most = L2 / 4 / (PIXELS * p->tile->width);
+    bool dense = p->panels >= 4 * threads;
+    p->pixels = dense ? PIXELS : (int)KW_MAX(32, KW_MIN((int64_t)PIXELS, L2 / (4 * (int64_t)p->s.in)));
+    p->groups = dense ? threads * ceil_div(p->panels, (int64_t)threads * most) : p->panels;
+    p->group = ceil_div(p->panels, p->groups);
+    p->groups = ceil_div(p->panels, p->group);
+    p->slices = 1;
+    while (p->slices < threads && p->slices * 2 <= pixels_of(&p->s) / p->pixels && (p->slices * p->groups) % threads
+           && p->slices * p->groups < 4 * threads)
+        p->slices *= 2;
+}
+
+/* scratch of weights:  [double sums] [zeros] [packed dy of each task] [other slices of dw] */
+static size_t weights_scratch(const kw_conv_tiles *p)
+{
+    size_t row = (size_t)(p->panels * p->tile->width), task = (size_t)(p->group * p->pixels * p->tile->width);
+    return row * (size_t)p->slices * sizeof(double)
+         + ((size_t)p->s.in + 16 + task * (size_t)(p->groups * p->slices)
+            + (size_t)(p->slices - 1) * (size_t)(p->panel_size * p->panels)) * sizeof(float);
+}
+
+bool kw_conv_tiles_plan(const kw_conv_shape *s, bool weights, kw_conv_tiles *p)
+{
+    const kw_conv_tile *tile = kw_conv_tile_get();
+    int taps = s->kh * s->kw, parts = ceil_div(s->in, CHUNK);
+    if (taps > TAPS || (weights && s->in < tile->rows))
+        return false;
+    *p = (kw_conv_tiles){ .s = *s, .tile = tile, .taps = taps, .panels = ceil_div(s->out, tile->width) };
+    p->panel_size = (int64_t)taps * s->in * tile->width;
+    p->chunk = ceil_div(s->in, parts);
+    p->chunk_taps = parts > 1 ? 1 : ceil_div(taps, ceil_div(taps, KW_MAX(1, CHUNK / s->in)));
+    if (weights)
+        split_weights(p);
+    p->scratch_size = weights ? weights_scratch(p) : ((size_t)s->in + 16 + (size_t)(p->panels * tile->width)) * sizeof(float);
+    return true;
+}
+
+void kw_conv_tiles_layout(const kw_conv_tiles *p, int64_t *at_o, int64_t *at_i, int64_t *at_h, int64_t *at_w)
+{
+    int width = p->tile->width;
+    for (int o = 0; o < p->s.out; o++)
+        at_o[o] = o / width * p->panel_size + o % width;
+    for (int i = 0; i < p->s.in; i++)
+        at_i[i] = (int64_t)i * width;
+    for (int h = 0; h < p->s.kh; h++)
+        at_h[h] = (int64_t)h * p->s.kw * p->s.in * width;
+    for (int w = 0; w < p->s.kw; w++)
+        at_w[w] = (int64_t)w * p->s.in * width;
+}
+
+/* Where tap (h, w) of the output pixels from `first` on finds its channels; `zeros` outside the picture and behind the last. */
+static void point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count, const float **to)
+{
+    int oh = kw_conv_out_h(s), ow = kw_conv_out_w(s), q = (int)(first % ow), r = (int)(first / ow % oh);
+    int64_t n = first / ow / oh;
+    for (int k = 0; k < count;) {
+        int row = r * s->stride + h - s->pad_top, end = KW_MIN(count, k + ow - q), column = q * s->stride + w - s->pad_left;
+        if (n >= s->n || row < 0 || row >= s->h) {
+            for (; k < end; k++)
+                to[k] = zeros;
+        } else {
+            const float *line = x + (n * s->h + row) * s->w * s->in;
+            for (; k < end; k++, column += s->stride)
+                to[k] = column >= 0 && column < s->w ? line + (ptrdiff_t)column * s->in : zeros;
+        }
+        q = 0;
+        if (++r == oh) {
+            r = 0;
+            n++;
+        }
+    }
+}
+
+/* ---- forward ------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const kw_conv_tiles *p;
+    const float *w, *zeros, *bias;
+    float *y;
+    int64_t first;                        /* pixel */
+    int count;                            /* pixels in the block */
+    const float *at[TAPS * BLOCK];
+} block;
+
+/* One tile through a buffer, where it is cut by the last pixel or the last output. */
+static void cut_tile(const block *b, int tap, int i, int taps, int n, int panel, int k, bool add, const float *w)
+{
+    const kw_conv_tile *t = b->p->tile;
+    float sums[KW_TILE_MAX] = { 0 };
+    int rows = KW_MIN(t->rows, b->count - k), columns = KW_MIN(t->width, b->p->s.out - panel * t->width);
+    float *y = b->y + (b->first + k) * b->p->s.out + panel * t->width;
+    for (int r = 0; r < rows && add; r++)
+        memcpy(sums + r * t->width, y + (ptrdiff_t)r * b->p->s.out, (size_t)columns * sizeof *y);
+    t->forward(b->at + tap * BLOCK + k, BLOCK, taps, i, n, w, b->bias + panel * t->width, add, sums, t->width);
+    for (int r = 0; r < rows; r++)
+        memcpy(y + (ptrdiff_t)r * b->p->s.out, sums + r * t->width, (size_t)columns * sizeof *y);
+}
+
+/* One chunk of the sum, one panel of outputs, all tiles of the block. */
+static void panel_forward(const block *b, int tap, int i, int panel)
+{
+    const kw_conv_tiles *p = b->p;
+    const kw_conv_tile *t = p->tile;
+    int taps = KW_MIN(p->chunk_taps, p->taps - tap), n = KW_MIN(p->chunk, p->s.in - i), out = p->s.out;
+    const float *w = b->w + panel * p->panel_size + ((int64_t)tap * p->s.in + i) * t->width;
+    bool add = tap || i, whole = (panel + 1) * t->width <= out;
+    for (int k = 0; k < b->count; k += t->rows)
+        if (whole && k + t->rows <= b->count)
+            t->forward(b->at + tap * BLOCK + k, BLOCK, taps, i, n, w, b->bias + panel * t->width, add,
+                       b->y + (b->first + k) * out + panel * t->width, out);
+        else
+            cut_tile(b, tap, i, taps, n, panel, k, add, w);
+}
+
+static void block_forward(block *b, const float *x, int panel0, int panel1)
+{
+    const kw_conv_tiles *p = b->p;
+    for (int tap = 0; tap < p->taps; tap++)
+        point(&p->s, x, b->zeros, tap / p->s.kw, tap % p->s.kw, b->first, BLOCK, b->at + tap * BLOCK);
+    for (int tap = 0; tap < p->taps; tap += p->chunk_taps)
+        for (int i = 0; i < p->s.in; i += p->chunk)
+            for (int panel = panel0; panel < panel1; panel++)
+                panel_forward(b, tap, i, panel);
+}
+
+void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y, void *scratch)
+{
+    int64_t pixels = pixels_of(&p->s);
+    int blocks = ceil_div(pixels, BLOCK), wanted = 4 * kw_threads();
+    int groups = KW_MAX(1, KW_MIN(p->panels, blocks < wanted ? ceil_div(wanted, blocks) : 1));
+    float *zeros = scratch, *wide_bias = zeros + p->s.in + 16;
+    memset(scratch, 0, p->scratch_size);
+    if (bias)
+        memcpy(wide_bias, bias, (size_t)p->s.out * sizeof *bias);
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int g = 0; g < groups; g++)
+        for (int k = 0; k < blocks; k++) {
+            block b;
+            b.p = p, b.w = w, b.zeros = zeros, b.bias = wide_bias, b.y = y;
+            b.first = (int64_t)k * BLOCK;
+            b.count = (int)KW_MIN(BLOCK, pixels - b.first);
+            block_forward(&b, x, (int)((int64_t)p->panels * g / groups), (int)((int64_t)p->panels * (g + 1) / groups));
+        }
+}
+
+/* ---- gradient of the weight ---------------------------------------------------------------------------------- */
+
+/* The panel's columns of `count` pixels, dense and padded with zeros, and their sums. */
+static void pack_dy(const kw_conv_tiles *p, const float *dy, int panel, int64_t first, int count, float *to, double *sums)
+{
+    int width = p->tile->width, columns = KW_MIN(width, p->s.out - panel * width);
+    float sum[KW_TILE_MAX] = { 0 };
+    dy += first * p->s.out + panel * width;
+    for (int k = 0; k < count; k++, dy += p->s.out, to += width) {
+        for (int c = 0; c < columns; c++) {
+            to[c] = dy[c];
+            sum[c] += dy[c];
+        }
+        for (int c = columns; c < width; c++)
+            to[c] = 0;
+    }
+    for (int c = 0; c < width; c++)
+        sums[c] += (double)sum[c];
+}
+
+/*
+ * All taps and inputs of one block of pixels for panel0..panel1, whose dy is packed panel by panel. The last rows
+ * overlap the ones before and are counted once.
+ */
+static void block_weights(const kw_conv_tiles *p, const float *x, const float *zeros, int64_t first, int count, const float *dy,
+                          bool add, float *dw, int panel0, int panel1)
+{
+    const kw_conv_tile *t = p->tile;
+    const float *at[PIXELS];
+    _Alignas(64) float dense[PIXELS * 12];
+    for (int tap = 0; tap < p->taps; tap++) {
+        point(&p->s, x, zeros, tap / p->s.kw, tap % p->s.kw, first, count, at);
+        for (int i = 0; i < p->s.in; i += t->rows) {
+            int from = KW_MIN(i, p->s.in - t->rows);
+            float *to = dw + panel0 * p->panel_size + ((int64_t)tap * p->s.in + from) * t->width;
+            if (p->group == 1) {
+                t->weights(at, from, count, dy, add, to, i - from);
+                continue;
+            }
+            t->gather(at, from, count, dense);
+            for (int panel = panel0; panel < panel1; panel++, to += p->panel_size)
+                t->dense(dense, dy + (panel - panel0) * p->pixels * t->width, count, NULL, add, to, t->width, i - from);
+        }
+    }
+}
+
+/* One slice of the pixels, one group of panels; packed: room for a block of dy. */
+static void slice_weights(const kw_conv_tiles *p, const float *x, const float *zeros, const float *dy, int slice, int group, float *dw,
+                          double *sums, float *packed)
+{
+    int64_t pixels = pixels_of(&p->s), blocks = ceil_div(pixels, p->pixels);
+    int64_t begin = blocks * slice / p->slices, end = blocks * (slice + 1) / p->slices;
+    int width = p->tile->width, panel0 = group * p->group, panel1 = KW_MIN(p->panels, panel0 + p->group);
+    for (int64_t k = begin; k < end; k++) {
+        int64_t first = k * p->pixels;
+        int count = (int)KW_MIN(p->pixels, pixels - first);
+        for (int panel = panel0; panel < panel1; panel++)
+            pack_dy(p, dy, panel, first, count, packed + (panel - panel0) * p->pixels * width, sums + panel * width);
+        block_weights(p, x, zeros, first, count, packed, k > begin, dw, panel0, panel1);
+    }
+}
+
+void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias, void *scratch)
+{
+    int64_t row = (int64_t)p->panels * p->tile->width, size = p->panel_size * p->panels;
+    int64_t task = (int64_t)p->group * p->pixels * p->tile->width;
+    double *sums = scratch;
+    float *zeros = (float *)(sums + row * p->slices), *packed = zeros + p->s.in + 16;
+    float *others = packed + task * p->groups * p->slices;
+    memset(scratch, 0, (size_t)row * (size_t)p->slices * sizeof *sums + (size_t)p->s.in * sizeof *zeros);
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int slice = 0; slice < p->slices; slice++)
+        for (int g = 0; g < p->groups; g++)
+            slice_weights(p, x, zeros, dy, slice, g, slice ? others + (slice - 1) * size : dw, sums + slice * row,
+                          packed + task * (slice * p->groups + g));
+    for (int slice = 1; slice < p->slices; slice++) {
+        const float *from = others + (slice - 1) * size;
+#pragma omp parallel for simd schedule(static)
+        for (int64_t k = 0; k < size; k++)
+            dw[k] += from[k];
+        for (int64_t c = 0; c < row; c++)
+            sums[c] += sums[slice * row + c];
+    }
+    for (int c = 0; c < p->s.out && dbias; c++)
+        dbias[c] = (float)sums[c];
+}

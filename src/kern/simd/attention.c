@@ -116,19 +116,20 @@ NOINLINE static void forward_tile(const range *x, const tile *y, int keys, bool 
 }
 
 /* o = sum / l, lse = (m + log2 l) ln 2 */
-INLINE void finish_tile(const kw_dtype t, const tile *x, int rows, int dim, void *o, ptrdiff_t at, ptrdiff_t stride, float *lse)
+static void finish_tile(kw_dtype t, const tile *x, int rows, int dim, void *o, ptrdiff_t at, ptrdiff_t stride, float *lse)
 {
     for (int z = 0; z < TILE && z < rows; z += W) {
         const vf l = v_load(KW_F32, x->l, z);
         v_put(KW_F32, lse, z, (v_load(KW_F32, x->m, z) + v_log2(l)) * LN2, rows - z);
-        unpack_block(t, x->o + z, 1.0f / l, rows - z, dim, o, at + z * stride, stride);
+        v_store(KW_F32, x->l, z, 1.0f / l);
     }
+    unpack_lanes(t, x->o, x->l, rows, dim, o, at, stride);
 }
 
 typedef struct { const void *q, *k, *v; void *o; float *lse; } arrays;
 
 /* Rows [r0, r0 + rows) of head h. */
-INLINE void forward_range(const kw_dtype t, const kw_attention_shape *s, const arrays *a, range x, int h, int r0, int rows)
+static void forward_range(kw_dtype t, const kw_attention_shape *s, const arrays *a, range x, int h, int r0, int rows)
 {
     const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride, o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
     const ptrdiff_t k = head_at(s, h, s->tk, s->k_stride), v = head_at(s, h, s->tk, s->v_stride);
@@ -166,7 +167,7 @@ void ISA(attention)(kw_dtype t, const kw_attention_shape *s, const void *q, cons
         _Pragma("omp for schedule(dynamic)")
         for (int i = 0; i < count; i++) {
             const int r0 = i % ranges * size;
-            TYPED(t, forward_range, s, &a, x, i / ranges, r0, KW_MIN(size, s->tq - r0));
+            forward_range(t, s, &a, x, i / ranges, r0, KW_MIN(size, s->tq - r0));
         }
     }
 }

@@ -154,49 +154,75 @@ INLINE void transpose(vf r[W])
 #endif
 }
 
-/* lanes[c][at + t] of W tokens (the first `tokens` of them exist, the rest is zero), times factor; width: tokens per channel */
-INLINE void pack_block(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float factor,
-                       float *lanes, int width)
+/* ---- packing: functions of their own, so that their unrolled transposes exist once per type ------------------------- */
+
+/* One block of W x W: rows of x to lanes, `tokens` rows and `left` channels of which exist; the rest is zero. */
+INLINE void pack_block(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int left, float factor, float *lanes)
 {
-    for (int c = 0; c < dim; c += W) {
-        vf r[W];
+    vf r[W];
+    if (tokens >= W && left >= W)
         UNROLL(16) for (int i = 0; i < W; i++)
-            r[i] = i < tokens ? v_get(t, x, at + i * stride + c, dim - c) * factor : v_set(0);
-        transpose(r);
-        for (int i = 0; i < W && c + i < dim; i++)
-            v_store(KW_F32, lanes, (ptrdiff_t)(c + i) * width, r[i]);
-    }
+            r[i] = v_load(t, x, at + i * stride) * factor;
+    else
+        for (int i = 0; i < W; i++)
+            r[i] = i < tokens ? v_load_some(t, x, at + i * stride, KW_MIN(W, left)) * factor : v_set(0);
+    transpose(r);
+    for (int i = 0; i < W && i < left; i++)
+        v_store(KW_F32, lanes, (ptrdiff_t)i * TILE, r[i]);
 }
 
-/* One tile. */
-INLINE void pack_lanes(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float factor, float *lanes)
+INLINE void pack_lanes_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float factor, float *lanes)
 {
     for (int i = 0; i < TILE; i += W)
-        pack_block(t, x, at + i * stride, stride, tokens - i, dim, factor, lanes + i, TILE);
+        for (int c = 0; c < dim; c += W)
+            pack_block(t, x, at + i * stride + c, stride, tokens - i, dim - c, factor, lanes + (ptrdiff_t)c * TILE + i);
 }
 
-/* rows[token][w], times factor; zero beyond dim and for tokens that do not exist, up to `padded` */
-INLINE void pack_rows(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int padded, int dim, int w,
-                      float factor, float *rows)
+/* lanes[c][TILE] of one tile, times factor; tokens that do not exist are zero */
+NOINLINE static void pack_lanes(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float factor, float *lanes)
 {
-    for (int i = 0; i < tokens; i++)
+    TYPED(t, pack_lanes_of, x, at, stride, tokens, dim, factor, lanes);
+}
+
+INLINE void pack_rows_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, int w, float factor, float *rows)
+{
+    for (int i = 0; i < tokens; i++, at += stride, rows += w)
         for (int c = 0; c < w; c += W)
-            v_put(KW_F32, rows, (ptrdiff_t)i * w + c, v_get(t, x, at + i * stride + c, KW_MAX(0, dim - c)) * factor, w - c);
+            v_put(KW_F32, rows, c, v_get(t, x, at + c, dim - c) * factor, w - c);
+}
+
+/* rows[token][w], times factor; dim <= w < dim + W, zero between, and for tokens that do not exist, up to `padded` */
+NOINLINE static void pack_rows(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int padded, int dim, int w,
+                               float factor, float *rows)
+{
+    TYPED(t, pack_rows_of, x, at, stride, tokens, dim, w, factor, rows);
     memset(rows + (size_t)tokens * (size_t)w, 0, (size_t)(padded - tokens) * (size_t)w * sizeof *rows);
 }
 
-/* The way back from lanes [c][TILE]: W rows, of which `tokens` exist, times factor[t]. */
-INLINE void unpack_block(const kw_dtype t, const float *lanes, vf factor, int tokens, int dim, void *x, ptrdiff_t at, ptrdiff_t stride)
+INLINE void unpack_block(const kw_dtype t, const float *lanes, vf factor, int tokens, int left, void *x, ptrdiff_t at, ptrdiff_t stride)
 {
-    for (int c = 0; c < dim; c += W) {
-        vf r[W];
-        UNROLL(16) for (int i = 0; i < W; i++)
-            r[i] = v_load(KW_F32, lanes, (ptrdiff_t)KW_MIN(c + i, dim - 1) * TILE) * factor;
-        transpose(r);
-        for (int i = 0; i < W && i < tokens; i++)
-            v_put(t, x, at + i * stride + c, r[i], dim - c);
-    }
+    vf r[W];
+    UNROLL(16) for (int i = 0; i < W; i++)
+        r[i] = v_load(KW_F32, lanes, (ptrdiff_t)KW_MIN(i, left - 1) * TILE) * factor;
+    transpose(r);
+    for (int i = 0; i < W && i < tokens; i++)
+        v_put(t, x, at + i * stride, r[i], left);
 }
+
+INLINE void unpack_lanes_of(const kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x, ptrdiff_t at, ptrdiff_t stride)
+{
+    for (int i = 0; i < TILE && i < tokens; i += W)
+        for (int c = 0; c < dim; c += W)
+            unpack_block(t, lanes + (ptrdiff_t)c * TILE + i, v_load(KW_F32, factor, i), tokens - i, dim - c, x, at + i * stride + c, stride);
+}
+
+/* The way back from lanes[c][TILE] of one tile, times factor[t]. */
+NOINLINE static void unpack_lanes(kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x, ptrdiff_t at, ptrdiff_t stride)
+{
+    TYPED(t, unpack_lanes_of, lanes, factor, tokens, dim, x, at, stride);
+}
+
+/* ---- products --------------------------------------------------------------------------------------------------- */
 
 /* acc[c][TILE] (+)= sum over `steps` keys of  v[key][c] p[key][p_step],  R channels */
 INLINE void accumulate_tile(const int R, bool fresh, float *acc, const float *v, int dim, const float *p, int p_step, int steps)

@@ -120,7 +120,7 @@ GOLDEN = {
 # Whole small pipelines (tokenizer, scheduler, all parts): 64-pixel pictures.
 PIPELINES = {
     "pipe-eps": {
-        "unet": unet([16, 32, 32], "xx-", 8, 4, 32, 1), "vae": vae([16, 32, 32], 8, 1, 4, sample_size=64),
+        "unet": unet([16, 32, 32], "xx-", 8, 4, 32, 1, sample_size=16), "vae": vae([16, 32, 32], 8, 1, 4, sample_size=64),
         "text": text(32, 96, 2, 4, 77, 0), "prediction": "epsilon", "scheduler": "PNDMScheduler",
     },
     "pipe-v": {
@@ -129,7 +129,8 @@ PIPELINES = {
         "text": text(32, 128, 3, 2, 77, 0, "gelu"), "prediction": "v_prediction", "scheduler": "DDIMScheduler",
     },
     "pipe-zero-snr": {    # two levels, three latent channels, attention everywhere, zero terminal SNR
-        "unet": unet([16, 24], "xx", 4, 2, 24, 1, in_channels=3, out_channels=3), "vae": vae([8, 16], 4, 1, 3, sample_size=32),
+        "unet": unet([16, 24], "xx", 4, 2, 24, 1, in_channels=3, out_channels=3, sample_size=32),
+        "vae": vae([8, 16], 4, 1, 3, sample_size=64),
         "text": text(24, 48, 1, 3, 77, 0), "prediction": "v_prediction", "scheduler": "DDIMScheduler", "zero_snr": True,
     },
 }

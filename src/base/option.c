@@ -90,7 +90,8 @@ void kw_nearest_try(kw_nearest *near, const char *candidate)
     int d = distance(near->word, candidate);
     if (n >= 3 && !strncmp(near->word, candidate, n))
         d = 1;                            /* a beginning: --res for --resolution */
-    if (d <= (int)KW_MIN(n, strlen(candidate)) / 3 + (n > 2) && (!near->best || d < near->distance)) {
+    int near_enough = n > 2 ? KW_MAX(1, (int)KW_MIN(n, strlen(candidate)) / 3) : 0;
+    if (d <= near_enough && (!near->best || d < near->distance)) {
         near->best = candidate;
         near->distance = d;
     }

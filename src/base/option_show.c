@@ -76,9 +76,10 @@ static void show_limits(const kw_option *row, kw_str *out)
 {
     kw_str lo = { 0 }, hi = { 0 };
     add_number(&lo, row, row->min);
-    add_number(&hi, row, row->max);
+    if (!isinf(row->max))
+        add_number(&hi, row, row->max);
     bool above = row->flags & KW_OPT_ABOVE;
-    if (!lo.s || !hi.s)
+    if (!lo.s || (!hi.s && !isinf(row->max)))
         out->failed = true;
     else if (isinf(row->max))
         kw_str_printf(out, kw_translate(above ? N_("above %s") : N_("at least %s")), lo.s);

@@ -33,7 +33,7 @@ static const kw_tensor *find(reader *r, int i, const char *leaf)
 }
 
 /* N, C, H, W in the file -> N, H, W, C in f32 */
-static kw_status picture(reader *r, const kw_tensor *t, const float **out, kw_batch *b)
+static kw_status picture(reader *r, const kw_tensor *t, const float **out, kw_micro *b)
 {
     if (t->rank != 4)
         return kw_fail(r->e, KW_EDATA, "%s: %s must have four dimensions", kw_tensors_path(r->file), t->name);
@@ -51,7 +51,7 @@ static kw_status picture(reader *r, const kw_tensor *t, const float **out, kw_ba
     return KW_OK;
 }
 
-static kw_status read_text(reader *r, int i, kw_batch *b)
+static kw_status read_text(reader *r, int i, kw_micro *b)
 {
     const kw_tensor *ids = find(r, i, "input_ids"), *ctx = find(r, i, "encoder_hidden_states"), *t = ids ? ids : ctx;
     if (!t || t->rank < 2 || t->shape[0] != b->n || (ids && ids->dtype != KW_I64))
@@ -70,11 +70,11 @@ static kw_status read_text(reader *r, int i, kw_batch *b)
     return KW_OK;
 }
 
-static kw_status read_batch(reader *r, int i, bool vae, kw_batch *b)
+static kw_status read_batch(reader *r, int i, bool vae, kw_micro *b)
 {
     const kw_tensor *image = find(r, i, "image"), *latents = find(r, i, "latents"), *noise = find(r, i, "noise"), *t = find(r, i, "timesteps");
-    kw_batch sizes = { 0 };
-    *b = (kw_batch){ 0 };
+    kw_micro sizes = { 0 };
+    *b = (kw_micro){ 0 };
     if (vae ? !image : !latents || !noise || !t)
         return kw_fail(r->e, KW_EDATA, "%s: batch %d is not complete", kw_tensors_path(r->file), i);
     if (noise)
@@ -91,7 +91,7 @@ static kw_status read_batch(reader *r, int i, bool vae, kw_batch *b)
 static kw_status steps(const config *c, kw_trainer *t, reader *r, float *loss)
 {
     int each = c->s.accumulation;
-    kw_batch *b = kw_alloc_array(r->arena, (size_t)each, sizeof *b);
+    kw_micro *b = kw_alloc_array(r->arena, (size_t)each, sizeof *b);
     bool vae = c->s.method == KW_METHOD_FULL && strstr(c->s.part, "vae");
     if (!b)
         return kw_fail(r->e, KW_ENOMEM, "out of memory");

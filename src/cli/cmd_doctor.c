@@ -50,7 +50,7 @@ static void check_processor(checks *k, const kw_machine *m)
     const char *isa = kw_kern_get()->isa;
     c = add(k, "kernels", _(N_("kernels")), isa[0] == 's' ? WEAK : GOOD);
     snprintf(c->value, sizeof c->value, "%s", isa);
-    snprintf(c->fix, sizeof c->fix, "%s", _(N_("works, but slowly: a processor with AVX2 is 8 times faster")));
+    snprintf(c->fix, sizeof c->fix, "%s", _(N_("works, but slowly: processors with AVX2 are several times faster")));
 }
 
 static void check_load(checks *k, const kw_machine *m)
@@ -82,10 +82,11 @@ static void check_memory(checks *k, const kw_machine *m)
 
 static void check_disk(checks *k, const kw_machine *m)
 {
-    kw_str s = { 0 };
+    kw_str s = { 0 }, free = { 0 };
     check *c = add(k, "disk", _(N_("disk")), m->disk_free < 1e9 ? BAD : m->disk_free < 1e10 ? WEAK : GOOD);
-    kw_show_size(&s, m->disk_free);
-    kw_str_printf(&s, " %s", _(N_("free in this folder")));
+    kw_show_size(&free, m->disk_free);
+    kw_str_printf(&s, _(N_("%s free in this folder")), free.s ? free.s : "?");
+    kw_str_free(&free);
     copy(c->value, sizeof c->value, &s);
     snprintf(c->fix, sizeof c->fix, "%s", c->verdict == BAD
              ? _(N_("at least 1 GB must be free: change to another folder, see df -h"))

@@ -266,6 +266,9 @@ static void recipe_refusals(void **state)
         { "words = [\"x\"]\n", "unknown key 'words'", "" },
         { "trigger = \"a\\u0000b\"\n", "zero byte", "" },
         { "memory = 1\n", "at least 1M", "" },
+        { "[\001", "not valid TOML", "" },               /* these two made toml++ 3.3.0 abort or run on */
+        { "rank\xc3\xa9 = 8\n", "not valid TOML", "" },
+        { "rank　= 8\n", "not valid TOML", "" },          /* a full-width blank */
     };
     for (size_t i = 0; i < KW_LEN(cases); i++) {
         set *s = begin();
@@ -280,7 +283,7 @@ static void recipe_refusals(void **state)
 static void absurd_recipes(void **state)
 {
     (void)state;
-    const char *const piece[] = { "[", "a.", "a={", "\n[a", "{a.", "[[a]]\n" };
+    const char *const piece[] = { "[", "a.", "a={", "\n[a", "{a.", "[a.a]\n" };
     for (size_t p = 0; p < KW_LEN(piece); p++) {
         set *s = begin();
         kw_str text = { 0 };

@@ -5,7 +5,7 @@
  *
  * Phi(-a) for a >= 0 comes from one exponential and one reciprocal, t = 1 / (1 + 0.35 a):
  *
- *     Phi(-a) = exp(-a^2/2) (c1 t + c2 t^2 + ... + c9 t^9),     relative error 3.2e-8 for a in [0, 14] (own minimax fit),
+ *     Phi(-a) = exp(-a^2/2) (c1 t + c2 t^2 + ... + c9 t^9),   relative error 3.2e-8 on [0, 14] (own minimax fit),
  *
  * so the small tail values keep their relative accuracy, which 1 + erf would lose.
  */
@@ -91,7 +91,8 @@ INLINE void unary_piece(const kw_dtype t, const kw_unary f, const void *x, void 
         v_put(t, y, i, value(f, v_get(t, x, i, to - i)), to - i);
 }
 
-INLINE void unary_grad_piece(const kw_dtype t, const kw_unary f, const void *x, const void *dy, void *dx, int64_t from, int64_t to)
+INLINE void unary_grad_piece(const kw_dtype t, const kw_unary f, const void *x, const void *dy, void *dx, int64_t from,
+                             int64_t to)
 {
     for (int64_t i = from; i < to; i += W)
         v_put(t, dx, i, v_get(t, dy, i, to - i) * slope(f, v_get(t, x, i, to - i)), to - i);
@@ -114,7 +115,8 @@ NOINLINE static void unary_any(kw_dtype t, kw_unary f, const void *x, void *y, i
 #undef CALL
 }
 
-NOINLINE static void unary_grad_any(kw_dtype t, kw_unary f, const void *x, const void *dy, void *dx, int64_t from, int64_t to)
+NOINLINE static void unary_grad_any(kw_dtype t, kw_unary f, const void *x, const void *dy, void *dx, int64_t from,
+                                    int64_t to)
 {
 #define CALL(which) TYPED(t, unary_grad_piece, which, x, dy, dx, from, to)
     BY_FUNCTION(CALL)

@@ -4,22 +4,22 @@
  *     s[r][j] = scale q[r] . k[j]        p[r][j] = exp(s[r][j] - lse[r])        o[r] = sum_j p[r][j] v[j]
  *
  * Query rows lie in the lanes, keys and channels are walked by broadcast. Hence no dimension is padded to a vector, row
- * statistics are vertical, and exp is applied to the score accumulators in registers: scores never reach memory, only the
- * probabilities of one block of keys and one tile of rows do, in the first cache.
+ * statistics are vertical, and exp is applied to the score accumulators in registers: scores never reach memory, only
+ * the probabilities of one block of keys and one tile of rows do, in the first cache.
  *
- * Online softmax with a lazy reference: probabilities are kept as 2^(s' - m), s' = s log2(e) (the factor is packed into q),
- * m an INTEGER per row with s' - m <= HEADROOM. m is raised only when a score exceeds it by more, and then everything is
- * scaled by a power of two, which is exact: the result does not depend on when that happens.
+ * Online softmax with a lazy reference: probabilities are kept as 2^(s' - m), s' = s log2(e) (the factor is packed into
+ * q), m an INTEGER per row with s' - m <= HEADROOM. m is raised only when a score exceeds it by more, and then
+ * everything is scaled by a power of two, which is exact: the result does not depend on when that happens.
  *
- * Work is split in ranges of at most RANGE rows of one head. Each range packs the keys and values of a block for itself,
- * which costs a few percent and makes the ranges independent.
+ * Work is split in ranges of at most RANGE rows of one head. Each range packs the keys and values of a block for
+ * itself, which costs a few percent and makes the ranges independent.
  */
 #include "attention_tile.h"
 
 enum { RANGE = 256 };
 #define HEADROOM 16.0f
 
-INLINE int block_keys(int dim) { return dim > 128 ? 48 : 96; }        /* a multiple of KTILE; K and V of a block stay in L2 */
+INLINE int block_keys(int dim) { return dim > 128 ? 48 : 96; }    /* a multiple of KTILE; K and V stay in L2 */
 INLINE int range_rows(int dim) { return dim > 256 ? 64 : dim > 128 ? 128 : RANGE; }    /* a multiple of TILE */
 
 typedef struct {                          /* what one range of rows works on */
@@ -59,14 +59,22 @@ size_t ISA(attention_scratch)(kw_dtype t, const kw_attention_shape *s, int threa
 
 typedef struct { float *m, *l, *o; const float *q; } tile;
 
+/* 2^x of whole x <= 0, exact; 0 where that is below the range of floats */
+INLINE vf power_of_two(vf x)
+{
+    vf scale, r = v_whole(v_max(v_set(-127), x), 1, &scale);
+    vf y = v_scale(v_set(1) + (r - r), scale);
+    return v_choose(v_lt(x, v_set(-126)), v_set(0), y);
+}
+
 /*
- * Rare: some row met a score far above its reference. Raises m to ceil(max) there and scales what was summed so far: the W
- * rows from lane z on, `keys` probabilities of this block, and `channels` of o (0: this is the first block).
+ * Rare: some row met a score far above its reference. Raises m to ceil(max) there and scales what was summed so far:
+ * the W rows from lane z on, `keys` probabilities of this block, and `channels` of o (0: this is the first block).
  */
 NOINLINE static void raise_reference(const tile *x, float *p, int z, vf max, int keys, int channels)
 {
     vf old = v_load(KW_F32, x->m, z);
-    vf m = v_choose(v_gt(max, old + HEADROOM), v_ceil(max), old), f = v_exp2(old - m);
+    vf m = v_choose(v_gt(max, old + HEADROOM), v_ceil(max), old), f = power_of_two(old - m);
     v_store(KW_F32, x->m, z, m);
     v_store(KW_F32, x->l, z, f * v_load(KW_F32, x->l, z));
     for (int j = 0; j < keys; j++)
@@ -116,7 +124,8 @@ NOINLINE static void forward_tile(const range *x, const tile *y, int keys, bool 
 }
 
 /* o = sum / l, lse = (m + log2 l) ln 2 */
-static void finish_tile(kw_dtype t, const tile *x, int rows, int dim, void *o, ptrdiff_t at, ptrdiff_t stride, float *lse)
+static void finish_tile(kw_dtype t, const tile *x, int rows, int dim, void *o, ptrdiff_t at, ptrdiff_t stride,
+                        float *lse)
 {
     for (int z = 0; z < TILE && z < rows; z += W) {
         const vf l = v_load(KW_F32, x->l, z);
@@ -131,7 +140,8 @@ typedef struct { const void *q, *k, *v; void *o; float *lse; } arrays;
 /* Rows [r0, r0 + rows) of head h. */
 static void forward_range(kw_dtype t, const kw_attention_shape *s, const arrays *a, range x, int h, int r0, int rows)
 {
-    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride, o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
+    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride;
+    const ptrdiff_t o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
     const ptrdiff_t k = head_at(s, h, s->tk, s->k_stride), v = head_at(s, h, s->tk, s->v_stride);
     const int d = s->dim, seen = s->causal ? KW_MIN(s->tk, r0 + rows) : s->tk;
     for (int r = 0; r < rows; r += TILE) {
@@ -154,7 +164,8 @@ static void forward_range(kw_dtype t, const kw_attention_shape *s, const arrays 
     }
 }
 
-void ISA(attention)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, void *o, float *lse,
+void ISA(attention)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, void *o,
+                    float *lse,
                     void *scratch)
 {
     const arrays a = { q, k, v, o, lse };

@@ -4,10 +4,11 @@
  *     P = exp(scale Q K^T - lse)     delta = rowsum(dO o O)     dS = P o (dO V^T - delta)
  *     dV = P^T dO        dK = scale dS^T Q        dQ = scale dS K
  *
- * Five products, each once. Loop order: tiles of ROWS queries outside, blocks of keys inside; dQ of a tile stays in cache, dK
- * and dV of the head are summed in f32 in scratch. Queries lie in the lanes for S, dP and dQ (no padding of d); for dK and dV
- * channels do, since there the rows are what is summed over. Every hot loop nest is a function of its own: in one large
- * function gcc spreads its registers over all of them (measured on the prototype: 59 against 76-85 % of peak).
+ * Five products, each once. Loop order: tiles of ROWS queries outside, blocks of keys inside; dQ of a tile stays in
+ * cache, dK and dV of the head are summed in f32 in scratch. Queries lie in the lanes for S, dP and dQ (no padding of
+ * d); for dK and dV channels do, since there the rows are what is summed over. Every hot loop nest is a function of its
+ * own: in one large function gcc spreads its registers over all of them (measured on the prototype: 59 against 76-85 %
+ * of peak).
  *
  * With fewer heads than RUNS the queries of a head are cut in a fixed number of runs, by shape and not by threads, each
  * with its own dK and dV, added in order at the end: the same bits every time.
@@ -86,7 +87,8 @@ size_t ISA(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int 
 /* ---- inner loops --------------------------------------------------------------------------------------------- */
 
 /* p[key][row] = P of one register tile: KTILE keys and TILE rows; valid, diagonal: see hide. */
-INLINE void probability_tile(const float *q, const float *k, const float *lse2, int dim, int valid, int diagonal, float *p)
+INLINE void probability_tile(const float *q, const float *k, const float *lse2, int dim, int valid, int diagonal,
+                             float *p)
 {
     vf s[KTILE][4];
     UNROLL(6) for (int i = 0; i < KTILE; i++)
@@ -127,7 +129,8 @@ NOINLINE static void score_rows(const workspace *x, int j0, int keys, int r, int
     const float *q = x->y.q_lanes + (ptrdiff_t)r * d, *d_o = x->y.do_lanes + (ptrdiff_t)r * d;
     const float *k = x->k + (ptrdiff_t)j0 * d, *v = x->v + (ptrdiff_t)j0 * d;
     for (int j = 0; j < n; j += KTILE)
-        probability_tile(q, k + (ptrdiff_t)j * d, x->y.lse2 + r, d, keys - j, diagonal == ANY ? ANY : diagonal - j, x->p + j * ROWS + r);
+        probability_tile(q, k + (ptrdiff_t)j * d, x->y.lse2 + r, d, keys - j, diagonal == ANY ? ANY : diagonal - j,
+                         x->p + j * ROWS + r);
     for (int j = 0; j < n; j += KTILE)
         slope_tile(d_o, v + (ptrdiff_t)j * d, x->y.delta + r, d, x->p + j * ROWS + r, x->ds + j * ROWS + r);
 }
@@ -171,7 +174,7 @@ static void sum_rows(float *out, const float *p, const float *x, int w, int keys
 {
     for (int c = 0; c < w;) {
         const int left = (w - c) / W;
-        const int n = left == 3 || left == 1 ? left : Z == 4 && left >= 4 && left != 5 ? 4 : left == 5 && Z == 4 ? 3 : 2;
+        const int n = left == 3 || left == 1 ? left : Z == 4 && left == 5 ? 3 : Z == 4 && left >= 4 ? 4 : 2;
         if (n == 4)
             sum_rows_4(out + c, p, x + c, w, keys, rows);
         else if (n == 3)
@@ -192,7 +195,8 @@ static void backward_block(const workspace *x, const sums *out, int j0, int keys
     const int padded = round_up(keys, 12);
     for (int r = 0; r < x->rows; r += TILE) {
         score_rows(x, j0, keys, r, diagonal == ANY ? ANY : diagonal + r);
-        accumulate_lanes(j0 == 0, x->y.dq + (ptrdiff_t)r * x->dim, x->k + (ptrdiff_t)j0 * x->dim, x->dim, x->ds + r, ROWS, keys);
+        accumulate_lanes(j0 == 0, x->y.dq + (ptrdiff_t)r * x->dim, x->k + (ptrdiff_t)j0 * x->dim, x->dim, x->ds + r,
+                         ROWS, keys);
     }
     if (round_up(keys, KTILE) < padded) {               /* six more keys that do not exist */
         memset(x->p + round_up(keys, KTILE) * ROWS, 0, KTILE * ROWS * sizeof(float));
@@ -208,7 +212,8 @@ typedef struct {
     void *dq, *dk, *dv;
 } arrays;
 
-INLINE void dot_rows_of(const kw_dtype t, const void *a, const void *b, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float *dot)
+INLINE void dot_rows_of(const kw_dtype t, const void *a, const void *b, ptrdiff_t at, ptrdiff_t stride, int tokens,
+                        int dim, float *dot)
 {
     for (int i = 0; i < tokens; i++, at += stride) {
         vf sum = { 0 };
@@ -219,7 +224,8 @@ INLINE void dot_rows_of(const kw_dtype t, const void *a, const void *b, ptrdiff_
 }
 
 /* dot[row] = a[row] . b[row], zero for rows that do not exist */
-NOINLINE static void dot_rows(kw_dtype t, const void *a, const void *b, ptrdiff_t at, ptrdiff_t stride, int tokens, int padded, int dim, float *dot)
+NOINLINE static void dot_rows(kw_dtype t, const void *a, const void *b, ptrdiff_t at, ptrdiff_t stride, int tokens,
+                              int padded, int dim, float *dot)
 {
     TYPED(t, dot_rows_of, a, b, at, stride, tokens, dim, dot);
     for (int i = tokens; i < padded; i++)
@@ -227,23 +233,28 @@ NOINLINE static void dot_rows(kw_dtype t, const void *a, const void *b, ptrdiff_
 }
 
 /* Rows that do not exist are zero, with an lse that makes their P nothing. */
-static void pack_tile(kw_dtype t, const kw_attention_shape *s, const arrays *a, const workspace *x, int h, int r0, int rows)
+static void pack_tile(kw_dtype t, const kw_attention_shape *s, const arrays *a, const workspace *x, int h, int r0,
+                      int rows)
 {
     const query_tile *y = &x->y;
     const int padded = x->rows;
-    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride, o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
+    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride;
+    const ptrdiff_t o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
     for (int r = 0; r < padded; r++)
         y->lse2[r] = r < rows ? a->lse[(ptrdiff_t)h * s->tq + r0 + r] * LOG2E : 200.0f;
     dot_rows(t, a->o, a->d_o, o, s->o_stride, rows, padded, s->dim, y->delta);
     for (int r = 0; r < padded; r += TILE) {
-        pack_lanes(t, a->q, q + r * s->q_stride, s->q_stride, rows - r, s->dim, s->scale * LOG2E, y->q_lanes + (ptrdiff_t)r * s->dim);
-        pack_lanes(t, a->d_o, o + r * s->o_stride, s->o_stride, rows - r, s->dim, 1, y->do_lanes + (ptrdiff_t)r * s->dim);
+        pack_lanes(t, a->q, q + r * s->q_stride, s->q_stride, rows - r, s->dim, s->scale * LOG2E,
+                   y->q_lanes + (ptrdiff_t)r * s->dim);
+        pack_lanes(t, a->d_o, o + r * s->o_stride, s->o_stride, rows - r, s->dim, 1,
+                   y->do_lanes + (ptrdiff_t)r * s->dim);
     }
     pack_rows(t, a->q, q, s->q_stride, rows, padded, s->dim, x->w, s->scale, y->q_rows);
     pack_rows(t, a->d_o, o, s->o_stride, rows, padded, s->dim, x->w, 1, y->do_rows);
 }
 
-static void backward_tile(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out, int h,
+static void backward_tile(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out,
+                          int h,
                           int r0, int rows)
 {
     const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride;
@@ -256,13 +267,15 @@ static void backward_tile(kw_dtype t, const kw_attention_shape *s, const arrays 
     for (int i = 0; i < TILE; i++)
         factor[i] = s->scale;
     for (int r = 0; r < rows; r += TILE)
-        unpack_lanes(t, x->y.dq + (ptrdiff_t)r * s->dim, factor, rows - r, s->dim, a->dq, q + r * s->q_stride, s->q_stride);
+        unpack_lanes(t, x->y.dq + (ptrdiff_t)r * s->dim, factor, rows - r, s->dim, a->dq, q + r * s->q_stride,
+                     s->q_stride);
 }
 
-/* ---- heads and runs ------------------------------------------------------------------------------------------------ */
+/* ---- heads and runs ------------------------------------------------------------------------------------ */
 
 /* Tokens [from, to) of dk or dv of head h: the sum of all runs, which lie `next` floats apart. */
-INLINE void store_rows_of(const kw_dtype t, const float *x, int runs, size_t next, int w, int dim, int from, int to, void *out,
+INLINE void store_rows_of(const kw_dtype t, const float *x, int runs, size_t next, int w, int dim, int from, int to,
+                          void *out,
                           ptrdiff_t at, ptrdiff_t stride)
 {
     for (int j = from; j < to; j++)
@@ -274,12 +287,15 @@ INLINE void store_rows_of(const kw_dtype t, const float *x, int runs, size_t nex
         }
 }
 
-static void store_head(kw_dtype t, const kw_attention_shape *s, const arrays *a, const sums *x, int runs, int h, int from, int to)
+static void store_head(kw_dtype t, const kw_attention_shape *s, const arrays *a, const sums *x, int runs, int h,
+                       int from, int to)
 {
     const size_t next = sums_bytes(s) / sizeof(float);
     const int w = round_up(s->dim, W);
-    TYPED(t, store_rows_of, x->dk, runs, next, w, s->dim, from, to, a->dk, head_at(s, h, s->tk, s->k_stride), s->k_stride);
-    TYPED(t, store_rows_of, x->dv, runs, next, w, s->dim, from, to, a->dv, head_at(s, h, s->tk, s->v_stride), s->v_stride);
+    TYPED(t, store_rows_of, x->dk, runs, next, w, s->dim, from, to, a->dk, head_at(s, h, s->tk, s->k_stride),
+          s->k_stride);
+    TYPED(t, store_rows_of, x->dv, runs, next, w, s->dim, from, to, a->dv, head_at(s, h, s->tk, s->v_stride),
+          s->v_stride);
 }
 
 static sums sums_at(const kw_attention_shape *s, char *base, int i)
@@ -300,13 +316,15 @@ static void backward_run(kw_dtype t, const kw_attention_shape *s, const arrays *
 }
 
 /* One run for each head: sums belong to the thread, and are written at once. */
-static void backward_head(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out, int h)
+static void backward_head(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out,
+                          int h)
 {
     backward_run(t, s, a, x, out, h, 0, tile_count(s));
     store_head(t, s, a, out, 1, h, 0, s->tk);
 }
 
-void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, const void *o,
+void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v,
+                         const void *o,
                          const float *lse, const void *d_o, void *dq, void *dk, void *dv, void *scratch)
 {
     const arrays a = { q, k, v, o, d_o, lse, dq, dk, dv };

@@ -1,6 +1,6 @@
 /*
- * attention_tile.h - the pieces both directions of attention are made of: packed forms of (tokens x dim) panels of one head,
- * f32 whatever the type in memory, and the one inner product loop over them.
+ * attention_tile.h - the pieces both directions of attention are made of: packed forms of (tokens x dim) panels of one
+ * head, f32 whatever the type in memory, and the one inner product loop over them.
  *
  *  - lanes: [c][TILE], tokens in the lanes of Z vectors. No head dim is padded: d = 40 wastes nothing, odd ones work.
  *  - rows:  [token][w], one token after the other, w >= dim.
@@ -20,7 +20,6 @@ enum {
 };
 
 #define NEVER -1e30f                      /* the score of a key that is not seen */
-#define LOG2E 1.44269504f
 #define LN2 0.69314718f
 
 INLINE int round_up(int n, int m) { return (n + m - 1) / m * m; }
@@ -30,7 +29,8 @@ INLINE size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
  * acc[i][z] += sum over s of  a[i a_row + s a_step]  b[s b_step + W z ...],    i < R, z < N: both constants.
  * Twelve sums at least hide the latency of a fused multiply-add.
  */
-INLINE void dot_tile(const int R, const int N, vf acc[][4], const float *a, ptrdiff_t a_row, ptrdiff_t a_step, const float *b,
+INLINE void dot_tile(const int R, const int N, vf acc[][4], const float *a, ptrdiff_t a_row, ptrdiff_t a_step,
+                     const float *b,
                      ptrdiff_t b_step, int steps)
 {
     for (int s = 0; s < steps; s++, a += a_step, b += b_step) {
@@ -48,17 +48,11 @@ INLINE void dot_tile(const int R, const int N, vf acc[][4], const float *a, ptrd
 /* 2^x for x <= 17 or so, at least 2^-100: what a probability adds to a sum near 1 below that is nothing. NaN stays. */
 INLINE vf exp2_score(vf x)
 {
-#if defined KW_ISA_avx512
-    vf r = v_round(x);
-    return v_scale(v_exp2_fraction(x - r), r);
-#else
-    x = v_max(v_set(-100), x);
-    vf big = x + (12582912.0f + 127), r = big - (12582912.0f + 127);    /* rounds, and leaves the exponent in the low bits */
-    return v_exp2_fraction(x - r) * (vf)((vu)big << 23);
-#endif
+    vf scale, c = v_max(v_set(-100), x), r = v_whole(c, 1, &scale);
+    return v_scale(v_exp2_fraction(c - r), scale);
 }
 
-/* log2 of x > 0: exponent, and log of the rest m in [0.7, 1.4] by atanh((m - 1) / (m + 1)); NaN and infinity give NaN */
+/* log2 of x > 0: exponent, and log of the rest m in [0.7, 1.4] by atanh((m - 1) / (m + 1)); NaN, infinity: NaN */
 INLINE vf v_log2(vf x)
 {
     vu u = (vu)x - 0x3f3504f3u;           /* sqrt(1/2) */
@@ -81,8 +75,8 @@ INLINE vf lane_numbers(void)
 }
 
 /*
- * Puts `value` where a key is not seen: keys from `valid` on do not exist; causal: keys after the row. diagonal = row of
- * lane 0 minus key of s[0].
+ * Puts `value` where a key is not seen: keys from `valid` on do not exist; causal: keys after the row. diagonal = row
+ * of lane 0 minus key of s[0].
  */
 INLINE void hide(vf s[][4], int valid, int diagonal, float value)
 {
@@ -154,10 +148,11 @@ INLINE void transpose(vf r[W])
 #endif
 }
 
-/* ---- packing: functions of their own, so that their unrolled transposes exist once per type ------------------------- */
+/* ---- packing: functions of their own, so that the unrolled transposes exist once per type -------------- */
 
 /* One block of W x W: rows of x to lanes, `tokens` rows and `left` channels of which exist; the rest is zero. */
-INLINE void pack_block(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int left, float factor, float *lanes)
+INLINE void pack_block(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int left,
+                       float factor, float *lanes)
 {
     vf r[W];
     if (tokens >= W && left >= W)
@@ -171,7 +166,8 @@ INLINE void pack_block(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t 
         v_store(KW_F32, lanes, (ptrdiff_t)i * TILE, r[i]);
 }
 
-INLINE void pack_lanes_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float factor, float *lanes)
+INLINE void pack_lanes_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim,
+                          float factor, float *lanes)
 {
     for (int i = 0; i < TILE; i += W)
         for (int c = 0; c < dim; c += W)
@@ -179,12 +175,14 @@ INLINE void pack_lanes_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff
 }
 
 /* lanes[c][TILE] of one tile, times factor; tokens that do not exist are zero */
-NOINLINE static void pack_lanes(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, float factor, float *lanes)
+NOINLINE static void pack_lanes(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim,
+                                float factor, float *lanes)
 {
     TYPED(t, pack_lanes_of, x, at, stride, tokens, dim, factor, lanes);
 }
 
-INLINE void pack_rows_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, int w, float factor, float *rows)
+INLINE void pack_rows_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim, int w,
+                         float factor, float *rows)
 {
     for (int i = 0; i < tokens; i++, at += stride, rows += w)
         for (int c = 0; c < w; c += W)
@@ -192,14 +190,16 @@ INLINE void pack_rows_of(const kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_
 }
 
 /* rows[token][w], times factor; dim <= w < dim + W, zero between, and for tokens that do not exist, up to `padded` */
-NOINLINE static void pack_rows(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int padded, int dim, int w,
+NOINLINE static void pack_rows(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int padded,
+                               int dim, int w,
                                float factor, float *rows)
 {
     TYPED(t, pack_rows_of, x, at, stride, tokens, dim, w, factor, rows);
     memset(rows + (size_t)tokens * (size_t)w, 0, (size_t)(padded - tokens) * (size_t)w * sizeof *rows);
 }
 
-INLINE void unpack_block(const kw_dtype t, const float *lanes, vf factor, int tokens, int left, void *x, ptrdiff_t at, ptrdiff_t stride)
+INLINE void unpack_block(const kw_dtype t, const float *lanes, vf factor, int tokens, int left, void *x, ptrdiff_t at,
+                         ptrdiff_t stride)
 {
     vf r[W];
     UNROLL(16) for (int i = 0; i < W; i++)
@@ -209,15 +209,18 @@ INLINE void unpack_block(const kw_dtype t, const float *lanes, vf factor, int to
         v_put(t, x, at + i * stride, r[i], left);
 }
 
-INLINE void unpack_lanes_of(const kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x, ptrdiff_t at, ptrdiff_t stride)
+INLINE void unpack_lanes_of(const kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x,
+                            ptrdiff_t at, ptrdiff_t stride)
 {
     for (int i = 0; i < TILE && i < tokens; i += W)
         for (int c = 0; c < dim; c += W)
-            unpack_block(t, lanes + (ptrdiff_t)c * TILE + i, v_load(KW_F32, factor, i), tokens - i, dim - c, x, at + i * stride + c, stride);
+            unpack_block(t, lanes + (ptrdiff_t)c * TILE + i, v_load(KW_F32, factor, i), tokens - i, dim - c, x,
+                         at + i * stride + c, stride);
 }
 
 /* The way back from lanes[c][TILE] of one tile, times factor[t]. */
-NOINLINE static void unpack_lanes(kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x, ptrdiff_t at, ptrdiff_t stride)
+NOINLINE static void unpack_lanes(kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x,
+                                  ptrdiff_t at, ptrdiff_t stride)
 {
     TYPED(t, unpack_lanes_of, lanes, factor, tokens, dim, x, at, stride);
 }
@@ -225,7 +228,8 @@ NOINLINE static void unpack_lanes(kw_dtype t, const float *lanes, const float *f
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 /* acc[c][TILE] (+)= sum over `steps` keys of  v[key][c] p[key][p_step],  R channels */
-INLINE void accumulate_tile(const int R, bool fresh, float *acc, const float *v, int dim, const float *p, int p_step, int steps)
+INLINE void accumulate_tile(const int R, bool fresh, float *acc, const float *v, int dim, const float *p, int p_step,
+                            int steps)
 {
     vf a[KTILE][4];
     UNROLL(6) for (int i = 0; i < R; i++)
@@ -238,7 +242,8 @@ INLINE void accumulate_tile(const int R, bool fresh, float *acc, const float *v,
 }
 
 /* The same for all channels: sixes, then fours, so that no tile is left too small to hide latency if that can be. */
-NOINLINE static void accumulate_lanes(bool fresh, float *acc, const float *v, int dim, const float *p, int p_step, int steps)
+NOINLINE static void accumulate_lanes(bool fresh, float *acc, const float *v, int dim, const float *p, int p_step,
+                                      int steps)
 {
     int c = 0;
     for (; dim - c >= 6 && dim - c != 8; c += 6)

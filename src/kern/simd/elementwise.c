@@ -2,7 +2,8 @@
 #include "simd.h"
 
 /*  y = a x + b z  */
-INLINE void lincomb_piece(const kw_dtype t, float a, const void *x, float b, const void *z, void *y, int64_t from, int64_t to)
+INLINE void lincomb_piece(const kw_dtype t, float a, const void *x, float b, const void *z, void *y, int64_t from,
+                          int64_t to)
 {
     if (z)
         for (int64_t i = from; i < to; i += W)
@@ -29,7 +30,8 @@ void ISA(mul)(kw_dtype t, const void *x, const void *z, void *y, int64_t n)
 }
 
 /* Rows [from, to) of all images; image r / hw has its own v. */
-INLINE void add_channels_rows(const kw_dtype t, const void *x, const void *v, void *y, int64_t hw, int c, int64_t from, int64_t to)
+INLINE void add_channels_rows(const kw_dtype t, const void *x, const void *v, void *y, int64_t hw, int c, int64_t from,
+                              int64_t to)
 {
     for (int64_t r = from; r < to; r++)
         for (int i = 0; i < c; i += W)
@@ -51,7 +53,8 @@ INLINE void sum_strip(const kw_dtype t, const void *x, float *y, int64_t hw, int
         float part[STRIP] = { 0 };
         for (int64_t p = p0; p < KW_MIN(hw, p0 + SLAB); p++)
             for (int i = 0; i < width; i += W)
-                v_store(KW_F32, part, i, v_load(KW_F32, part, i) + v_get(t, x, (image * hw + p) * c + first + i, width - i));
+                v_store(KW_F32, part, i,
+                        v_load(KW_F32, part, i) + v_get(t, x, (image * hw + p) * c + first + i, width - i));
         for (int i = 0; i < width; i++)
             sum[i] += (double)part[i];
     }
@@ -69,7 +72,8 @@ void ISA(sum_pixels)(kw_dtype t, const void *x, float *y, int64_t n, int64_t hw,
 
 /* ---- conversions -------------------------------------------------------------------------------------- */
 
-INLINE void convert_piece(const kw_dtype to_type, void *y, const kw_dtype from_type, const void *x, int64_t from, int64_t to)
+INLINE void convert_piece(const kw_dtype to_type, void *y, const kw_dtype from_type, const void *x, int64_t from,
+                          int64_t to)
 {
     for (int64_t i = from; i < to; i += W)
         v_put(to_type, y, i, v_get(from_type, x, i, to - i), to - i);

@@ -5,24 +5,16 @@
  *     dz = dy sig(z) (1 + z (1 - sig(z)))      dbeta = sum dz      dgamma = sum dz xh
  *     dx = rstd (gamma dz - m1 - xh m2),   m1, m2 = means over the group of gamma dz and gamma dz xh
  *
- * Sums are first per channel (vertical: any group width, no lane shuffles), over a SLAB of pixels in f32; then per group in
- * double. They are sums of x - shift, shift being the channel's first pixel of the slab, so a large mean does not
- * cancel the variance, and slabs are joined by the formula of Chan, Golub and LeVeque.
- *
- * A picture is cut in at most RUNS runs of pixels, whatever the number of threads. Where there is one run only, threads
- * share pictures and groups of channels instead.
+ * Sums are first per channel (vertical: any group width, no lane shuffles), over a SLAB of pixels in f32; then per
+ * group in double. They are sums of x - shift, shift being the channel's first pixel of the slab, so a large mean does
+ * not cancel the variance, and slabs are joined by the formula of Chan, Golub and LeVeque.
  */
-#include "simd.h"
+#include "group_norm.h"
 
 enum {
-    SLAB = 256,                           /* pixels summed in f32 before double takes over */
-    RUNS = 16,                            /* of pixels, at most */
-    BLOCK = 256, GROUPS = 64,             /* channels and groups at a time: what is kept per channel stays in L1 */
-    TOGETHER = 4,                         /* rows in lockstep: sums are loaded and stored once for all */
+    GROUPS = 64,                          /* at a time */
+    TOGETHER = 4,                         /* pixels in lockstep: sums and coefficients are loaded once for all */
 };
-
-static int64_t run_count(int64_t hw) { return KW_MIN(RUNS, pieces(hw, SLAB)); }
-static int64_t run_pixels(int64_t hw) { return pieces(hw, run_count(hw)); }
 
 /* ---- statistics ---------------------------------------------------------------------------------------------- */
 
@@ -93,7 +85,8 @@ typedef struct {                          /* what all runs of one call share */
 } task;
 
 /* Groups [g0, g1) of pixels [p0, p1) of one picture: moments m[0], m[1]... */
-INLINE void run_moments(const kw_dtype t, const task *k, int64_t image, int64_t p0, int64_t p1, int g0, int g1, moments *m)
+INLINE void run_moments(const kw_dtype t, const task *k, int64_t image, int64_t p0, int64_t p1, int g0, int g1,
+                        moments *m)
 {
     channel_sums s;
     for (int g = g0; g < g1; g++)
@@ -115,9 +108,10 @@ INLINE void run_moments(const kw_dtype t, const task *k, int64_t image, int64_t 
 
 /* ---- forward ------------------------------------------------------------------------------------------------- */
 
-typedef struct { float mean[BLOCK], scale[BLOCK], beta[BLOCK], rstd[BLOCK]; } affine;    /* z = (x - mean) scale + beta */
+typedef struct { float mean[BLOCK], scale[BLOCK], beta[BLOCK], rstd[BLOCK]; } affine;  /* z = (x - mean) scale + beta */
 
-static void fill_affine(affine *f, const float *gamma, const float *beta, const float *mean, const float *rstd, int first,
+static void fill_affine(affine *f, const float *gamma, const float *beta, const float *mean, const float *rstd,
+                        int first,
                         int width, int group_width)
 {
     memset(f, 0, sizeof *f);
@@ -130,26 +124,37 @@ static void fill_affine(affine *f, const float *gamma, const float *beta, const 
     }
 }
 
-INLINE void apply_pixels(const kw_dtype t, const task *k, const bool silu, const affine *f, ptrdiff_t at, int64_t pixels, int width)
+/* R pixels, `width` channels from element `at` on */
+INLINE void apply_rows(const int R, const kw_dtype t, const bool silu, const task *k, const affine *f, ptrdiff_t at,
+                       int width)
 {
-    for (int64_t p = 0; p < pixels; p++, at += k->c)
-        for (int i = 0; i < width; i += W) {
-            vf z = (v_get(t, k->x, at + i, width - i) - v_load(KW_F32, f->mean, i)) * v_load(KW_F32, f->scale, i) +
-                   v_load(KW_F32, f->beta, i);
-            v_put(t, k->y, at + i, silu ? z * v_sigmoid(z) : z, width - i);
-        }
+    const void *x = k->x;
+    void *y = k->y;
+    const ptrdiff_t c = k->c;
+    for (int i = 0; i < width; i += W) {
+        const vf mean = v_load(KW_F32, f->mean, i), scale = v_load(KW_F32, f->scale, i);
+        const vf beta = v_load(KW_F32, f->beta, i);
+        vf z[TOGETHER];
+        UNROLL(4) for (int r = 0; r < R; r++)
+            z[r] = (v_get(t, x, at + r * c + i, width - i) - mean) * scale + beta;
+        UNROLL(4) for (int r = 0; r < R; r++)
+            v_put(t, y, at + r * c + i, silu ? z[r] * v_sigmoid(z[r]) : z[r], width - i);
+    }
 }
 
-INLINE void run_apply(const kw_dtype t, const task *k, int64_t image, int64_t p0, int64_t p1, int g0, int g1)
+NOINLINE static void apply_pixels(kw_dtype t, const task *k, const affine *f, ptrdiff_t at, int64_t pixels, int width)
+{
+    FOR_PIXELS(apply_rows, k, f, at, width);
+}
+
+static void run_apply(kw_dtype t, const task *k, int64_t image, int64_t p0, int64_t p1, int g0, int g1)
 {
     affine f;
     for (int b = g0 * k->width; b < g1 * k->width; b += BLOCK) {
         const int width = KW_MIN(BLOCK, g1 * k->width - b);
-        fill_affine(&f, k->gamma, k->beta, k->mean + image * k->groups, k->rstd + image * k->groups, b, width, k->width);
-        if (k->silu)
-            apply_pixels(t, k, true, &f, (image * k->hw + p0) * k->c + b, p1 - p0, width);
-        else
-            apply_pixels(t, k, false, &f, (image * k->hw + p0) * k->c + b, p1 - p0, width);
+        fill_affine(&f, k->gamma, k->beta, k->mean + image * k->groups, k->rstd + image * k->groups, b, width,
+                    k->width);
+        apply_pixels(t, k, &f, (image * k->hw + p0) * k->c + b, p1 - p0, width);
     }
 }
 
@@ -171,10 +176,11 @@ static void normalize(kw_dtype t, const task *k, int64_t image, int g0, int g1)
     }
     _Pragma("omp parallel for schedule(static) if (runs > 1)")
     for (int64_t r = 0; r < runs; r++)
-        TYPED(t, run_apply, k, image, r * size, KW_MIN(k->hw, (r + 1) * size), g0, g1);
+        run_apply(t, k, image, r * size, KW_MIN(k->hw, (r + 1) * size), g0, g1);
 }
 
-void ISA(group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd, int n,
+void ISA(group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
+                     float *rstd, int n,
                      int64_t hw, int c, int groups, float eps, bool silu)
 {
     const task k = { x, gamma, beta, y, mean, rstd, hw, c, groups, c / groups, eps, silu };

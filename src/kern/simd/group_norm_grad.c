@@ -1,15 +1,12 @@
 /*
  * group_norm_grad.c - gradients of group_norm.c, where the formulas are.
  *
- * Scratch: for each picture and run of pixels, sums of dz and dz xh per channel (double); then, per picture, m1 and m2 of
- * each group. Runs are added in order.
+ * Scratch: for each picture and run of pixels, sums of dz and dz xh per channel (double); then, per picture, m1 and m2
+ * of each group. Runs are added in order.
  */
-#include "simd.h"
+#include "group_norm.h"
 
-enum { SLAB = 256, RUNS = 16, BLOCK = 256 };            /* as in group_norm.c */
-
-static int64_t run_count(int64_t hw) { return KW_MIN(RUNS, pieces(hw, SLAB)); }
-static int64_t run_pixels(int64_t hw) { return pieces(hw, run_count(hw)); }
+enum { TOGETHER = 2 };                    /* pixels in lockstep */
 
 size_t ISA(group_norm_grad_scratch)(int n, int64_t hw, int c)
 {
@@ -26,7 +23,8 @@ typedef struct {
     double *sums;                         /* [picture][runs + 1][2][c] */
 } task;
 
-static double *sums_of(const task *k, int64_t image, int64_t run) { return k->sums + (image * (k->runs + 1) + run) * 2 * k->c; }
+static double *sums_of(const task *k, int64_t image,
+                       int64_t run) { return k->sums + (image * (k->runs + 1) + run) * 2 * k->c; }
 
 typedef struct { float mean[BLOCK], rstd[BLOCK], gamma[BLOCK], beta[BLOCK], m1[BLOCK], m2[BLOCK]; } channel_terms;
 
@@ -45,30 +43,69 @@ static void fill_terms(channel_terms *f, const task *k, int64_t image, int first
     }
 }
 
-/* dz and xh of W channels of one pixel. */
-INLINE vf gradient_of_z(const kw_dtype t, const task *k, const bool silu, const channel_terms *f, ptrdiff_t at, int i, int left, vf *xh)
+/* dz and xh of W channels of R pixels. */
+INLINE void gradient_of_z(const int R, const kw_dtype t, const task *k, const bool silu, const channel_terms *f,
+                          ptrdiff_t at,
+                          int i, int left, vf dz[], vf xh[])
 {
-    vf dz = v_get(t, k->dy, at + i, left);
-    *xh = (v_get(t, k->x, at + i, left) - v_load(KW_F32, f->mean, i)) * v_load(KW_F32, f->rstd, i);
-    if (silu) {
-        vf z = *xh * v_load(KW_F32, f->gamma, i) + v_load(KW_F32, f->beta, i), rest, s = v_sigmoid_rest(z, &rest);
-        dz = dz * s * (1.0f + z * rest);
+    const vf mean = v_load(KW_F32, f->mean, i), rstd = v_load(KW_F32, f->rstd, i);
+    UNROLL(2) for (int r = 0; r < R; r++) {
+        dz[r] = v_get(t, k->dy, at + r * k->c + i, left);
+        xh[r] = (v_get(t, k->x, at + r * k->c + i, left) - mean) * rstd;
     }
-    return dz;
-}
-
-/*  s1 += sum dz,  s2 += sum dz xh  */
-INLINE void sum_pixels(const kw_dtype t, const task *k, const bool silu, const channel_terms *f, ptrdiff_t at, int64_t pixels, int width, float *s1, float *s2)
-{
-    for (int64_t p = 0; p < pixels; p++, at += k->c)
-        for (int i = 0; i < width; i += W) {
-            vf xh, dz = gradient_of_z(t, k, silu, f, at, i, width - i, &xh);
-            v_store(KW_F32, s1, i, v_load(KW_F32, s1, i) + dz);
-            v_store(KW_F32, s2, i, v_load(KW_F32, s2, i) + dz * xh);
+    if (silu)
+        UNROLL(2) for (int r = 0; r < R; r++) {
+            vf z = xh[r] * v_load(KW_F32, f->gamma, i) + v_load(KW_F32, f->beta, i), rest, s = v_sigmoid_rest(z, &rest);
+            dz[r] = dz[r] * s * (1.0f + z * rest);
         }
 }
 
-INLINE void run_sums(const kw_dtype t, const task *k, int64_t image, int64_t run, int b)
+/*  s1 += sum dz,  s2 += sum dz xh  over R pixels */
+INLINE void sum_rows(const int R, const kw_dtype t, const bool silu, const task *k, const channel_terms *f,
+                     ptrdiff_t at, int width,
+                     float *s1, float *s2)
+{
+    for (int i = 0; i < width; i += W) {
+        vf dz[TOGETHER], xh[TOGETHER], a = v_load(KW_F32, s1, i), b = v_load(KW_F32, s2, i);
+        gradient_of_z(R, t, k, silu, f, at, i, width - i, dz, xh);
+        UNROLL(2) for (int r = 0; r < R; r++) {
+            a += dz[r];
+            b += dz[r] * xh[r];
+        }
+        v_store(KW_F32, s1, i, a);
+        v_store(KW_F32, s2, i, b);
+    }
+}
+
+/*  dx = rstd (gamma dz - m1 - xh m2)  of R pixels */
+INLINE void gradient_rows(const int R, const kw_dtype t, const bool silu, const task *k, const channel_terms *f,
+                          ptrdiff_t at, int width)
+{
+    for (int i = 0; i < width; i += W) {
+        vf dz[TOGETHER], xh[TOGETHER];
+        gradient_of_z(R, t, k, silu, f, at, i, width - i, dz, xh);
+        UNROLL(2) for (int r = 0; r < R; r++) {
+            vf inner = v_load(KW_F32, f->gamma, i) * dz[r] - v_load(KW_F32, f->m1, i);
+            inner -= xh[r] * v_load(KW_F32, f->m2, i);
+            v_put(t, k->dx, at + r * k->c + i, v_load(KW_F32, f->rstd, i) * inner, width - i);
+        }
+    }
+}
+
+NOINLINE static void sum_pixels(kw_dtype t, const task *k, const channel_terms *f, ptrdiff_t at, int64_t pixels,
+                                int width, float *s1,
+                                float *s2)
+{
+    FOR_PIXELS(sum_rows, k, f, at, width, s1, s2);
+}
+
+NOINLINE static void gradient_pixels(kw_dtype t, const task *k, const channel_terms *f, ptrdiff_t at, int64_t pixels,
+                                     int width)
+{
+    FOR_PIXELS(gradient_rows, k, f, at, width);
+}
+
+static void run_sums(kw_dtype t, const task *k, int64_t image, int64_t run, int b)
 {
     const int width = KW_MIN(BLOCK, k->c - b);
     const int64_t size = run_pixels(k->hw), end = KW_MIN(k->hw, (run + 1) * size);
@@ -80,10 +117,7 @@ INLINE void run_sums(const kw_dtype t, const task *k, int64_t image, int64_t run
     for (int64_t p = run * size; p < end; p += SLAB) {
         float s[2][BLOCK] = { { 0 } };
         const ptrdiff_t at = (image * k->hw + p) * k->c + b;
-        if (k->silu)
-            sum_pixels(t, k, true, &f, at, KW_MIN(SLAB, end - p), width, s[0], s[1]);
-        else
-            sum_pixels(t, k, false, &f, at, KW_MIN(SLAB, end - p), width, s[0], s[1]);
+        sum_pixels(t, k, &f, at, KW_MIN(SLAB, end - p), width, s[0], s[1]);
         for (int i = 0; i < width; i++) {
             sums[i] += (double)s[0][i];
             sums[k->c + i] += (double)s[1][i];
@@ -112,26 +146,13 @@ static void add_runs(const task *k, int64_t image)
     }
 }
 
-INLINE void gradient_pixels(const kw_dtype t, const task *k, const bool silu, const channel_terms *f, ptrdiff_t at, int64_t pixels, int width)
-{
-    for (int64_t p = 0; p < pixels; p++, at += k->c)
-        for (int i = 0; i < width; i += W) {
-            vf xh, dz = gradient_of_z(t, k, silu, f, at, i, width - i, &xh);
-            vf inner = v_load(KW_F32, f->gamma, i) * dz - v_load(KW_F32, f->m1, i) - xh * v_load(KW_F32, f->m2, i);
-            v_put(t, k->dx, at + i, v_load(KW_F32, f->rstd, i) * inner, width - i);
-        }
-}
-
-INLINE void run_gradient(const kw_dtype t, const task *k, int64_t image, int64_t run, int b)
+static void run_gradient(kw_dtype t, const task *k, int64_t image, int64_t run, int b)
 {
     const int width = KW_MIN(BLOCK, k->c - b);
     const int64_t size = run_pixels(k->hw), p = run * size, end = KW_MIN(k->hw, p + size);
     channel_terms f;
     fill_terms(&f, k, image, b, width);
-    if (k->silu)
-        gradient_pixels(t, k, true, &f, (image * k->hw + p) * k->c + b, end - p, width);
-    else
-        gradient_pixels(t, k, false, &f, (image * k->hw + p) * k->c + b, end - p, width);
+    gradient_pixels(t, k, &f, (image * k->hw + p) * k->c + b, end - p, width);
 }
 
 static void add_pictures(const task *k, int n, float *dgamma, float *dbeta)
@@ -149,15 +170,16 @@ static void add_pictures(const task *k, int n, float *dgamma, float *dbeta)
     }
 }
 
-void ISA(group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *beta, const float *mean,
-                          const float *rstd, void *dx, float *dgamma, float *dbeta, int n, int64_t hw, int c, int groups,
-                          bool silu, float *scratch)
+void ISA(group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *beta,
+                          const float *mean, const float *rstd, void *dx, float *dgamma, float *dbeta, int n,
+                          int64_t hw, int c, int groups, bool silu, float *scratch)
 {
-    const task k = { x, dy, gamma, beta, mean, rstd, dx, hw, run_count(hw), c, groups, c / groups, silu, (double *)(void *)scratch };
+    const task k = { x, dy, gamma, beta, mean, rstd, dx, hw, run_count(hw), c, groups, c / groups, silu,
+                    (double *)(void *)scratch };
     const int64_t blocks = pieces(c, BLOCK), count = n * k.runs * blocks;
     _Pragma("omp parallel for schedule(static) if (count > 1)")
     for (int64_t i = 0; i < count; i++)
-        TYPED(t, run_sums, &k, i / blocks / k.runs, i / blocks % k.runs, (int)(i % blocks) * BLOCK);
+        run_sums(t, &k, i / blocks / k.runs, i / blocks % k.runs, (int)(i % blocks) * BLOCK);
     for (int image = 0; image < n; image++)
         add_runs(&k, image);
     if (dgamma || dbeta)
@@ -166,5 +188,5 @@ void ISA(group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float
         return;
     _Pragma("omp parallel for schedule(static) if (count > 1)")
     for (int64_t i = 0; i < count; i++)
-        TYPED(t, run_gradient, &k, i / blocks / k.runs, i / blocks % k.runs, (int)(i % blocks) * BLOCK);
+        run_gradient(t, &k, i / blocks / k.runs, i / blocks % k.runs, (int)(i % blocks) * BLOCK);
 }

@@ -10,7 +10,7 @@
 
 enum {
     ROWS = 16,                            /* rows of one piece of the forward pass */
-    PARTS = 32, SLAB = 256,               /* of the backward pass: pieces; rows summed in f32 before double takes over */
+    PARTS = 32, SLAB = 256,               /* backward: pieces; rows summed in f32 before double takes over */
     CHAINS = 4,                           /* independent sums, to hide the latency of an addition */
 };
 
@@ -52,7 +52,8 @@ INLINE void forward_rows(const kw_dtype t, const void *x, const float *gamma, co
     }
 }
 
-void ISA(layer_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd,
+void ISA(layer_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
+                     float *rstd,
                      int64_t rows, int c, float eps)
 {
     FOR_PIECES(rows, ROWS, from, to, TYPED(t, forward_rows, x, gamma, beta, y, mean, rstd, c, eps, from, to));
@@ -145,7 +146,8 @@ static void sum_parts(const char *scratch, int64_t parts, int c, float *dgamma, 
     }
 }
 
-void ISA(layer_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *mean, const float *rstd,
+void ISA(layer_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *mean,
+                          const float *rstd,
                           void *dx, float *dgamma, float *dbeta, int64_t rows, int c, float *scratch)
 {
     const task k = { x, dy, gamma, mean, rstd, dx, c };

@@ -1,8 +1,8 @@
 /*
  * simd.h - the names of the vector kernels in this build: every file here is compiled once per instruction set, KW_ISA.
  *
- * Work is split in chunks of fixed size, whatever the number of threads, and sums over chunks are added in order, so the
- * bits never depend on the number of threads.
+ * Work is split in chunks of fixed size, whatever the number of threads, and sums over chunks are added in order, so
+ * the bits never depend on the number of threads.
  */
 #ifndef KW_SIMD_SIMD_H
 #define KW_SIMD_SIMD_H
@@ -17,20 +17,25 @@
 #define ISA(name) KW_PASTE(kw_simd_##name, KW_ISA)      /* kw_simd_mul_avx2 */
 
 
-void ISA(group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd, int n,
+void ISA(group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
+                     float *rstd, int n,
                 int64_t hw, int c, int groups, float eps, bool silu);
-void ISA(group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *beta, const float *mean,
-                     const float *rstd, void *dx, float *dgamma, float *dbeta, int n, int64_t hw, int c, int groups, bool silu,
-                     float *scratch);
+void ISA(group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *beta,
+                          const float *mean, const float *rstd, void *dx, float *dgamma, float *dbeta, int n,
+                          int64_t hw, int c, int groups, bool silu, float *scratch);
 size_t ISA(group_norm_grad_scratch)(int n, int64_t hw, int c);
-void ISA(layer_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean, float *rstd,
+void ISA(layer_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
+                     float *rstd,
                 int64_t rows, int c, float eps);
-void ISA(layer_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *mean, const float *rstd,
+void ISA(layer_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *mean,
+                          const float *rstd,
                      void *dx, float *dgamma, float *dbeta, int64_t rows, int c, float *scratch);
 size_t ISA(layer_norm_grad_scratch)(int64_t rows, int c);
-void ISA(attention)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, void *o, float *lse,
+void ISA(attention)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, void *o,
+                    float *lse,
                void *scratch);
-void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, const void *o,
+void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v,
+                         const void *o,
                     const float *lse, const void *d_o, void *dq, void *dk, void *dv, void *scratch);
 size_t ISA(attention_scratch)(kw_dtype t, const kw_attention_shape *s, int threads);
 size_t ISA(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int threads);

@@ -2,8 +2,8 @@
 #include "simd.h"
 
 /*
- * 1 - b for a b that was a short decimal: as a float near 1 it is good to 6e-8, so 1 - 0.999f is 4.7e-5 off. Seven decimals
- * are all a float near 1 holds; rounding to them gives back 0.001.
+ * 1 - b for a b that was a short decimal: as a float near 1 it is good to 6e-8, so 1 - 0.999f is 4.7e-5 off. Seven
+ * decimals are all a float near 1 holds; rounding to them gives back 0.001.
  */
 static float rest(float b)
 {

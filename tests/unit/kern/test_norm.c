@@ -1,4 +1,4 @@
-/* test_norm.c - GroupNorm and LayerNorm against double, for every instruction set, and their gradients against differences. */
+/* test_norm.c - GroupNorm and LayerNorm and their gradients against double, for every instruction set. */
 #include "simd_check.h"
 
 typedef struct { int n; int64_t hw; int c, groups; double mean; bool silu; } group_case;
@@ -6,7 +6,8 @@ typedef struct { int n; int64_t hw; int c, groups; double mean; bool silu; } gro
 static const group_case groups_of[] = {
     { 1, 1, 1, 1, 0, false }, { 2, 1, 6, 6, 0, true }, { 1, 1, 64, 32, 0, true }, { 3, 7, 30, 3, 0, true },
     { 2, 64, 320, 32, 0, true }, { 1, 255, 8, 4, 20, false }, { 2, 257, 65, 5, 20, true }, { 1, 4099, 24, 8, 20, true },
-    { 1, 600, 1030, 2, 0, true }, { 2, 16, 300, 1, 20, false }, { 1, 9000, 5, 1, -20, true }, { 1, 300, 700, 350, 0, true },
+    { 1, 600, 1030, 2, 0, true }, { 2, 16, 300, 1, 20, false }, { 1, 9000, 5, 1, -20, true },
+    { 1, 300, 700, 350, 0, true },
 };
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
@@ -31,9 +32,10 @@ static void reference_free(reference *r)
     free(r->y), free(r->mean), free(r->rstd), free(r->dx), free(r->dgamma), free(r->dbeta);
 }
 
-/* One group of one picture: elements i(p, j) = p * c + j for channels j in [c0, c1). LayerNorm is the case hw = 1, one group. */
-static void group_reference(const double *x, const double *dy, const float *gamma, const float *beta, int64_t hw, int c, int c0,
-                            int c1, double eps, bool silu, double *y, double *dx, double *dgamma, double *dbeta, double *mean, double *rstd)
+/* One group of one picture: elements i(p, j) = p * c + j for channels j in [c0, c1). LayerNorm: hw = 1, one group. */
+static void group_reference(const double *x, const double *dy, const float *gamma, const float *beta, int64_t hw, int c,
+                            int c0, int c1, double eps, bool silu, double *y, double *dx, double *dgamma,
+                            double *dbeta, double *mean, double *rstd)
 {
     const double n = (double)hw * (c1 - c0);
     double m = 0, v = 0, m1 = 0, m2 = 0;
@@ -79,7 +81,8 @@ static void group_norm_case(kw_dtype t, group_case k)
     const int64_t size = k.n * k.hw * k.c, per = k.hw * k.c;
     const int stats = k.n * k.groups, width = k.c / k.groups;
     tensor x = make_random(t, size, k.mean, 1), dy = make_random(t, size, 0, 1), y = make(t, size), dx = make(t, size);
-    float *gamma = floats(k.c, 1, 0.3), *beta = floats(k.c, 0, 0.5), *mean = floats(stats, 0, 1), *rstd = floats(stats, 0, 1);
+    float *gamma = floats(k.c, 1, 0.3), *beta = floats(k.c, 0, 0.5);
+    float *mean = floats(stats, 0, 1), *rstd = floats(stats, 0, 1);
     float *dgamma = floats(2 * k.c, 0, 0), *dbeta = dgamma + k.c;
     reference r = reference_new(size, stats, k.c);
     for (int i = 0; i < stats; i++) {
@@ -91,7 +94,8 @@ static void group_norm_case(kw_dtype t, group_case k)
     float *scratch = aligned_alloc(64, (kern->group_norm_grad_scratch(k.n, k.hw, k.c) + 63) / 64 * 64);
     SAME_BITS(y.p, (size_t)size * element(t),
               kern->group_norm(t, x.p, gamma, beta, y.p, mean, rstd, k.n, k.hw, k.c, k.groups, 1e-5f, k.silu));
-    SAME_BITS(dx.p, (size_t)size * element(t), kern->group_norm_grad(t, x.p, dy.p, gamma, beta, mean, rstd, dx.p, dgamma, dbeta,
+    SAME_BITS(dx.p, (size_t)size * element(t),
+              kern->group_norm_grad(t, x.p, dy.p, gamma, beta, mean, rstd, dx.p, dgamma, dbeta,
               k.n, k.hw, k.c, k.groups, k.silu, scratch));
     const bool alone = k.hw * width <= 2;               /* of two values dx is what rounding leaves of zero */
     const double limit = t == KW_BF16 ? bf16_limit(size) : k.mean != 0 ? 3e-6 : 1e-6;
@@ -105,7 +109,8 @@ static void group_norm_case(kw_dtype t, group_case k)
     check("group norm dbeta", t, distance(dbeta, r.dbeta, k.c, 0), 1e-5);  /* sums of random signs cancel */
     SAME_BITS(dgamma, 8 * (size_t)k.c, kern->group_norm_grad(t, x.p, dy.p, gamma, beta, mean, rstd, NULL, dgamma, dbeta,
               k.n, k.hw, k.c, k.groups, k.silu, scratch));
-    kern->group_norm_grad(t, x.p, dy.p, gamma, beta, mean, rstd, dx.p, NULL, NULL, k.n, k.hw, k.c, k.groups, k.silu, scratch);
+    kern->group_norm_grad(t, x.p, dy.p, gamma, beta, mean, rstd, dx.p, NULL, NULL, k.n, k.hw, k.c, k.groups, k.silu,
+                          scratch);
     kern->group_norm(t, x.p, gamma, beta, x.p, mean, rstd, k.n, k.hw, k.c, k.groups, 1e-5f, k.silu);     /* in place */
     assert_memory_equal(x.p, y.p, (size_t)size * element(t));
     drop(&x), drop(&dy), drop(&y), drop(&dx), reference_free(&r);
@@ -116,11 +121,13 @@ static void layer_norm_case(kw_dtype t, int64_t rows, int c, double at)
 {
     const int64_t size = rows * c;
     tensor x = make_random(t, size, at, 1), dy = make_random(t, size, 0, 1), y = make(t, size), dx = make(t, size);
-    float *gamma = floats(c, 1, 0.3), *beta = floats(c, 0, 0.5), *mean = floats((int)rows, 0, 1), *rstd = floats((int)rows, 0, 1);
+    float *gamma = floats(c, 1, 0.3), *beta = floats(c, 0, 0.5);
+    float *mean = floats((int)rows, 0, 1), *rstd = floats((int)rows, 0, 1);
     float *dgamma = floats(2 * c, 0, 0), *dbeta = dgamma + c;
     reference r = reference_new(size, rows, c);
     for (int64_t i = 0; i < rows; i++)
-        group_reference(x.exact + i * c, dy.exact + i * c, gamma, beta, 1, c, 0, c, 1e-5, false, r.y + i * c, r.dx + i * c,
+        group_reference(x.exact + i * c, dy.exact + i * c, gamma, beta, 1, c, 0, c, 1e-5, false, r.y + i * c,
+                        r.dx + i * c,
                         r.dgamma, r.dbeta, &r.mean[i], &r.rstd[i]);
     float *scratch = aligned_alloc(64, (kern->layer_norm_grad_scratch(rows, c) + 63) / 64 * 64);
     SAME_BITS(y.p, (size_t)size * element(t), kern->layer_norm(t, x.p, gamma, beta, y.p, mean, rstd, rows, c, 1e-5f));
@@ -136,7 +143,8 @@ static void layer_norm_case(kw_dtype t, int64_t rows, int c, double at)
         check("layer norm dgamma", t, distance(dgamma, r.dgamma, c, 0), c < 8 ? 3e-5 : 3e-6);
     }
     check("layer norm dbeta", t, distance(dbeta, r.dbeta, c, 0), 1e-6);
-    SAME_BITS(dgamma, 8 * (size_t)c, kern->layer_norm_grad(t, x.p, dy.p, gamma, mean, rstd, NULL, dgamma, dbeta, rows, c, scratch));
+    SAME_BITS(dgamma, 8 * (size_t)c,
+              kern->layer_norm_grad(t, x.p, dy.p, gamma, mean, rstd, NULL, dgamma, dbeta, rows, c, scratch));
     kern->layer_norm_grad(t, x.p, dy.p, gamma, mean, rstd, dx.p, NULL, NULL, rows, c, scratch);
     kern->layer_norm(t, x.p, gamma, beta, x.p, mean, rstd, rows, c, 1e-5f);
     assert_memory_equal(x.p, y.p, (size_t)size * element(t));

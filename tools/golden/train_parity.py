@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 import reference
 import training
 
-LOSS_LIMIT, WEIGHT_LIMIT = 1e-4, 1e-3
+LOSS_LIMIT, WEIGHT_LIMIT = 1e-4, 1e-3       # --strict takes a tenth of both
 KEY_BIASES = (".k_proj.bias", ".to_k.bias", ".key.bias")
 
 LORA = dict(method="lora", rank=4, alpha=2, learning_rate=2e-3)
@@ -54,7 +54,7 @@ CASES = {
     "lora-everything": ("pipe-v", {**LORA, "targets": ALL, "min_snr_gamma": 5, "gradient_accumulation_steps": 3, "max_grad_norm": 0.05,
                                    "lr_scheduler": "cosine", "lr_warmup_steps": 5}, {"b": True}),
     "full-unet": ("pipe-eps", FULL, {}),
-    "full-unet-v": ("pipe-v", FULL, {}),
+    "full-unet-v": ("pipe-v", {**FULL, "weight_decay": 0.5}, {}),
     "full-unet-no-decay": ("pipe-zero-snr", {**FULL, "weight_decay": 0.0}, {}),
     "full-unet-min-snr": ("pipe-eps", {**FULL, "min_snr_gamma": 5}, {}),
     "full-unet-min-snr-v": ("pipe-v", {**FULL, "min_snr_gamma": 5}, {}),
@@ -146,9 +146,9 @@ def check(name, o, work):
     lines, loss, whole, worst, where = ([got], *[math.nan] * 3, "") if isinstance(got, str) else compare(got, want, start, noisy)
     if options.get("max_grad_norm") and not clipped:
         lines.append("this case clips no step: it checks nothing")
-    if moved < 10 * WEIGHT_LIMIT:
+    if moved < 1e-2:
         lines.append(f"weights moved only {moved:.1e}: this case checks nothing")
-    if own_loss > LOSS_LIMIT / 2 or own > WEIGHT_LIMIT / 2:
+    if own_loss > 5e-5 or own > 5e-4:
         lines.append("PyTorch f32 and f64 differ too much to judge by")
     print(f"{name:22} {loss:9.1e} {whole:9.1e} {worst:9.1e}  {own_loss:8.1e} {own:8.1e} {len(noisy):3}  {moved:6.1%} {clipped:3}  {took:6.1f}  "
           f"{'FAIL' if lines else 'ok':4} {where}", flush=True)
@@ -167,6 +167,7 @@ def main():
     a.add_argument("--kiwame", help="the binary")
     a.add_argument("--self", action="store_true")
     a.add_argument("--only", help="cases, comma separated; a prefix such as lora- or full- selects its cases")
+    a.add_argument("--strict", action="store_true", help="limits of 1e-5 and 1e-4: near what f32 can show")
     a.add_argument("--steps", type=int, default=20)
     a.add_argument("--seed", type=int, default=11)
     a.add_argument("--lines", type=int, default=8, help="failing values named per case")
@@ -181,6 +182,9 @@ def main():
     if o.kiwame and not o.self and not shutil.which(o.kiwame):
         a.error(f"no program at {o.kiwame}")
     chosen = [n for n in CASES if not o.only or any(n == p or (p.endswith("-") and n.startswith(p)) for p in o.only.split(","))]
+    if o.strict:
+        global LOSS_LIMIT, WEIGHT_LIMIT
+        LOSS_LIMIT, WEIGHT_LIMIT = LOSS_LIMIT / 10, WEIGHT_LIMIT / 10
     reference.quiet()
     print(f"{'':22} {'loss':>9} {'weights':>9} {'worst':>9}  {'torch f32 vs f64':>17} {'':3}  {'':6} {'':3}")
     print(f"{'case':22} {'rel.':>9} {'rel. L2':>9} {'tensor':>9}  {'loss':>8} {'weights':>8} {'†':>3}  {'moved':>6} {'clip':>3} {'s':>6}")

@@ -1,15 +1,21 @@
 /* kern.c - which table of vector kernels runs: the best one the machine has, or the one asked for. */
 #include "kern.h"
 
+#include <cpuid.h>
 #include <omp.h>
 #include <string.h>
 
 extern const kw_kern kw_kern_scalar, kw_kern_avx2, kw_kern_avx512;
 
 static bool has_scalar(void) { return true; }
+static bool has_f16c(void)                /* clang 14's __builtin_cpu_supports does not know the name */
+{
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && c & bit_F16C;
+}
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 static bool has_avx512(void)
 {

@@ -7,7 +7,7 @@
 #ifndef KW_SIMD_SIMD_H
 #define KW_SIMD_SIMD_H
 
-#include "../kern.h"
+#include "kern/kern.h"
 #include "vec.h"
 
 #include <omp.h>

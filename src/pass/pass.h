@@ -4,7 +4,7 @@
  *     KW_TRY(kw_backward(g, loss, wrt, n, grad, e));       -- emits the backward pass
  *     KW_TRY(kw_prune(g, e));                              -- what nobody reads goes: frozen layers cost nothing
  *     KW_TRY(kw_recompute(g, level, e));                   -- trade time for memory
- *     KW_TRY(kw_plan_new(arena, g, &plan, e));             -- lifetimes to offsets
+ *     KW_TRY(kw_memory_plan_new(arena, g, &plan, e));             -- lifetimes to offsets
  */
 #ifndef KW_PASS_H
 #define KW_PASS_H
@@ -42,8 +42,8 @@ typedef struct {
     size_t sum;                           /* of all values, had nothing shared memory */
     int peak_node;                        /* where most is alive */
     size_t peak_alive;                    /* bytes alive there: the lower bound of `bytes` */
-} kw_plan;
+} kw_memory_plan;
 
-KW_MUST kw_status kw_plan_new(kw_arena *a, const kw_graph *g, kw_plan **out, kw_err *e);
+KW_MUST kw_status kw_memory_plan_new(kw_arena *a, const kw_graph *g, kw_memory_plan **out, kw_err *e);
 
 #endif

@@ -11,7 +11,7 @@ typedef struct { kw_val root; int first, last; size_t bytes, offset; } buffer;
 
 typedef struct {
     const kw_graph *g;
-    kw_plan *plan;
+    kw_memory_plan *plan;
     kw_val *root;                         /* by value: whose buffer it shares (itself, mostly) */
     int *last;                            /* by value: the last node that reads it; n_nodes for results */
 } planner;
@@ -160,10 +160,10 @@ static void pack(planner *p, buffer *b, size_t n, const buffer **near)
     }
 }
 
-kw_status kw_plan_new(kw_arena *a, const kw_graph *g, kw_plan **out, kw_err *e)
+kw_status kw_memory_plan_new(kw_arena *a, const kw_graph *g, kw_memory_plan **out, kw_err *e)
 {
     size_t n = g->n_values;
-    planner p = { .g = g, .plan = kw_alloc(a, sizeof(kw_plan)) };
+    planner p = { .g = g, .plan = kw_alloc(a, sizeof(kw_memory_plan)) };
     int *life = kw_alloc_array(a, n, sizeof *life);
     buffer *b = kw_alloc_array(a, n, sizeof *b);
     const buffer **near = kw_alloc_array(a, n, sizeof(void *));

@@ -14,7 +14,7 @@ typedef struct {                          /* how one node runs */
 struct kw_program {
     kw_graph *g;
     kw_store *store;
-    kw_plan *plan;
+    kw_memory_plan *plan;
     step *steps;
     const void **input;                   /* by value: the host's memory */
     size_t scratch_at, bytes;
@@ -126,7 +126,7 @@ static kw_status plan_within(kw_arena *a, kw_program *p, const kw_run_options *o
             return kw_fail(e, KW_ENOMEM, "out of memory");
         KW_TRY(kw_recompute(p->g, (kw_memory_level)level, e));
         KW_TRY(kw_verify(p->g, e));
-        KW_TRY(kw_plan_new(a, p->g, &p->plan, e));
+        KW_TRY(kw_memory_plan_new(a, p->g, &p->plan, e));
         if (!o->memory_limit || p->plan->bytes <= o->memory_limit)
             return KW_OK;
     }

@@ -41,6 +41,55 @@ const kw_option kw_model_rows[] = {
     KW_ROW_END
 };
 
+const kw_option kw_run_rows[] = {
+    KW_ROW_GROUP(N_("Pictures")),
+    KW_ROW_PATH("data", S, data, NULL, N_("folder of pictures"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DIR", .alias = "train_data_dir"),
+    KW_ROW_PATH("base", S, base, NULL, N_("model to train on: folder or file; default: the embedded base"), .alias = "pretrained_model_name_or_path"),
+    KW_ROW_PATH("vae", S, vae, NULL, N_("another autoencoder")),
+    KW_ROW_TEXT("trigger", S, trigger, NULL, N_("word that calls the trained subject"), .value = "WORD"),
+    KW_ROW_TEXT("caption-extension", S, caption_extension, NULL, N_("caption files to look for first"), .alias = "caption_extension"),
+    KW_ROW_BOOL("any-line", S, any_line, false, N_("caption files of several lines: one of them by chance"), .alias = "enable_wildcard"),
+    KW_ROW_INT("resolution", S, resolution, 0, 0, 4096, N_("pixels of a square picture"), .word = "base", .word_is = 0),
+    KW_ROW_INT("repeats", S, repeats, 0, 0, 999, N_("how often a picture is seen in one epoch"), .word = "auto", .word_is = 0, .alias = "num_repeats"),
+    KW_ROW_BOOL("flip", S, flip, false, N_("mirror half of the pictures"), .alias = "flip_aug"),
+    KW_ROW_BOOL("random-crop", S, random_crop, false, N_("cut out by chance instead of the centre"), .alias = "random_crop"),
+    KW_ROW_BOOL("no-upscale", S, no_upscale, false, N_("small pictures keep their size"), .alias = "bucket_no_upscale"),
+    KW_ROW_INT("bucket-min", S, bucket_min, 0, 0, 8192, N_("shortest side of a bucket"), .word = "auto", .word_is = 0, .alias = "min_bucket_reso"),
+    KW_ROW_INT("bucket-max", S, bucket_max, 0, 0, 8192, N_("longest side of a bucket"), .word = "auto", .word_is = 0, .alias = "max_bucket_reso"),
+    KW_ROW_INT("bucket-step", S, bucket_step, 0, 0, 1024, N_("sides are multiples of this"), .word = "auto", .word_is = 0, .alias = "bucket_reso_steps"),
+    KW_ROW_PATH("cache", S, cache, NULL, N_("folder of latents and text features; default: the user's cache folder")),
+    KW_ROW_GROUP(N_("Captions")),
+    KW_ROW_DOUBLE("caption-dropout", S, caption_dropout, 0, 0, 1, N_("share of captions that are left empty"), .alias = "caption_dropout_rate"),
+    KW_ROW_BOOL("shuffle-caption", S, shuffle, false, N_("tags between commas in random order"), .alias = "shuffle_caption"),
+    KW_ROW_INT("keep-tokens", S, keep_tokens, -1, 0, 255, N_("tags that stay in front when shuffled"), .word = "trigger", .word_is = -1, .alias = "keep_tokens"),
+    KW_ROW_INT("max-token-length", S, token_length, 75, 75, 225, N_("tokens of a caption: 75, 150 or 225"), .alias = "max_token_length", .step = 75),
+    KW_ROW_GROUP(N_("Length")),
+    KW_ROW_INT("steps", S, steps, 0, 0, 100000000, N_("optimizer steps"), .word = "auto", .word_is = 0, .alias = "max_train_steps"),
+    KW_ROW_INT("epochs", S, epochs, 0, 0, 1000000, N_("times through all pictures, instead of steps"), .word = "off", .word_is = 0, .alias = "max_train_epochs"),
+    KW_ROW_INT("batch-size", S, batch, 2, 1, 1024, N_("pictures per batch"), .alias = "train_batch_size"),
+    KW_ROW_DOUBLE("noise-offset", S, noise_offset, 0, 0, 1, N_("lets brightness move (0.05 is usual)"), .alias = "noise_offset"),
+    KW_ROW_BOOL("stratified", S, stratified, false, N_("timesteps of a batch spread evenly")),
+    KW_ROW_GROUP(N_("Results")),
+    KW_ROW_PATH("out", S, out, NULL, N_("folder of the run; default: runs/NAME"), .letter = 'o', .alias = "output_dir"),
+    KW_ROW_TEXT("name", S, name, NULL, N_("name of the result; default: the trigger word"), .alias = "output_name"),
+    KW_ROW_CHOICE("save-dtype", S, save_dtype, 0, "f16|f32|bf16", N_("type of the saved weights"), .alias = "save_precision"),
+    KW_ROW_CHOICE("metadata", S, metadata, 0, "full|minimal|none", N_("what the file tells about its making")),
+    KW_ROW_INT("save-every-steps", S, save_steps, 0, 0, 1000000, N_("save a result every so many steps"), .word = "off", .word_is = 0, .alias = "save_every_n_steps"),
+    KW_ROW_INT("save-every-epochs", S, save_epochs, 0, 0, 1000000, N_("save a result every so many epochs"), .word = "off", .word_is = 0, .alias = "save_every_n_epochs"),
+    KW_ROW_INT("checkpoint-every", S, checkpoint_steps, 0, 0, 1000000, N_("steps between checkpoints to resume from"), .word = "auto", .word_is = 0),
+    KW_ROW_INT("keep-checkpoints", S, keep_states, 2, 2, 1000, N_("how many of them are kept")),
+    KW_ROW_GROUP(N_("Watching")),
+    KW_ROW_DOUBLE("validation", S, validation, 0.1, 0, 0.5, N_("share of pictures held out, for the validation loss"), .alias = "validation_split"),
+    KW_ROW_PATH("held-out", S, held_out, NULL, N_("folder of held-out pictures, instead of a share")),
+    KW_ROW_INT("validate-every", S, validate_steps, 0, 0, 1000000, N_("steps between validations"), .word = "auto", .word_is = 0, .alias = "validate_every_n_steps"),
+    KW_ROW_INT("sample-every-steps", S, sample_steps, 0, 0, 1000000, N_("steps between sample pictures"), .word = "auto", .word_is = 0, .alias = "sample_every_n_steps"),
+    KW_ROW_INT("sample-every-epochs", S, sample_epochs, 0, 0, 1000000, N_("epochs between sample pictures"), .word = "off", .word_is = 0, .alias = "sample_every_n_epochs"),
+    KW_ROW_LIST("sample-prompt", S, sample_prompts, N_("what sample pictures show; may be given several times")),
+    KW_ROW_INT("sample-sampling-steps", S, sample_sampling_steps, 20, 1, 1000, N_("sampling steps of a sample picture")),
+    KW_ROW_DOUBLE("sample-cfg", S, sample_cfg, 7, 0, 100, N_("guidance of sample pictures")),
+    KW_ROW_END
+};
+
 static kw_status parts(const char *text, unsigned *bits, kw_err *e)
 {
     static const struct { const char *name; kw_part part; } known[] = { { "unet", KW_PART_UNET }, { "text", KW_PART_TEXT }, { "vae", KW_PART_VAE } };

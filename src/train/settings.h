@@ -17,7 +17,7 @@ typedef struct {
     bool shuffle, flip, random_crop;
     int keep_tokens, token_length, clip_skip;
     int steps, epochs, repeats;
-    int save_steps, save_epochs, sample_steps, sample_epochs, validate_steps, keep_states;
+    int save_steps, save_epochs, sample_steps, sample_epochs, validate_steps, keep_states, checkpoint_steps;
     double validation;
     int resolution, bucket_min, bucket_max, bucket_step;
     bool no_upscale;
@@ -28,7 +28,10 @@ typedef struct {
     kw_texts sample_prompts;
     double sample_cfg;
     int sample_sampling_steps;
-    bool captions_any_line;
+    bool any_line, stratified;
+    const char *data, *cache;
+    const char *held_out;
+    bool overwrite;
 } kw_settings;
 
 enum { KW_METHOD_LORA, KW_METHOD_FULL };

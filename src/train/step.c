@@ -19,7 +19,7 @@ static kw_net net_of(const kw__step *s, kw_graph *g, kw_part p)
 }
 
 /* Windows of the encoder's length become samples of their own and are joined again: 77 k tokens, k windows. */
-static kw_val encode_text(kw_graph *g, const kw__step *s, const kw_batch *b)
+static kw_val encode_text(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     const kw_clip_config *c = &s->sd->text;
     kw_net n = net_of(s, g, KW_PART_TEXT);
@@ -31,14 +31,14 @@ static kw_val encode_text(kw_graph *g, const kw__step *s, const kw_batch *b)
     return g->err.status ? KW_NONE : kw_reshape(g, h, KW_SHAPE(b->n, b->tokens, c->width));
 }
 
-static kw_val context(kw_graph *g, const kw__step *s, const kw_batch *b)
+static kw_val context(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     if (b->ids)
         return encode_text(g, s, b);
     return kw_cast(g, kw_input(g, "context", KW_SHAPE(b->n, b->tokens, s->sd->unet.context[0]), KW_F32), g->compute);
 }
 
-static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_batch *b)
+static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     kw_net n = net_of(s, g, KW_PART_UNET);
     kw_shape shape = KW_SHAPE(b->n, b->h, b->w, s->sd->unet.in), each = KW_SHAPE(b->n);
@@ -53,7 +53,7 @@ static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_batch *b)
 }
 
 /* mean |picture - reconstruction| + kl · KL(posterior || unit Gaussian) */
-static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_batch *b)
+static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     const kw_vae_config *c = &s->sd->vae;
     kw_net n = net_of(s, g, KW_PART_VAE);
@@ -72,7 +72,7 @@ static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_batch *b)
     return kw_axby(g, 1, kw_l1(g, y, image), (float)s->c->kl, kw_kl(g, moments));
 }
 
-kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_batch *b)
+kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     return b->image ? autoencoder(g, s, b) : diffusion(g, s, b);
 }

@@ -12,6 +12,6 @@ typedef struct {
 } kw__step;
 
 /* Inputs by name: latents noise a b a_target b_target timesteps context|ids image weight. Returns the loss. */
-kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_batch *b);
+kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b);
 
 #endif

@@ -42,7 +42,7 @@ typedef struct {                          /* one micro-batch; pictures and laten
     const int64_t *ids;                   /* (n, tokens): the text encoder runs inside */
     const float *image;                   /* the autoencoder's (n, h, w, 3) */
     const float *weight;                  /* (n) further factors on the loss, or NULL */
-} kw_batch;
+} kw_micro;
 
 typedef struct kw_trainer kw_trainer;
 
@@ -56,22 +56,24 @@ kw_workspace *kw_trainer_workspace(const kw_trainer *t);
 const kw_adapters *kw_trainer_adapters(const kw_trainer *t);    /* the U-Net's and the text encoder's LoRA */
 
 /* Build the programs for batches of this shape and all trained memory. Called by the others as needed. */
-KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_batch *b, kw_err *e);
+KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e);
 
 typedef struct { double loss, norm, rate[KW_N_GROUPS]; bool skipped; } kw_step_report;
 
 /* One optimizer step over c->accumulation micro-batches. A loss or gradient that is not finite skips the update: KW_ENUMERIC is the caller's choice. */
-KW_MUST kw_status kw_trainer_step(kw_trainer *t, const kw_batch *b, kw_step_report *r, kw_err *e);
+KW_MUST kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e);
 int64_t kw_trainer_steps(const kw_trainer *t);                  /* updates made */
+void kw_trainer_schedule(kw_trainer *t, const kw_rate *schedule);   /* once the length of the run is known */
 void kw_trainer_set_steps(kw_trainer *t, int64_t steps);        /* when resuming */
 
 /* The loss alone, without adapters if `base`: validation and the zero line. Mean over the batch; weights as in training. */
-KW_MUST kw_status kw_trainer_loss(kw_trainer *t, const kw_batch *b, bool base, double *loss, kw_err *e);
+KW_MUST kw_status kw_trainer_loss(kw_trainer *t, const kw_micro *b, bool base, double *loss, kw_err *e);
 
 /* The trained tensors as they are saved: LoRA in kohya's names; full ones with `prefix` "unet." ... if wanted. */
 KW_MUST kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e);
 
 
 #include "settings.h"
+#include "run.h"
 
 #endif

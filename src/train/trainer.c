@@ -87,11 +87,12 @@ kw_updater *kw_trainer_updater(const kw_trainer *t) { return t->updater; }
 kw_workspace *kw_trainer_workspace(const kw_trainer *t) { return t->w; }
 const kw_adapters *kw_trainer_adapters(const kw_trainer *t) { return &t->adapters; }
 int64_t kw_trainer_steps(const kw_trainer *t) { return t->steps; }
+void kw_trainer_schedule(kw_trainer *t, const kw_rate *schedule) { t->c.schedule = *schedule; }
 void kw_trainer_set_steps(kw_trainer *t, int64_t steps) { t->steps = steps; }
 
 /* ---- programs ----------------------------------------------------------------------------------------------------- */
 
-static shape_key key_of(const kw_batch *b, bool learn, bool base)
+static shape_key key_of(const kw_micro *b, bool learn, bool base)
 {
     shape_key k;
     memset(&k, 0, sizeof k);
@@ -116,7 +117,7 @@ static kw_status gather(kw_trainer *t, kw_err *e)
     return kw_updater_new(t->arena, t->trained, t->c.optimizer, &t->c.optim, t->c.average > 0, &t->updater, e);
 }
 
-static kw_status build(kw_trainer *t, entry *en, const kw_batch *b, kw_err *e)
+static kw_status build(kw_trainer *t, entry *en, const kw_micro *b, kw_err *e)
 {
     kw__step s = { t->sd, &t->c, en->key.base ? NULL : &t->adapters, t->z->spec.predict };
     kw_graph *g = kw_graph_new(en->arena, t->c.compute);
@@ -137,7 +138,7 @@ static kw_status build(kw_trainer *t, entry *en, const kw_batch *b, kw_err *e)
 }
 
 /* The program for a shape; the one unused for longest gives way. */
-static kw_status program_for(kw_trainer *t, const kw_batch *b, bool learn, bool base, kw_program **p, kw_err *e)
+static kw_status program_for(kw_trainer *t, const kw_micro *b, bool learn, bool base, kw_program **p, kw_err *e)
 {
     shape_key key = key_of(b, learn, base);
     entry *oldest = &t->entries[0];
@@ -162,7 +163,7 @@ static kw_status program_for(kw_trainer *t, const kw_batch *b, bool learn, bool 
     return s;
 }
 
-kw_status kw_trainer_prepare(kw_trainer *t, const kw_batch *b, kw_err *e)
+kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e)
 {
     kw_program *p;
     return program_for(t, b, true, false, &p, e);
@@ -173,7 +174,7 @@ kw_status kw_trainer_prepare(kw_trainer *t, const kw_batch *b, kw_err *e)
 typedef struct { float *a, *b, *at, *bt, *t, *weight; } coefficients;
 
 /* x_t and target as combinations of x_0 and eps, and the weight of each sample's loss. */
-static kw_status coefficients_of(kw_trainer *t, kw_arena *a, const kw_batch *b, coefficients *c, kw_err *e)
+static kw_status coefficients_of(kw_trainer *t, kw_arena *a, const kw_micro *b, coefficients *c, kw_err *e)
 {
     float *all = kw_alloc_array(a, (size_t)b->n * 6, sizeof *all);
     if (!all)
@@ -197,7 +198,7 @@ static kw_status coefficients_of(kw_trainer *t, kw_arena *a, const kw_batch *b, 
     return KW_OK;
 }
 
-static kw_status run(kw_trainer *t, kw_program *p, const kw_batch *b, float dloss, double *loss, kw_err *e)
+static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dloss, double *loss, kw_err *e)
 {
     coefficients c = { 0 };
     kw_arena *a = kw_arena_new();
@@ -219,7 +220,7 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_batch *b, float dlos
     return s;
 }
 
-kw_status kw_trainer_loss(kw_trainer *t, const kw_batch *b, bool base, double *loss, kw_err *e)
+kw_status kw_trainer_loss(kw_trainer *t, const kw_micro *b, bool base, double *loss, kw_err *e)
 {
     kw_program *p;
     KW_TRY(program_for(t, b, false, base, &p, e));
@@ -236,7 +237,7 @@ static void drop_gradients(kw_trainer *t)
     memset(kw_store_write(t->store, t->trained->gradients), 0, (size_t)t->trained->count * kw_dtype_size(t->trained->type));
 }
 
-kw_status kw_trainer_step(kw_trainer *t, const kw_batch *b, kw_step_report *r, kw_err *e)
+kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e)
 {
     *r = (kw_step_report){ 0 };
     for (int i = 0; i < t->c.accumulation; i++) {

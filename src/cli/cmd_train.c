@@ -1,0 +1,91 @@
+/* cmd_train.c - kiwame train lora|full: from a folder of pictures to a model of one's own. */
+#include "run_frame.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const kw_option_table tables[] = { { kw_run_rows, 0, NULL }, { kw_model_rows, 0, NULL }, { 0 } };
+
+/* The resolved recipe, with the method on top; `resume` reads it back. */
+static kw_status recipe_of(kw_cli *c, const char *method, kw_str *text, kw_err *e)
+{
+    kw_str_printf(text, "# kiwame train %s\n", method);
+    return kw_options_write_toml(c->options, true, text, e);
+}
+
+static kw_status train(kw_cli *c, kw_settings *s, const char *method, kw_err *e)
+{
+    kw_str text = { 0 };
+    if (!s->base)
+        return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
+    kw_status st = recipe_of(c, method, &text, e);
+    if (!st)
+        st = kw_run_frame(c, s, text.s, e);
+    kw_str_free(&text);
+    return st;
+}
+
+static kw_status lora(kw_cli *c, void *config, kw_err *e)
+{
+    kw_settings *s = config;
+    s->method = KW_METHOD_LORA;
+    return train(c, s, "lora", e);
+}
+
+static kw_status full(kw_cli *c, void *config, kw_err *e)
+{
+    kw_settings *s = config;
+    s->method = KW_METHOD_FULL;
+    return train(c, s, "full", e);
+}
+
+static const kw_command command_lora = {
+    .name = "lora", .help = N_("train a LoRA: new layers beside a frozen model"), .tables = tables, .config_size = sizeof(kw_settings),
+    .examples = "kiwame train lora photos --trigger kiwa", .flags = KW_COMMAND_THREADS, .run = lora,
+};
+static const kw_command command_full = {
+    .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"), .tables = tables,
+    .config_size = sizeof(kw_settings), .examples = "kiwame train full photos --base model --part unet", .flags = KW_COMMAND_THREADS, .run = full,
+};
+static const kw_command *const commands[] = { &command_lora, &command_full, NULL };
+
+const kw_command kw_command_train = { .name = "train", .help = N_("additional training on your pictures"), .commands = commands };
+
+/* ---- resume ------------------------------------------------------------------------------------------------------- */
+
+typedef struct { const char *dir; } resume_config;
+
+static const kw_option resume_options[] = {
+    KW_ROW_PATH("run", resume_config, dir, NULL, N_("folder of the run"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "RUN"),
+    KW_ROW_END
+};
+
+static kw_status read_recipe(kw_cli *c, const char *dir, kw_settings *s, kw_err *e)
+{
+    char *path = kw_path_join(c->arena, dir, "recipe.toml"), *text;
+    size_t n;
+    kw_options *o = kw_options_new(c->arena);
+    if (!path || !o)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!kw_is_file(path))
+        return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s is not the folder of a run: it has no recipe.toml", dir), "name the folder that `kiwame train` wrote");
+    KW_TRY(kw_options_add_tables(o, tables, s, e));
+    KW_TRY(kw_file_read(c->arena, path, 1 << 20, &text, &n, e));
+    KW_TRY(kw_options_toml(o, text, n, path, KW_FROM_RECIPE, e));
+    s->method = kw_starts_with(text, "# kiwame train full") ? KW_METHOD_FULL : KW_METHOD_LORA;
+    s->out = dir;
+    return KW_OK;
+}
+
+static kw_status resume(kw_cli *c, void *config, kw_err *e)
+{
+    kw_settings s = { 0 };
+    const char *dir = ((resume_config *)config)->dir;
+    KW_TRY(read_recipe(c, dir, &s, e));
+    return kw_run_frame(c, &s, NULL, e);
+}
+
+const kw_command kw_command_resume = {
+    .name = "resume", .help = N_("go on with a stopped run, to the same bits"), .options = resume_options, .config_size = sizeof(resume_config),
+    .examples = "kiwame resume runs/kiwa", .flags = KW_COMMAND_THREADS, .run = resume,
+};

@@ -1,0 +1,256 @@
+/* batches.c - what a step is fed with: latents, noise, timesteps, texts, each a pure function of the seed and its place. */
+#include "run_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); }
+
+static kw_rng stream(const kw_run *r, kw_rng_stream what, int64_t m, int sample)
+{
+    return (kw_rng){ .seed = r->s.seed, .stream = what, .step = (uint32_t)m, .sample = (uint32_t)sample };
+}
+
+/* ---- the frozen autoencoder: one picture to its moments ------------------------------------------------------------ */
+
+static kw_status build_encoder(kw_run *r, int w, int h, kw_err *e)
+{
+    const kw_sd *sd = base(r);
+    kw_arena_free(r->encoder_arena);
+    r->encoder = NULL;
+    r->encoder_arena = kw_arena_new();
+    kw_graph *g = r->encoder_arena ? kw_graph_new(r->encoder_arena, KW_F32) : NULL;
+    if (!g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_net n = kw_net_over(g, sd->params[KW_PART_VAE]);
+    kw_val m = kw_vae_encode(&n, &sd->vae, kw_input(g, "image", KW_SHAPE(1, h, w, 3), KW_F32));
+    kw_result(g, "moments", m);
+    KW_TRY(kw_program_new(r->encoder_arena, g, sd->store, NULL, &r->encoder, e));
+    r->encoder_w = w;
+    r->encoder_h = h;
+    return KW_OK;
+}
+
+static kw_status encode(void *user, const float *image, int w, int h, float *moments, kw_err *e)
+{
+    kw_run *r = user;
+    if (!r->encoder || r->encoder_w != w || r->encoder_h != h)
+        KW_TRY(build_encoder(r, w, h, e));
+    kw_program_set(r->encoder, "image", image);
+    KW_TRY(kw_program_run(r->encoder, kw_trainer_workspace(r->trainer), e));
+    memcpy(moments, kw_program_result(r->encoder, "moments"), sizeof(float) * (size_t)kw_count(kw_program_result_shape(r->encoder, "moments")));
+    return KW_OK;
+}
+
+/* ---- the frozen text encoder ------------------------------------------------------------------------------------------ */
+
+static kw_status build_text(kw_run *r, int window, kw_err *e)
+{
+    const kw_sd *sd = base(r);
+    kw_graph *g = kw_graph_new(r->arena, KW_F32);
+    kw_val hidden[260];
+    if (!g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_net n = kw_net_over(g, sd->params[KW_PART_TEXT]);
+    kw_val h = kw_clip(&n, &sd->text, kw_input(g, "ids", KW_SHAPE(1, window), KW_I64), hidden);
+    if (r->s.clip_skip > 1)
+        h = kw_clip_final_norm(&n, &sd->text, hidden[KW_MAX(sd->text.layers - (r->s.clip_skip - 1), 0)]);
+    kw_result(g, "text", h);
+    return kw_program_new(r->arena, g, sd->store, NULL, &r->text, e);
+}
+
+/* One window of ids to its features, from the cache or computed. */
+static kw_status text_features(kw_run *r, const int32_t *ids, int window, float *out, kw_err *e)
+{
+    const kw_sd *sd = base(r);
+    char key[65];
+    int64_t shape[2] = { window, sd->text.width }, wide[512];
+    KW_TRY(kw_text_key(r->text_hash, r->s.clip_skip, ids, (size_t)window, key, e));
+    if (kw_cache_find(r->cache, key, shape, 2, out))
+        return KW_OK;
+    if (window > (int)KW_LEN(wide))
+        return kw_fail(e, KW_EDATA, "a text window of %d tokens", window);
+    if (!r->text)
+        KW_TRY(build_text(r, window, e));
+    for (int i = 0; i < window; i++)
+        wide[i] = ids[i];
+    kw_program_set(r->text, "ids", wide);
+    KW_TRY(kw_program_run(r->text, kw_trainer_workspace(r->trainer), e));
+    memcpy(out, kw_program_result(r->text, "text"), sizeof(float) * (size_t)(window * sd->text.width));
+    return kw_cache_put(r->cache, key, shape, 2, out, e);
+}
+
+static kw_status add_texts(kw_run *r, kw_arena *a, const char *const *texts, int n, kw_micro *out, kw_err *e)
+{
+    size_t windows = (size_t)KW_MAX(r->s.token_length / 75, 1), width = (size_t)kw_tokenizer_max_length(r->tokenizer);
+    size_t each = windows * width, d = (size_t)base(r)->text.width;
+    int64_t *ids = kw_alloc_array(a, (size_t)n * each, sizeof *ids);
+    float *context = r->learns_text ? NULL : kw_alloc_array(a, (size_t)n * each * d, sizeof *context);
+    if (!ids || (!r->learns_text && !context))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < n; i++) {
+        kw_windows w;
+        KW_TRY(kw_caption_windows(r->tokenizer, a, texts[i], windows, &w, e));
+        for (size_t k = 0; k < each; k++)
+            ids[(size_t)i * each + k] = w.ids[k];
+        for (size_t k = 0; context && k < windows; k++)
+            KW_TRY(text_features(r, w.ids + k * width, (int)width, context + ((size_t)i * each + k * width) * d, e));
+    }
+    out->tokens = (int)each;
+    out->ids = context ? NULL : ids;
+    out->context = context;
+    return KW_OK;
+}
+
+/* ---- noise and timesteps -------------------------------------------------------------------------------------------------- */
+
+/* z = mean + sd · normal, then (z - shift) · scaling: what the U-Net works on. */
+static void sample_latents(const kw_run *r, const float *moments, int64_t pixels, kw_rng rng, bool mean, float *out)
+{
+    const kw_vae_config *v = &base(r)->vae;
+    int c = v->latent;
+    if (!mean)
+        kw_rng_normals(rng, 0, out, (size_t)(pixels * c));
+    for (int64_t i = 0; i < pixels * c; i++) {
+        const float *m = moments + i / c * 2 * c + i % c;
+        float logvar = fminf(fmaxf(m[c], -30), 20);
+        float z = m[0] + (mean ? 0 : expf(0.5f * logvar) * out[i]);
+        out[i] = (float)(((double)z - v->shift) * v->scaling);
+    }
+}
+
+/* One timestep from each of n equal parts of the schedule, in an order of its own: as fair over a batch as over a run. */
+static void timesteps(const kw_run *r, int64_t m, int n, int64_t *t)
+{
+    int total = kw_trainer_noise(r->trainer)->n;
+    kw_rng rng = stream(r, KW_RNG_TIMESTEP, m, 0);
+    for (int i = 0; i < n; i++) {
+        double u = kw_rng_double(rng, (uint64_t)i);
+        t[i] = r->s.stratified ? (int64_t)((i + u) / n * total) : (int64_t)(u * total);
+        t[i] = KW_MIN(t[i], total - 1);
+    }
+}
+
+static void noise_for(const kw_run *r, int64_t m, int sample, int64_t pixels, int c, float *out)
+{
+    kw_rng_normals(stream(r, KW_RNG_NOISE, m, sample), 0, out, (size_t)(pixels * c));
+    if (r->s.noise_offset <= 0)
+        return;
+    for (int k = 0; k < c; k++) {
+        float shift = (float)(r->s.noise_offset * kw_rng_normal(stream(r, KW_RNG_OFFSET, m, sample), (uint64_t)k));
+        for (int64_t p = 0; p < pixels; p++)
+            out[p * c + k] += shift;
+    }
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------------------------ */
+
+static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
+{
+    const kw_vae_config *v = &base(r)->vae;
+    int64_t pixels = (int64_t)b->h * b->w, latent = pixels / kw_vae_factor(v) / kw_vae_factor(v) * v->latent;
+    float *image = kw_alloc_array(a, b->n * (size_t)pixels * 3, sizeof *image), *noise = kw_alloc_array(a, b->n * (size_t)latent, sizeof *noise);
+    if (!image || !noise)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw_loader_images(r->loader, b, image, e));
+    for (size_t i = 0; i < b->n; i++)
+        kw_rng_normals(stream(r, KW_RNG_LATENT, m, (int)i), 0, noise + i * (size_t)latent, (size_t)latent);
+    *out = (kw_micro){ .n = (int)b->n, .h = b->h, .w = b->w, .image = image, .noise = noise };
+    return KW_OK;
+}
+
+static kw_status latent_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
+{
+    const kw_vae_config *v = &base(r)->vae;
+    int h = b->h / kw_vae_factor(v), w = b->w / kw_vae_factor(v), c = v->latent, n = (int)b->n;
+    size_t each = (size_t)h * (size_t)w * (size_t)c;
+    float *moments = kw_alloc_array(a, (size_t)n * each * 2, sizeof *moments), *x = kw_alloc_array(a, (size_t)n * each, sizeof *x);
+    float *noise = kw_alloc_array(a, (size_t)n * each, sizeof *noise);
+    int64_t *t = kw_alloc_array(a, (size_t)n, sizeof *t);
+    if (!moments || !x || !noise || !t)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw_latents_get(r->latents, b, moments, e));
+    for (int i = 0; i < n; i++) {
+        sample_latents(r, moments + (size_t)i * each * 2, (int64_t)h * w, stream(r, KW_RNG_LATENT, m, i), r->align, x + (size_t)i * each);
+        noise_for(r, m, i, (int64_t)h * w, c, noise + (size_t)i * each);
+    }
+    timesteps(r, m, n, t);
+    *out = (kw_micro){ .n = n, .h = h, .w = w, .latents = x, .noise = noise, .timesteps = t };
+    return KW_OK;
+}
+
+static kw_status captions_of(kw_run *r, kw_arena *a, const kw_batch *b, bool plain, const char **texts, kw_err *e)
+{
+    kw_caption_config c = { .seed = r->s.seed, .any_line = r->s.any_line, .shuffle = r->s.shuffle, .keep_tokens = r->s.keep_tokens,
+                            .dropout = r->s.caption_dropout };
+    if (plain)
+        c = (kw_caption_config){ .seed = r->s.seed };
+    for (size_t i = 0; i < b->n; i++)
+        KW_TRY(kw_caption_make(a, r->data, &c, &b->samples[i], &texts[i], e));
+    return KW_OK;
+}
+
+kw_status kw__run_micro(kw_run *r, kw_arena *a, int64_t m, kw_micro *out, kw_err *e)
+{
+    kw_batch b;
+    KW_TRY(kw_plan_batch(r->plan, a, m, &b, e));
+    if (r->vae) {
+        KW_TRY(picture_micro(r, a, &b, m, out, e));
+        kw_batch next;
+        KW_TRY(kw_plan_batch(r->plan, a, m + 1, &next, e));
+        kw_loader_prefetch(r->loader, &next);
+        return KW_OK;
+    }
+    const char **texts = kw_alloc_array(a, b.n, sizeof *texts);
+    if (!texts)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(latent_micro(r, a, &b, m, out, e));
+    KW_TRY(captions_of(r, a, &b, false, texts, e));
+    return add_texts(r, a, texts, (int)b.n, out, e);
+}
+
+/* Held-out picture i at one of a few fixed timesteps, with noise of its own that never changes; the mean latent. */
+kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, kw_micro *out, kw_err *e)
+{
+    kw_batch b;
+    KW_TRY(kw_plan_batch(r->held_out, a, i, &b, e));
+    if (r->vae) {
+        KW_TRY(picture_micro(r, a, &b, i, out, e));
+        out->noise = NULL;
+        return KW_OK;
+    }
+    const char *text = "";
+    KW_TRY(latent_micro(r, a, &b, i, out, e));
+    KW_TRY(captions_of(r, a, &b, true, &text, e));
+    KW_TRY(add_texts(r, a, &text, 1, out, e));
+    int64_t *t = kw_alloc(a, sizeof *t);
+    float *noise = kw_alloc_array(a, (size_t)(out->h * out->w * base(r)->vae.latent), sizeof *noise);
+    if (!t || !noise)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *t = (int64_t)((time + 0.5) / KW__VALIDATE_TIMES * kw_trainer_noise(r->trainer)->n);
+    kw_rng_normals(stream(r, KW_RNG_VALIDATE, i, time), 0, noise, (size_t)(out->h * out->w * base(r)->vae.latent));
+    out->timesteps = t;
+    out->noise = noise;
+    return KW_OK;
+}
+
+static bool filled(void *user, size_t done, size_t n)
+{
+    kw_run *r = user;
+    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN, .base_validation = NAN };
+    if (r->hooks.progress)
+        r->hooks.progress(r->hooks.user, KW_PHASE_LATENTS, &p);
+    return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
+}
+
+kw_status kw__run_fill_caches(kw_run *r, kw_err *e)
+{
+    const kw_sd *sd = base(r);
+    if (r->vae)
+        return KW_OK;
+    kw_latents_config c = { .cache = r->cache, .loader = r->loader, .vae_hash = r->vae_hash, .factor = kw_vae_factor(&sd->vae),
+                            .channels = 2 * sd->vae.latent, .background = { 255, 255, 255 }, .encode = encode, .user = r };
+    KW_TRY(kw_latents_new(r->arena, r->data, &c, &r->latents, e));
+    KW_TRY(kw_latents_fill(r->latents, r->plan, filled, r, e));
+    return r->held_out ? kw_latents_fill(r->latents, r->held_out, filled, r, e) : KW_OK;
+}

@@ -1,0 +1,325 @@
+/* run.c - opening a run, its plan, and the loop. */
+#include "run_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); }
+const char *kw_run_dir(const kw_run *r) { return r->dir; }
+const char *kw_run_result(const kw_run *r) { return r->result; }
+
+void kw__run_note(const kw_run *r, const char *fmt, ...)
+{
+    char text[1024];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (r->hooks.note)
+        r->hooks.note(r->hooks.user, text);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------- */
+
+static kw_status open_tokenizer(kw_run *r, kw_err *e)
+{
+    const char *dir = kw_source_tokenizer(base(r)->source, KW_PART_TEXT);
+    return dir ? kw_tokenizer_open(r->arena, dir, &r->tokenizer, e) : kw_tokenizer_clip(r->arena, &r->tokenizer, e);
+}
+
+static bool checked(void *user, size_t done, size_t n)
+{
+    kw_run *r = user;
+    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN, .base_validation = NAN };
+    if (r->hooks.progress)
+        r->hooks.progress(r->hooks.user, KW_PHASE_CHECK, &p);
+    return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
+}
+
+static kw_bucket_rule rule_of(const kw_run *r)
+{
+    const kw_sd *sd = base(r);
+    kw_bucket_rule rule = kw_bucket_rule_for(r->resolution, kw_vae_factor(&sd->vae), sd->has[KW_PART_UNET] ? sd->unet.levels : 1);
+    if (r->s.bucket_min)
+        rule.min = r->s.bucket_min;
+    if (r->s.bucket_max)
+        rule.max = r->s.bucket_max;
+    if (r->s.bucket_step)
+        rule.step = r->s.bucket_step;
+    rule.no_upscale = r->s.no_upscale;
+    return rule;
+}
+
+static kw_status open_data(kw_run *r, kw_err *e)
+{
+    kw_scan scan = { .trigger = r->s.trigger, .caption_extension = r->s.caption_extension, .repeats = r->s.repeats, .any_line = r->s.any_line };
+    kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .most_bad = 0.1, .progress = checked, .user = r };
+    kw_bucket_rule rule = rule_of(r);
+    KW_TRY(kw_data_scan(r->arena, r->s.data, &scan, &r->data, e));
+    if (r->s.held_out)
+        KW_TRY(kw_data_add_held_out(r->data, r->s.held_out, &scan, e));
+    KW_TRY(kw_data_check(r->data, &check, e));
+    if (!r->s.held_out && r->s.validation > 0)
+        KW_TRY(kw_data_split(r->data, r->s.validation, r->s.seed, e));
+    KW_TRY(kw_data_buckets(r->data, &rule, e));
+    kw_plan_config pc = { .seed = r->s.seed, .batch = r->s.batch, .flip = r->s.flip, .random_crop = r->s.random_crop };
+    KW_TRY(kw_plan_new(r->arena, r->data, &pc, &r->plan, e));
+    if (kw_data_count(r->data, true)) {
+        kw_plan_config held = { .seed = r->s.seed, .batch = 1, .held_out = true };
+        KW_TRY(kw_plan_new(r->arena, r->data, &held, &r->held_out, e));
+    }
+    return kw_loader_new(r->arena, r->data, r->decoder, (const uint8_t[]){ 255, 255, 255 }, &r->loader, e);
+}
+
+static int native_resolution(const kw_sd *sd)
+{
+    int factor = kw_vae_factor(&sd->vae);
+    if (sd->has[KW_PART_UNET] && sd->unet.sample_size)
+        return sd->unet.sample_size * factor;
+    return sd->vae.sample_size ? sd->vae.sample_size : 512;
+}
+
+static kw_status check_parts(kw_run *r, kw_err *e)
+{
+    const kw_sd *sd = base(r);
+    static const kw_part needed[] = { KW_PART_UNET, KW_PART_TEXT, KW_PART_VAE };
+    for (size_t i = r->vae ? 2 : 0; i < KW_LEN(needed); i++)
+        if (!sd->has[needed[i]])
+            return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
+    if (!r->vae && sd->vae.latent != sd->unet.in)
+        return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base, sd->vae.latent, sd->unet.in);
+    return KW_OK;
+}
+
+/* Steps: as said, or as epochs say, or 1,500 pictures seen for each training picture's worth of a small set. */
+static void settle_length(kw_run *r)
+{
+    int64_t each = KW_MAX(r->s.accumulation, 1);
+    r->per_epoch = (kw_plan_steps(r->plan) + each - 1) / each;
+    r->steps = r->s.steps ? r->s.steps : r->s.epochs ? r->s.epochs * r->per_epoch : 1600 / KW_MAX(r->s.batch, 1);
+    r->steps = KW_MAX(r->steps, 1);
+    r->tc.schedule.total = r->steps;
+    int64_t tenth = KW_MAX(r->steps / 10, 1);
+    if (!r->s.validate_steps)
+        r->s.validate_steps = (int)tenth;
+    if (!r->s.sample_steps)
+        r->s.sample_steps = (int)KW_MAX(r->steps / 5, 1);
+    if (!r->s.checkpoint_steps)
+        r->s.checkpoint_steps = (int)KW_MIN(tenth, 500);
+}
+
+static kw_status hash_parts(kw_run *r, kw_err *e)
+{
+    const kw_sd *sd = base(r);
+    KW_TRY(kw_source_hash(sd->source, KW_N_PARTS, r->base_hash, e));
+    if (sd->has[KW_PART_VAE])
+        KW_TRY(kw_source_hash(sd->vae_source, KW_PART_VAE, r->vae_hash, e));
+    if (sd->has[KW_PART_TEXT])
+        KW_TRY(kw_source_hash(sd->source, KW_PART_TEXT, r->text_hash, e));
+    return KW_OK;
+}
+
+static void free_encoder(void *run) { kw_arena_free(((kw_run *)run)->encoder_arena); }
+
+static kw_status settle(kw_run *r, kw_err *e)
+{
+    r->vae = !r->tc.lora && r->tc.parts == 1u << KW_PART_VAE;
+    r->learns_text = r->tc.lora ? r->tc.adapter.targets & KW_TARGET_TEXT : r->tc.parts & 1u << KW_PART_TEXT;
+    if (!r->s.name)
+        r->s.name = r->s.trigger ? r->s.trigger : r->tc.lora ? "lora" : "model";
+    r->dir = r->s.out ? r->s.out : kw_sprintf(r->arena, "runs/%s", r->s.name);
+    r->average_loss = r->validation = r->base_validation = r->best = NAN;
+    if (!r->dir)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (strchr(r->s.name, '/') || !r->s.name[0] || r->s.name[0] == '.')
+        return kw_fail(e, KW_EUSAGE, "name: '%s' cannot be a file name", r->s.name);
+    return KW_OK;
+}
+
+kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, kw_run **out, kw_err *e)
+{
+    kw_run *r = kw_alloc(a, sizeof *r);
+    if (!r || kw_defer(a, free_encoder, r))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    r->arena = a;
+    r->s = *s;
+    r->hooks = *h;
+    KW_TRY(kw_settings_config(a, &r->s, 1, &r->tc, e));
+    KW_TRY(settle(r, e));
+    KW_TRY(kw_trainer_new(a, r->s.base, r->s.vae, &r->tc, &r->trainer, e));
+    KW_TRY(check_parts(r, e));
+    r->resolution = r->s.resolution ? r->s.resolution : native_resolution(base(r));
+    if (h->decoder)
+        KW_TRY(kw_decoder_new(h->decoder, 2, &r->decoder, e));
+    KW_TRY(open_data(r, e));
+    settle_length(r);
+    kw_trainer_schedule(r->trainer, &r->tc.schedule);
+    KW_TRY(hash_parts(r, e));
+    if (!r->vae)
+        KW_TRY(open_tokenizer(r, e));
+    KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
+    *out = r;
+    return KW_OK;
+}
+
+/* ---- the plan ------------------------------------------------------------------------------------------------------------ */
+
+void kw_run_plan(const kw_run *r, kw_str *t)
+{
+    const kw_trained *tr = kw_trainer_trained(r->trainer);
+    kw_str_printf(t, kw_translate(N_("base:        %s\n")), r->s.base);
+    kw_str_printf(t, kw_translate(N_("pictures:    %zu to train on, %zu held out, %zu buckets\n")), kw_data_count(r->data, false),
+                  kw_data_count(r->data, true), r->data->n_buckets);
+    kw_str_printf(t, kw_translate(N_("steps:       %lld (%lld samples an epoch, batches of %d, %d per update, %.1f epochs)\n")), (long long)r->steps,
+                  (long long)kw_plan_samples(r->plan), r->s.batch, r->s.accumulation, (double)r->steps / (double)KW_MAX(r->per_epoch, 1));
+    if (tr)
+        kw_str_printf(t, kw_translate(N_("trained:     %lld numbers in %zu tensors\n")), (long long)tr->count, tr->n);
+    kw_str_printf(t, kw_translate(N_("rate:        %g, weight decay %g\n")), r->s.learning_rate, r->s.weight_decay);
+    kw_str_printf(t, kw_translate(N_("result:      %s\n")), r->dir);
+}
+
+/* ---- the loop -------------------------------------------------------------------------------------------------------------- */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static kw_status validation_sum(kw_run *r, bool of_base, int64_t i, double *sum, int *n, kw_err *e)
+{
+    for (int k = 0; k < (r->vae ? 1 : KW__VALIDATE_TIMES); k++) {
+        kw_arena *a = kw_arena_new();
+        kw_micro m;
+        double loss = 0;
+        kw_status s = a ? kw__run_validation_micro(r, a, i, k, &m, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+        if (!s)
+            s = kw_trainer_loss(r->trainer, &m, of_base, &loss, e);
+        kw_arena_free(a);
+        KW_TRY(s);
+        *sum += loss;
+        ++*n;
+    }
+    return KW_OK;
+}
+
+/* Mean loss over held-out pictures at fixed timesteps with fixed noise. */
+static kw_status validate(kw_run *r, bool of_base, double *loss, kw_err *e)
+{
+    double sum = 0;
+    int n = 0;
+    if (!r->held_out)
+        return KW_OK;
+    int64_t count = KW_MIN(kw_plan_steps(r->held_out), KW__VALIDATE_MOST);
+    for (int64_t i = 0; i < count; i++)
+        KW_TRY(validation_sum(r, of_base, i, &sum, &n, e));
+    *loss = sum / n;
+    return KW_OK;
+}
+
+static kw_status one_step(kw_run *r, kw_step_report *report, kw_err *e)
+{
+    kw_arena *a = kw_arena_new();
+    int each = r->s.accumulation;
+    kw_micro *m = a ? kw_alloc_array(a, (size_t)each, sizeof *m) : NULL;
+    kw_status s = m ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+    int64_t first = kw_trainer_steps(r->trainer) * each;
+    for (int i = 0; i < each && !s; i++)
+        s = kw__run_micro(r, a, first + i, &m[i], e);
+    if (!s)
+        s = kw_trainer_step(r->trainer, m, report, e);
+    kw_arena_free(a);
+    return s;
+}
+
+/* Bad numbers never reach the weights: such a step is left out; several in a row end the run at its last good state. */
+static kw_status judge(kw_run *r, const kw_step_report *report, int *bad, kw_err *e)
+{
+    *bad = report->skipped ? *bad + 1 : 0;
+    if (!report->skipped) {
+        r->average_loss = isnan(r->average_loss) ? report->loss : 0.98 * r->average_loss + 0.02 * report->loss;
+        return KW_OK;
+    }
+    kw__run_note(r, kw_translate(N_("step %lld left out: loss %g, gradient %g")), (long long)kw_trainer_steps(r->trainer), report->loss, report->norm);
+    if (*bad < 3)
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_ENUMERIC, "training diverged at step %lld: three steps in a row were not finite", (long long)kw_trainer_steps(r->trainer));
+    return kw_advise(e, s, "lower the learning rate (now %g); the last checkpoint is intact", r->s.learning_rate);
+}
+
+static void tell(kw_run *r, const kw_step_report *report)
+{
+    kw_progress_report p = { .done = kw_trainer_steps(r->trainer), .total = r->steps, .loss = report->loss, .average = r->average_loss,
+                             .validation = r->validation, .base_validation = r->base_validation, .seconds_per_step = r->seconds };
+    if (r->hooks.progress)
+        r->hooks.progress(r->hooks.user, KW_PHASE_TRAIN, &p);
+}
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+/* What happens after a step: validation, files, checkpoints. */
+static kw_status after_step(kw_run *r, kw_err *e)
+{
+    int64_t step = kw_trainer_steps(r->trainer), epoch = step / KW_MAX(r->per_epoch, 1);
+    bool epoch_end = step % KW_MAX(r->per_epoch, 1) == 0, last = step == r->steps;
+    if (due(step, r->s.validate_steps) || last) {
+        KW_TRY(validate(r, false, &r->validation, e));
+        if (r->held_out && !(r->validation >= r->best)) {
+            r->best = r->validation;
+            r->best_step = step;
+        }
+    }
+    if (!last && due(step, r->s.save_steps))
+        KW_TRY(kw__product_save(r, -1, step, e));
+    if (!last && epoch_end && due(epoch, r->s.save_epochs))
+        KW_TRY(kw__product_save(r, epoch, -1, e));
+    if (last)
+        KW_TRY(kw__product_save(r, -1, -1, e));
+    return last || due(step, r->s.checkpoint_steps) ? kw__checkpoint_save(r, e) : KW_OK;
+}
+
+static kw_status loop(kw_run *r, kw_err *e)
+{
+    int bad = 0;
+    while (kw_trainer_steps(r->trainer) < r->steps) {
+        kw_step_report report;
+        double start = now();
+        KW_TRY(one_step(r, &report, e));
+        double took = now() - start;
+        r->seconds = r->seconds > 0 ? 0.9 * r->seconds + 0.1 * took : took;
+        KW_TRY(judge(r, &report, &bad, e));
+        KW_TRY(after_step(r, e));
+        tell(r, &report);
+        if (kw_trainer_steps(r->trainer) < r->steps && r->hooks.stop && r->hooks.stop(r->hooks.user)) {
+            KW_TRY(kw__checkpoint_save(r, e));
+            kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved", (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
+            return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);
+        }
+    }
+    return KW_OK;
+}
+
+/* Programs need a first batch to know their shapes. */
+static kw_status prepare(kw_run *r, kw_err *e)
+{
+    kw_micro m;
+    KW_TRY(kw__run_fill_caches(r, e));
+    KW_TRY(kw__run_micro(r, r->arena, 0, &m, e));
+    return kw_trainer_prepare(r->trainer, &m, e);
+}
+
+kw_status kw_run_start(kw_run *r, kw_err *e)
+{
+    int64_t step;
+    KW_TRY(kw_mkdirs(r->dir, e));
+    KW_TRY(kw_lock_dir(r->arena, r->dir, e));
+    KW_TRY(prepare(r, e));
+    KW_TRY(kw__checkpoint_load(r, &step, e));
+    if (step < 0)
+        KW_TRY(validate(r, true, &r->base_validation, e));
+    return loop(r, e);
+}

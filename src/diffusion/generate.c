@@ -1,0 +1,327 @@
+/*
+ * generate.c - one batch of pictures from prompts and seeds.
+ *
+ *   x = noise · scale;  each step:  eps = uncond + cfg (cond - uncond),  x = sampler(x, eps);  picture = decoder(x)
+ */
+#include "pipeline_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+void kw__to_nhwc(const float *from, int n, int c, int h, int w, float *to)
+{
+    int64_t hw = (int64_t)h * w;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < c; k++)
+            for (int64_t p = 0; p < hw; p++)
+                to[(i * hw + p) * c + k] = from[(i * c + k) * hw + p];
+}
+
+void kw__to_nchw(const float *from, int n, int c, int h, int w, float *to)
+{
+    int64_t hw = (int64_t)h * w;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < c; k++)
+            for (int64_t p = 0; p < hw; p++)
+                to[(i * c + k) * hw + p] = from[(i * hw + p) * c + k];
+}
+
+typedef struct {
+    kw_pipeline *p;
+    const kw_request *r;
+    kw_arena *a;                          /* of this request */
+    int n, c, h, w;
+    size_t each, count;                   /* numbers of one latent, of the batch */
+    float *context[2];                    /* cond, uncond: (n, tokens, D); both together when tokens agree */
+    int tokens[2];
+    bool guided, together;
+    kw_noise_source *seeds;
+    float *x, *in, *eps, *t, *drawn;
+    kw_sampling *s;
+} job;
+
+static kw_status tell(const job *j, kw_generate_at at, kw_err *e)
+{
+    return j->r->progress ? j->r->progress(j->r->ctx, &at, e) : KW_OK;
+}
+
+static void *numbers(job *j, size_t n) { return kw_alloc_array(j->a, n, sizeof(float)); }
+
+/* ---- what is asked ---------------------------------------------------------------------------------------------- */
+
+static kw_status check(const job *j, kw_err *e)
+{
+    const kw_request *r = j->r;
+    int f = kw_pipeline_factor(j->p);
+    if (r->n < 1 || r->n > 1024)
+        return kw_fail(e, KW_EUSAGE, N_("%d pictures at once: 1 to 1024 are possible"), r->n);
+    if (r->width < f || r->height < f || r->width % f || r->height % f) {
+        kw_status s = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), r->width, r->height, f);
+        return kw_advise(e, s, N_("the nearest size is %d x %d"), KW_MAX((r->width + f / 2) / f, 1) * f, KW_MAX((r->height + f / 2) / f, 1) * f);
+    }
+    if (r->width > KW_PICTURE_MAX_SIDE || r->height > KW_PICTURE_MAX_SIDE)
+        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: at most %d a side"), r->width, r->height, KW_PICTURE_MAX_SIDE);
+    if (!isfinite(r->cfg))
+        return kw_fail(e, KW_EUSAGE, N_("the CFG scale must be a number"));
+    if (r->clip_skip < 1 || r->clip_skip > j->p->sd->text.layers)
+        return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->clip_skip, j->p->sd->text.layers);
+    if (r->sampling.first && !r->init)
+        return kw_fail(e, KW_EUSAGE, N_("starting at step %d needs latents to start from"), r->sampling.first);
+    return KW_OK;
+}
+
+/* ---- words ------------------------------------------------------------------------------------------------------------ */
+
+static const char *words(const kw_wish *w, int which) { return which ? (w->negative ? w->negative : "") : w->prompt; }
+
+static bool same_as_before(const job *j, int i, int which)
+{
+    return i && !strcmp(words(&j->r->wish[i], which), words(&j->r->wish[i - 1], which));
+}
+
+/* All prompts of one kind in windows of equal number, as one array. */
+static kw_status encode(job *j, int which, int done, int total, kw_err *e)
+{
+    size_t windows = 1, n;
+    size_t width = (size_t)kw_tokenizer_max_length(j->p->tokenizer) * (size_t)j->p->sd->text.width;
+    for (int i = 0; i < j->n; i++)
+        if (!same_as_before(j, i, which)) {
+            KW_TRY(kw_pipeline_windows(j->p, words(&j->r->wish[i], which), &n, e));
+            windows = KW_MAX(windows, n);
+        }
+    j->tokens[which] = (int)windows * kw_tokenizer_max_length(j->p->tokenizer);
+    j->context[which] = numbers(j, (size_t)j->n * windows * width);
+    if (!j->context[which])
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw__context c = { 0 };
+    for (int i = 0; i < j->n; i++) {
+        if (!same_as_before(j, i, which))
+            KW_TRY(kw__pipeline_encode_text(j->p, j->a, words(&j->r->wish[i], which), windows, j->r->clip_skip, &c, e));
+        memcpy(j->context[which] + (size_t)i * windows * width, c.h, windows * width * sizeof(float));
+    }
+    return tell(j, (kw_generate_at){ .stage = KW_STAGE_TEXT, .done = done, .total = total }, e);
+}
+
+static kw_status encode_all(job *j, kw_err *e)
+{
+    j->guided = j->r->cfg != 1;
+    KW_TRY(encode(j, 0, 1, j->guided ? 2 : 1, e));
+    if (!j->guided)
+        return KW_OK;
+    KW_TRY(encode(j, 1, 2, 2, e));
+    j->together = j->tokens[0] == j->tokens[1];
+    if (!j->together)
+        return KW_OK;
+    size_t one = (size_t)j->n * (size_t)j->tokens[0] * (size_t)j->p->sd->text.width;
+    float *both = numbers(j, 2 * one);
+    if (!both)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    memcpy(both, j->context[0], one * sizeof *both);
+    memcpy(both + one, j->context[1], one * sizeof *both);
+    j->context[0] = both;
+    return KW_OK;
+}
+
+/* ---- noise -------------------------------------------------------------------------------------------------------------- */
+
+/* Given noise replaces the seeds', which are drawn all the same: those that follow stay what they were. */
+static void noise_for(job *j, int step, const float *given, float *out)
+{
+    kw_noise_source_draw(j->seeds, step, j->drawn);
+    kw__to_nhwc(given ? given : j->drawn, j->n, j->c, j->h, j->w, out);
+}
+
+static kw_status inject(void *ctx, int step, float *noise, size_t n, kw_err *e)
+{
+    job *j = ctx;
+    (void)n, (void)e;
+    noise_for(j, step, step < j->r->n_injected ? j->r->injected[step] : NULL, noise);
+    return KW_OK;
+}
+
+static kw_status begin(job *j, kw_err *e)
+{
+    uint64_t *seed = kw_alloc_array(j->a, (size_t)j->n, sizeof *seed);
+    size_t runs = j->together ? 2 : 1;
+    j->x = numbers(j, j->count);
+    j->in = numbers(j, runs * j->count);
+    j->eps = numbers(j, (j->guided ? 2 : 1) * j->count);
+    j->drawn = numbers(j, j->count);
+    j->t = numbers(j, runs * (size_t)j->n);
+    if (!seed || !j->x || !j->in || !j->eps || !j->drawn || !j->t)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < j->n; i++)
+        seed[i] = j->r->wish[i].seed;
+    j->seeds = kw_noise_source_new(j->a, j->r->seeds, seed, j->n, j->each);
+    if (!j->seeds)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw_sampling_start(j->a, j->p->noise, &j->r->sampling, j->count, &j->s, e));
+    noise_for(j, -1, j->r->noise, j->x);
+    if (!j->r->init) {
+        kw_sampling_begin(j->s, j->x);
+        return KW_OK;
+    }
+    kw__to_nhwc(j->r->init, j->n, j->c, j->h, j->w, j->drawn);
+    kw_sampling_begin_from(j->s, j->drawn, j->x);
+    return KW_OK;
+}
+
+/* ---- steps ---------------------------------------------------------------------------------------------------------------- */
+
+/* The network over n samples and their contexts. */
+static kw_status network(job *j, int n, int tokens, const float *context, float *out, kw_err *e)
+{
+    kw_program *program;
+    KW_TRY(kw__pipeline_program(j->p, (kw__program_key){ .kind = KW__UNET, .n = n, .h = j->h, .w = j->w, .tokens = tokens }, &program, e));
+    kw_program_set(program, "x", j->in);
+    kw_program_set(program, "t", j->t);
+    kw_program_set(program, "context", context);
+    KW_TRY(kw_program_run(program, j->p->w, e));
+    memcpy(out, kw_program_result(program, "y"), (size_t)n * j->each * sizeof *out);
+    return KW_OK;
+}
+
+static kw_status predict(job *j, kw_err *e)
+{
+    int runs = j->together ? 2 : 1;
+    kw_sampling_input(j->s, j->x, j->in);
+    if (j->together)
+        memcpy(j->in + j->count, j->in, j->count * sizeof *j->in);
+    for (int i = 0; i < runs * j->n; i++)
+        j->t[i] = (float)kw_sampling_timestep(j->s);
+    KW_TRY(network(j, runs * j->n, j->tokens[0], j->context[0], j->eps, e));
+    if (!j->guided)
+        return KW_OK;
+    if (!j->together)
+        KW_TRY(network(j, j->n, j->tokens[1], j->context[1], j->eps + j->count, e));
+    kw_guide(j->eps, j->eps + j->count, j->r->cfg, j->eps, j->count);
+    return KW_OK;
+}
+
+static kw_status steps(job *j, kw_err *e)
+{
+    while (!kw_sampling_done(j->s)) {
+        KW_TRY(predict(j, e));
+        KW_TRY(kw_sampling_next(j->s, j->x, j->eps, inject, j, e));
+        KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_STEP, .done = kw_sampling_step(j->s), .total = kw_sampling_steps(j->s),
+                                         .x0 = kw_sampling_x0(j->s) }, e));
+    }
+    return KW_OK;
+}
+
+/* ---- pixels ------------------------------------------------------------------------------------------------------------------ */
+
+static kw_status check_finite(const float *v, size_t n, kw_err *e)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) {
+            kw_status s = kw_fail(e, KW_ENUMERIC, N_("the picture is no longer finite after the autoencoder"));
+            return kw_advise(e, s, N_("try another autoencoder with --vae, or LoRA strengths closer to 1"));
+        }
+    return KW_OK;
+}
+
+kw_status kw_pipeline_decode(kw_pipeline *p, const float *latents, int h, int w, kw_picture *out, kw_err *e)
+{
+    const kw_vae_config *c = &p->sd->vae;
+    int f = kw_vae_factor(c);
+    size_t n = (size_t)h * (size_t)w * (size_t)c->latent;
+    kw_program *program;
+    KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__DECODE, .n = 1, .h = h, .w = w }, &program, e));
+    float *z = kw_block_new(n * sizeof *z);
+    if (!z)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw__to_nhwc(latents, 1, c->latent, h, w, z);
+    for (size_t i = 0; i < n; i++)
+        z[i] = (float)((double)z[i] / c->scaling + c->shift);
+    kw_program_set(program, "z", z);
+    kw_status s = kw_program_run(program, p->w, e);
+    const float *y = s ? NULL : kw_program_result(program, "y");
+    if (!s)
+        s = check_finite(y, n / (size_t)c->latent * (size_t)f * (size_t)f * 3, e);
+    if (!s)
+        s = kw_picture_from_float(y, w * f, h * f, out, e);
+    kw_block_free(z);
+    return s;
+}
+
+kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *latents, kw_err *e)
+{
+    const kw_vae_config *c = &p->sd->vae;
+    int f = kw_vae_factor(c), h = picture->h / f, w = picture->w / f, hw = h * w;
+    kw_program *program;
+    if (picture->w % f || picture->h % f)
+        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), picture->w, picture->h, f);
+    KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__ENCODE, .n = 1, .h = h, .w = w }, &program, e));
+    float *pixels = kw_block_new((size_t)picture->w * (size_t)picture->h * 3 * sizeof *pixels);
+    if (!pixels)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_picture_to_float(picture, false, pixels);
+    kw_program_set(program, "image", pixels);
+    kw_status s = kw_program_run(program, p->w, e);
+    const float *m = s ? NULL : kw_program_result(program, "y");
+    for (int i = 0; !s && i < hw; i++)
+        for (int k = 0; k < c->latent; k++)
+            latents[k * hw + i] = (float)(((double)m[i * 2 * c->latent + k] - c->shift) * c->scaling);
+    kw_block_free(pixels);
+    return s;
+}
+
+static void free_pictures(void *generated)
+{
+    kw_generated *g = generated;
+    for (int i = 0; i < g->n; i++)
+        kw_picture_free(&g->picture[i]);
+}
+
+static kw_status pictures(job *j, kw_generated *g, kw_err *e)
+{
+    for (int i = 0; i < j->n; i++) {
+        KW_TRY(kw_pipeline_decode(j->p, g->latents + (size_t)i * j->each, j->h, j->w, &g->picture[i], e));
+        KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_DECODE, .done = i + 1, .total = j->n }, e));
+    }
+    return KW_OK;
+}
+
+/* What is handed out lives on the caller's arena: the pictures' pixels go with it. */
+static kw_status hand_out(job *j, kw_arena *a, kw_generated *out, kw_err *e)
+{
+    kw_generated *g = kw_alloc(a, sizeof *g);
+    if (!g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *g = (kw_generated){ .n = j->n, .channels = j->c, .h = j->h, .w = j->w, .latents = kw_alloc_array(a, j->count, sizeof(float)) };
+    if (!j->r->latents_only)
+        g->picture = kw_alloc_array(a, (size_t)j->n, sizeof *g->picture);
+    if (!g->latents || (!j->r->latents_only && (!g->picture || kw_defer(a, free_pictures, g))))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw__to_nchw(j->x, j->n, j->c, j->h, j->w, g->latents);
+    if (g->picture)
+        KW_TRY(pictures(j, g, e));
+    *out = *g;
+    return KW_OK;
+}
+
+static kw_status work(job *j, kw_arena *a, kw_generated *out, kw_err *e)
+{
+    KW_TRY(encode_all(j, e));
+    KW_TRY(begin(j, e));
+    KW_TRY(steps(j, e));
+    return hand_out(j, a, out, e);
+}
+
+kw_status kw_pipeline_generate(kw_pipeline *p, kw_arena *a, const kw_request *r, kw_generated *out, kw_err *e)
+{
+    job j = { .p = p, .r = r, .n = r->n, .c = p->sd->vae.latent, .a = kw_arena_new() };
+    int f = kw_pipeline_factor(p);
+    if (!j.a)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    j.h = r->height / f;
+    j.w = r->width / f;
+    j.each = (size_t)j.c * (size_t)j.h * (size_t)j.w;
+    j.count = j.each * (size_t)j.n;
+    kw_status s = check(&j, e);
+    if (!s)
+        s = work(&j, a, out, e);
+    kw_arena_free(j.a);
+    return s;
+}

@@ -1,0 +1,244 @@
+/*
+ * pipeline.c - opening a model for generation, and its programs by shape.
+ *
+ *   words ─ text encoder ─► (N, T, D) ─┐
+ *   noise ─────────────────► U-Net, once per step ─► latents / scaling + shift ─ decoder ─► pixels
+ */
+#include "pipeline_internal.h"
+
+#include <string.h>
+
+/* ---- graphs ------------------------------------------------------------------------------------------------------ */
+
+static kw_net net_of(const kw_pipeline *p, kw_graph *g, kw_part part)
+{
+    kw_net n = kw_net_over(g, p->sd->params[part]);
+    if (p->adapters.n && part != KW_PART_VAE) {
+        n.seam = kw_adapters_seam;
+        n.seam_ctx = (void *)(uintptr_t)&p->adapters;
+    }
+    return n;
+}
+
+/* Layer -skip, then the final norm (A1111's and kohya's clip skip; 1 is the last layer). */
+static kw_val text(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
+{
+    const kw_clip_config *c = &p->sd->text;
+    kw_net n = net_of(p, g, KW_PART_TEXT);
+    kw_val hidden[260], ids = kw_input(g, "ids", KW_SHAPE(k->n, k->tokens), KW_I64), h = kw_clip(&n, c, ids, hidden);
+    if (g->err.status)
+        return KW_NONE;
+    return k->skip > 1 ? kw_clip_final_norm(&n, c, hidden[KW_MAX(c->layers - (k->skip - 1), 0)]) : h;
+}
+
+static kw_val unet(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
+{
+    const kw_unet_config *c = &p->sd->unet;
+    kw_net n = net_of(p, g, KW_PART_UNET);
+    kw_val x = kw_cast(g, kw_input(g, "x", KW_SHAPE(k->n, k->h, k->w, c->in), KW_F32), g->compute);
+    kw_val ctx = kw_cast(g, kw_input(g, "context", KW_SHAPE(k->n, k->tokens, c->context[0]), KW_F32), g->compute);
+    return kw_unet(&n, c, x, kw_input(g, "t", KW_SHAPE(k->n), KW_F32), ctx, KW_NONE, KW_NONE);
+}
+
+static kw_val decode(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
+{
+    kw_net n = net_of(p, g, KW_PART_VAE);
+    return kw_vae_decode(&n, &p->sd->vae, kw_input(g, "z", KW_SHAPE(k->n, k->h, k->w, p->sd->vae.latent), KW_F32));
+}
+
+static kw_val encode(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
+{
+    kw_net n = net_of(p, g, KW_PART_VAE);
+    int f = kw_vae_factor(&p->sd->vae);
+    return kw_vae_encode(&n, &p->sd->vae, kw_input(g, "image", KW_SHAPE(k->n, (int64_t)k->h * f, (int64_t)k->w * f, p->sd->vae.in), KW_F32));
+}
+
+static kw_status graph_of(const kw_pipeline *p, kw_arena *a, const kw__program_key *k, kw_graph **out, kw_err *e)
+{
+    static kw_val (*const build[])(const kw_pipeline *, kw_graph *, const kw__program_key *) = { text, unet, decode, encode };
+    bool vae = k->kind == KW__DECODE || k->kind == KW__ENCODE;
+    kw_graph *g = kw_graph_new(a, vae ? KW_F32 : p->o.compute);
+    if (!g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_val y = build[k->kind](p, g, k);
+    if (!g->err.status)
+        kw_result(g, "y", kw_cast(g, y, KW_F32));
+    if (g->err.status && e)
+        *e = g->err;
+    *out = g;
+    return g->err.status;
+}
+
+kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e)
+{
+    int side = 1 << p->sd->unet.levels, tokens = kw_tokenizer_max_length(p->tokenizer);
+    kw__program_key keys[] = { { .kind = KW__TEXT, .n = 1, .tokens = tokens, .skip = 1 },
+                               { .kind = KW__UNET, .n = 1, .h = side, .w = side, .tokens = tokens } };
+    kw_arena *a = kw_arena_new();
+    kw_status s = a ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_graph *g;
+    for (size_t i = 0; !s && i < KW_LEN(keys); i++)
+        s = graph_of(p, a, &keys[i], &g, e);
+    kw_arena_free(a);
+    return s;
+}
+
+/* ---- programs ------------------------------------------------------------------------------------------------------- */
+
+static uint64_t weight_bytes(const kw_sd *sd)
+{
+    uint64_t sum = 0;
+    for (int p = 0; p < KW_N_PARTS; p++) {
+        const kw_source *s = p == KW_PART_VAE ? sd->vae_source : sd->source;
+        for (size_t i = 0; i < kw_source_n(s, (kw_part)p); i++)
+            sum += kw_source_at(s, (kw_part)p, i)->bytes;
+    }
+    return sum;
+}
+
+/*
+ * Packed copies of weights make runs faster and may take what the memory leaves: the rest is packed at each use. Most
+ * activations are the decoder's: measured 4 kB per pixel, and 0.2 GB are left to everything else.
+ */
+static void limit_packed(kw_pipeline *p, const kw__program_key *k)
+{
+    int f = p->sd->has[KW_PART_VAE] ? kw_vae_factor(&p->sd->vae) : 8;
+    uint64_t fixed = weight_bytes(p->sd) + 200000000u + 4096u * (uint64_t)(k->h * f) * (uint64_t)(k->w * f);
+    if (p->own && p->o.memory)
+        kw_store_limit_packed(p->sd->store, p->o.memory > fixed ? (size_t)(p->o.memory - fixed) : 0);
+}
+
+static kw_status make(kw_pipeline *p, kw__program_slot *slot, kw_err *e)
+{
+    kw_graph *g;
+    KW_TRY(graph_of(p, slot->arena, &slot->key, &g, e));
+    if (slot->key.kind != KW__TEXT)
+        limit_packed(p, &slot->key);
+    return kw_program_new(slot->arena, g, p->sd->store, &p->o.run, &slot->p, e);
+}
+
+static kw__program_slot *find(kw_pipeline *p, const kw__program_key *key)
+{
+    for (size_t i = 0; i < KW_LEN(p->slot); i++)
+        if (p->slot[i].p && !memcmp(&p->slot[i].key, key, sizeof *key))
+            return &p->slot[i];
+    return NULL;
+}
+
+static kw_status replace_oldest(kw_pipeline *p, const kw__program_key *key, kw__program_slot **out, kw_err *e)
+{
+    kw__program_slot *oldest = &p->slot[0];
+    for (size_t i = 1; i < KW_LEN(p->slot); i++)
+        if (p->slot[i].used < oldest->used)
+            oldest = &p->slot[i];
+    kw_arena_free(oldest->arena);
+    *oldest = (kw__program_slot){ .key = *key, .arena = kw_arena_new() };
+    kw_status s = oldest->arena ? make(p, oldest, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    if (s)
+        oldest->p = NULL;
+    *out = oldest;
+    return s;
+}
+
+kw_status kw__pipeline_program(kw_pipeline *p, kw__program_key key, kw_program **out, kw_err *e)
+{
+    kw__program_slot *slot = find(p, &key);
+    if (!slot)
+        KW_TRY(replace_oldest(p, &key, &slot, e));
+    slot->used = ++p->clock;
+    for (int i = 0; i < p->n_strengths; i++)
+        kw_program_set(slot->p, p->strength[i].name, &p->strength[i].value);
+    *out = slot->p;
+    return KW_OK;
+}
+
+static void release(void *pipeline)
+{
+    kw_pipeline *p = pipeline;
+    for (size_t i = 0; i < KW_LEN(p->slot); i++)
+        kw_arena_free(p->slot[i].arena);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+
+static kw_status check_parts(const kw_sd *sd, kw_err *e)
+{
+    static const kw_part needed[] = { KW_PART_UNET, KW_PART_TEXT, KW_PART_VAE };
+    for (size_t i = 0; i < KW_LEN(needed); i++)
+        if (!sd->has[needed[i]]) {
+            kw_status s = kw_fail(e, KW_EDATA, N_("%s has no %s"), kw_source_path(sd->source), kw_part_name(needed[i]));
+            return needed[i] == KW_PART_VAE ? kw_advise(e, s, N_("give an autoencoder with --vae FILE"))
+                                            : kw_advise(e, s, N_("generating needs a whole model: U-Net, text encoder and autoencoder"));
+        }
+    const char *base = kw_source_path(sd->source);
+    if (sd->unet.add_dim)
+        return kw_fail(e, KW_EDATA, N_("%s is an SDXL model; generating with SDXL is not built yet"), base);
+    if (sd->unet.in != sd->vae.latent || sd->unet.out != sd->vae.latent)
+        return kw_fail(e, KW_EDATA, N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d (an inpainting model?)"),
+                       base, sd->unet.in, sd->unet.out, sd->vae.latent);
+    if (sd->unet.context[0] != sd->text.width)
+        return kw_fail(e, KW_EDATA, N_("%s: the text encoder gives %d numbers per token, the U-Net takes %d"), base, sd->text.width,
+                       sd->unet.context[0]);
+    return KW_OK;
+}
+
+static kw_status open_tokenizer(kw_pipeline *p, kw_err *e)
+{
+    const char *dir = kw_source_tokenizer(p->sd->source, KW_PART_TEXT);
+    if (dir)
+        KW_TRY(kw_tokenizer_open(p->arena, dir, &p->tokenizer, e));
+    else
+        KW_TRY(kw_tokenizer_clip(p->arena, &p->tokenizer, e));
+    int size = kw_tokenizer_size(p->tokenizer), length = kw_tokenizer_max_length(p->tokenizer);
+    const kw_clip_config *c = &p->sd->text;
+    if (size <= c->vocabulary && length <= c->positions)
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EDATA, N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
+                          dir ? dir : kw_source_path(p->sd->source), size, length, c->vocabulary, c->positions);
+    return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
+}
+
+kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adapters, kw_workspace *w, const kw_pipeline_options *o,
+                           kw_pipeline **out, kw_err *e)
+{
+    kw_noise_spec spec;
+    kw_pipeline *p = kw_alloc(a, sizeof *p);
+    if (!p || kw_defer(a, release, p))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *p = (kw_pipeline){ .arena = a, .o = *o, .sd = sd, .w = w ? w : kw_workspace_new(a) };
+    if (!p->w)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (adapters)
+        p->adapters = *adapters;
+    KW_TRY(check_parts(sd, e));
+    KW_TRY(open_tokenizer(p, e));
+    KW_TRY(kw_noise_spec_of(kw_source_noise(sd->source), &spec, e));
+    KW_TRY(kw_noise_build(a, &spec, &p->noise, e));
+    *out = p;
+    return KW_OK;
+}
+
+kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const kw_pipeline_lora *lora, size_t n_lora,
+                           const kw_pipeline_options *o, kw_pipeline **out, kw_err *e)
+{
+    kw_store *store = kw_store_new(a);
+    kw_sd *sd;
+    if (!store)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw_sd_open(a, base, vae, store, KW_F32, NULL, NULL, &sd, e));
+    KW_TRY(kw_pipeline_over(a, sd, NULL, NULL, o, out, e));
+    (*out)->own = true;
+    return kw__pipeline_loras(*out, lora, n_lora, e);
+}
+
+/* ---- looking ---------------------------------------------------------------------------------------------------------------- */
+
+const kw_sd *kw_pipeline_base(const kw_pipeline *p) { return p->sd; }
+const kw_noise *kw_pipeline_noise(const kw_pipeline *p) { return p->noise; }
+const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p) { return p->tokenizer; }
+int kw_pipeline_factor(const kw_pipeline *p) { return kw_vae_factor(&p->sd->vae); }
+
+int kw_pipeline_native(const kw_pipeline *p)
+{
+    return p->sd->unet.sample_size ? p->sd->unet.sample_size * kw_pipeline_factor(p) : 512;
+}

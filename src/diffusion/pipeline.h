@@ -1,0 +1,177 @@
+/*
+ * pipeline.h - from words to pictures: text encoder, U-Net under a sampler, autoencoder.
+ *
+ *     kw_pipeline_lora lora = { "fox.safetensors", 1, 1 };
+ *     KW_TRY(kw_pipeline_open(arena, "sd15/", NULL, &lora, 1, &options, &p, e));
+ *     kw_wish wish = { .prompt = "a (red:1.2) fox", .seed = 1 };
+ *     kw_request r = { .wish = &wish, .n = 1, .width = 512, .height = 512, .cfg = 7, .clip_skip = 1,
+ *                      .sampling = { .sampler = kw_sampler_find("Euler a", NULL), .steps = 20, .eta = -1 } };
+ *     KW_TRY(kw_pipeline_generate(p, arena, &r, &made, e));                made.picture[0]
+ *
+ * During training kw_pipeline_over draws with the trainer's own states, so a sample shows the weights of that moment and
+ * costs no second copy of them. A given request gives the same bits each time, in a batch of any size.
+ */
+#ifndef KW_DIFFUSION_PIPELINE_H
+#define KW_DIFFUSION_PIPELINE_H
+
+#include "adapter/adapter.h"
+#include "diffusion.h"
+#include "picture/picture.h"
+#include "text/text.h"
+
+/* ---- seeds: which generator turns a seed into noise ------------------------------------------------------------ */
+
+/*  GPU: A1111's default (torch on CUDA). CPU: torch.manual_seed, also diffusers with a CPU generator. KIWAME: by index.  */
+#define KW_SEEDS_MAP(X) \
+    X(GPU, "gpu", N_("the numbers torch draws on CUDA, A1111's default")) \
+    X(CPU, "cpu", N_("the numbers torch draws on the CPU")) \
+    X(KIWAME, "kiwame", N_("Philox by index: any number without those before it"))
+
+typedef enum {
+#define X(name, text, help) KW_SEEDS_##name,
+    KW_SEEDS_MAP(X)
+#undef X
+    KW_N_SEEDS
+} kw_seeds;
+
+const char *kw_seeds_name(kw_seeds k);
+
+/*
+ * One generator per picture, each of `each` numbers (C, h, w) per draw. The draws follow each other as in A1111: first the
+ * starting noise, then what each step of an ancestral sampler injects. KIWAME: step -1 is the starting noise.
+ */
+typedef struct kw_noise_source kw_noise_source;
+KW_MUST kw_noise_source *kw_noise_source_new(kw_arena *a, kw_seeds kind, const uint64_t *seed, int n, size_t each);
+void kw_noise_source_draw(kw_noise_source *s, int step, float *out);    /* (n, each) */
+
+/* ---- the pipeline ------------------------------------------------------------------------------------------------ */
+
+typedef struct kw_pipeline kw_pipeline;
+
+typedef struct {
+    const char *path;                     /* a LoRA in kohya's names */
+    double te, unet;                      /* strengths on the text encoder and on the U-Net */
+} kw_pipeline_lora;
+
+enum { KW_PIPELINE_LORAS = 8 };
+
+typedef struct {
+    kw_dtype compute;                     /* KW_F32 or KW_BF16, of text encoder and U-Net; the autoencoder runs in f32 */
+    uint64_t memory;                      /* bytes to keep to by packing fewer weights, 0: no limit; one's own stores only */
+    bool partial;                         /* LoRA keys that fit nothing here are passed over instead of refused */
+    kw_run_options run;
+} kw_pipeline_options;
+
+/*
+ * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL and inpainting U-Nets, parts that do not
+ * belong together, a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
+ */
+KW_MUST kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const kw_pipeline_lora *lora, size_t n_lora,
+                                   const kw_pipeline_options *o, kw_pipeline **out, kw_err *e);
+
+/* The same over parts that are open already, with these adapters (may be NULL) and this workspace (NULL: its own). */
+KW_MUST kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adapters, kw_workspace *w,
+                                   const kw_pipeline_options *o, kw_pipeline **out, kw_err *e);
+
+/* Strengths from the next picture on: of the i-th LoRA file, or of an adapter whose strength is the input `name`. */
+KW_MUST kw_status kw_pipeline_strength(kw_pipeline *p, size_t i, double te, double unet, kw_err *e);
+KW_MUST kw_status kw_pipeline_strength_of(kw_pipeline *p, const char *name, double strength, kw_err *e);
+
+const kw_sd *kw_pipeline_base(const kw_pipeline *p);
+const kw_noise *kw_pipeline_noise(const kw_pipeline *p);
+const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);
+int kw_pipeline_factor(const kw_pipeline *p);          /* picture pixels per latent pixel */
+int kw_pipeline_native(const kw_pipeline *p);          /* px: the side of the pictures it was trained on; 512 if unknown */
+size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */
+size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i);    /* keys that fit nothing (options.partial) */
+/* The windows of 77 tokens this prompt takes. Pictures of one batch should agree in it, see kw_wish. */
+KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, size_t *n, kw_err *e);
+
+/* ---- generating ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Prompts are in A1111's grammar (text.h); emphasis as its "Original": hidden states times their weights, then scaled back
+ * to the mean they had. Tags are taken out and otherwise ignored: who reads files applies them. Within one batch prompts
+ * get empty windows until they have as many as the longest; likewise the negative ones. If the two then differ they run
+ * apart, each with its own length (as A1111 does unless told to pad).
+ */
+typedef struct {
+    const char *prompt, *negative;        /* negative NULL: "" */
+    uint64_t seed;
+} kw_wish;
+
+typedef enum { KW_STAGE_TEXT, KW_STAGE_STEP, KW_STAGE_DECODE } kw_stage;
+
+typedef struct {
+    kw_stage stage;
+    int done, total;                      /* of this stage: prompts, steps, pictures */
+    const float *x0;                      /* (n, h, w, C) what the last step took the latents to be; NULL elsewhere */
+} kw_generate_at;
+
+/* Called after each part of the work; anything but KW_OK stops, and is returned. */
+typedef kw_status kw_generate_fn(void *ctx, const kw_generate_at *at, kw_err *e);
+
+typedef struct {
+    const kw_wish *wish;  int n;          /* n pictures, one batch */
+    int width, height;                    /* px, multiples of kw_pipeline_factor */
+    kw_sampling_options sampling;
+    double cfg;                           /* 1: no guidance, the negative prompt has no part */
+    int clip_skip;                        /* 1: the text encoder's last layer */
+    kw_seeds seeds;
+    const float *noise;                   /* (n, C, h, w) standard normals instead of the seeds', or NULL */
+    const float *const *injected;  int n_injected;     /* [step] likewise for what a step puts in; entries may be NULL */
+    const float *init;                    /* (n, C, h, w) latents to start from at step sampling.first, or NULL */
+    bool latents_only;                    /* no pictures */
+    kw_generate_fn *progress;  void *ctx; /* may be NULL */
+} kw_request;
+
+typedef struct {
+    int n, channels, h, w;                /* latents */
+    float *latents;                       /* (n, channels, h, w) scaled, as the U-Net sees them; on the arena */
+    kw_picture *picture;                  /* (n), freed with the arena; NULL for latents_only */
+} kw_generated;
+
+/* KW_ENUMERIC when numbers are no longer finite: no picture then. KW_EUSAGE for what the request cannot ask. */
+KW_MUST kw_status kw_pipeline_generate(kw_pipeline *p, kw_arena *a, const kw_request *r, kw_generated *out, kw_err *e);
+
+/* ---- the autoencoder alone ------------------------------------------------------------------------------------------- */
+
+/* Scaled latents (C, h, w) -> a picture, to be freed with kw_picture_free. */
+KW_MUST kw_status kw_pipeline_decode(kw_pipeline *p, const float *latents, int h, int w, kw_picture *out, kw_err *e);
+/* A picture of whole latent pixels -> the mean of its scaled latents (C, h, w). */
+KW_MUST kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *latents, kw_err *e);
+
+/* ---- infotext: the text A1111 keeps in a picture ----------------------------------------------------------------------- */
+
+typedef struct { const char *name, *hash; } kw_infotext_lora;     /* hash: AutoV3, at least 12 digits; NULL: unknown */
+
+typedef struct {
+    const char *prompt, *negative;        /* the prompt with its <lora:...> tags */
+    int steps;
+    const char *sampler, *schedule;       /* A1111's names: "Euler a", "Karras"; schedule may be NULL */
+    double cfg;
+    uint64_t seed;
+    int width, height;
+    const char *model, *model_hash;       /* file stem, SHA-256; NULL: left out */
+    const char *vae, *vae_hash;
+    int clip_skip;                        /* written above 1 */
+    const char *rng;                      /* "CPU"; NULL: A1111's own, the GPU */
+    const kw_meta *extra;  size_t n_extra;      /* further keys, in this order */
+    const kw_infotext_lora *lora;  size_t n_lora;
+    const char *version;
+} kw_infotext;
+
+/* Appends  prompt \n Negative prompt: ... \n Steps: 20, Sampler: ...  with A1111's order of keys and quoting, and the
+   Hashes object that Civitai reads. */
+void kw_infotext_write(const kw_infotext *t, kw_str *out);
+
+typedef struct {
+    const char *prompt, *negative;        /* "" where there is none */
+    kw_meta *field;  size_t n;            /* in the order of the text, unquoted; "Hashes" is its JSON */
+} kw_infotext_read;
+
+/* As A1111 reads it: the last line holds parameters if at least three are found there; a size 512x768 stays whole. */
+KW_MUST kw_status kw_infotext_parse(kw_arena *a, const char *text, kw_infotext_read *out, kw_err *e);
+const char *kw_infotext_get(const kw_infotext_read *t, const char *key);      /* NULL: not there */
+
+#endif

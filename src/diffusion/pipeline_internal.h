@@ -1,0 +1,47 @@
+/* pipeline_internal.h - what the files of the pipeline share. */
+#ifndef KW_DIFFUSION_PIPELINE_INTERNAL_H
+#define KW_DIFFUSION_PIPELINE_INTERNAL_H
+
+#include "pipeline.h"
+
+enum { KW__STRENGTHS = 2 * KW_PIPELINE_LORAS + 16 };
+
+typedef enum { KW__TEXT, KW__UNET, KW__DECODE, KW__ENCODE } kw__kind;
+
+/* A program's shape. tokens: of each sample's context, or of a window; skip: clip skip. h, w: latent pixels. */
+typedef struct { int kind, n, h, w, tokens, skip; } kw__program_key;
+typedef struct { kw__program_key key; kw_program *p; kw_arena *arena; uint64_t used; } kw__program_slot;
+
+struct kw_pipeline {
+    kw_arena *arena;
+    kw_pipeline_options o;
+    const kw_sd *sd;
+    bool own;                             /* the store is ours */
+    kw_noise *noise;
+    kw_tokenizer *tokenizer;
+    kw_adapters adapters;
+    struct { kw_tensors *file; const char *path; kw_lora *part[2]; size_t n_passed; } lora[KW_PIPELINE_LORAS];
+    size_t n_lora;
+    struct { const char *name; float value; } strength[KW__STRENGTHS];
+    int n_strengths;
+    kw_workspace *w;
+    kw__program_slot slot[12];
+    uint64_t clock;
+};
+
+/* The program for a shape, made if need be; the one unused for longest gives way. Strengths are set. */
+KW_MUST kw_status kw__pipeline_program(kw_pipeline *p, kw__program_key key, kw_program **out, kw_err *e);
+/* Builds the graphs that LoRAs attach to, without planning them. */
+KW_MUST kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e);
+KW_MUST kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lora, size_t n, kw_err *e);
+
+/* Hidden states of a prompt: (windows * width of a window, text width), emphasis applied, on the arena. */
+typedef struct { const float *h; size_t windows; int tokens; } kw__context;
+KW_MUST kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows, int clip_skip,
+                                           kw__context *out, kw_err *e);
+
+/* (C, h, w) of files and seeds <-> (h, w, C) of the graphs, n pictures. */
+void kw__to_nhwc(const float *from, int n, int c, int h, int w, float *to);
+void kw__to_nchw(const float *from, int n, int c, int h, int w, float *to);
+
+#endif

@@ -68,7 +68,6 @@ typedef enum {
     X(SHARED,         WARNING, N_("two pictures share one caption file")) \
     X(SMALL,          WARNING, N_("small picture, much enlarged")) \
     X(CROPPED,        WARNING, N_("picture of which much is cut off to fit its bucket")) \
-    X(CHANGED,        WARNING, N_("changed since it was checked: another one takes its place")) \
     X(PICTURE,        NOTE,    N_("picture converted"))
 
 typedef enum {
@@ -328,7 +327,7 @@ KW_MUST kw_status kw_loader_new(kw_arena *a, const kw_dataset *d, kw_decoder *de
 KW_MUST kw_status kw_loader_images(kw_loader *l, kw_batch *b, float *out, kw_err *e);
 /* Start loading a batch in the background; one at a time, so the one before is waited for. */
 void kw_loader_prefetch(kw_loader *l, const kw_batch *b);
-size_t kw_loader_replaced(kw_loader *l);                /* samples that were replaced so far */
+size_t kw_loader_replaced(kw_loader *l, char why[256]); /* samples replaced so far, and the first one's reason */
 
 /* ---- caches -------------------------------------------------------------------------------------------------------------------- */
 
@@ -369,6 +368,8 @@ typedef struct kw_latents kw_latents;
 KW_MUST kw_status kw_latents_new(kw_arena *a, const kw_dataset *d, const kw_latents_config *c, kw_latents **out, kw_err *e);
 /* moments: (b->n, b->h/factor, b->w/factor, channels). Cached, unless the crop is not the centre. May replace samples. */
 KW_MUST kw_status kw_latents_get(kw_latents *l, kw_batch *b, float *moments, kw_err *e);
+/* Start loading the pictures of the next batch in the background, if it is not cached. */
+void kw_latents_prefetch(kw_latents *l, const kw_batch *next);
 /* Encode all of a plan's pictures (and their mirror images if it flips) before the first step. progress as above. */
 KW_MUST kw_status kw_latents_fill(kw_latents *l, const kw_plan *p, bool (*progress)(void *user, size_t done, size_t n),
                                   void *user, kw_err *e);

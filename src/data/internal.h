@@ -69,6 +69,8 @@ const char *kw__trigger(kw_arena *a, const char *trigger, const char *caption, b
 KW_MUST kw_status kw__remark(kw_dataset *d, kw_remark_code code, const char *name, kw_err *e, const char *detail, ...)
     KW_PRINTF(5, 6);
 
+const kw_plan_config *kw__plan_config(const kw_plan *p);        /* plan.c */
+
 /* ---- pictures (check.c) -------------------------------------------------------------------------------------------------- */
 
 /* Read and decode one file; hash[65] of its bytes. decoder NULL: in this process. */

@@ -97,6 +97,7 @@ kw_status kw_plan_new(kw_arena *a, const kw_dataset *d, const kw_plan_config *c,
     return KW_OK;
 }
 
+const kw_plan_config *kw__plan_config(const kw_plan *p) { return &p->c; }
 int64_t kw_plan_steps(const kw_plan *p) { return p->n_chunks; }
 int64_t kw_plan_samples(const kw_plan *p) { return p->n_slots; }
 

@@ -51,19 +51,21 @@ static kw_status check(const kw_conv_shape *s, kw_dtype t, kw_err *e)
     if (t != KW_F32 && t != KW_BF16)
         return kw_fail(e, KW_EUSAGE, "convolution: type %s instead of F32 or BF16", kw_dtype_name(t));
     if (s->n < 1 || s->h < 1 || s->w < 1 || s->in < 1 || s->out < 1 || s->kh < 1 || s->kw < 1 || s->stride < 1)
-        return kw_fail(e, KW_EUSAGE, "convolution: a size of %d x %d x %d x %d -> %d, kernel %d x %d, stride %d is not positive",
+        return kw_fail(e, KW_EUSAGE,
+                       "convolution: a size in %d x %d x %d x %d -> %d, kernel %d x %d, stride %d is not positive",
                        s->n, s->h, s->w, s->in, s->out, s->kh, s->kw, s->stride);
     if (KW_MIN(s->pad_top, s->pad_left) < 0 || KW_MIN(s->pad_bottom, s->pad_right) < 0)
         return kw_fail(e, KW_EUSAGE, "convolution: negative padding");
     if ((int64_t)s->kh * s->kw > MAX_TAPS)
-        return kw_fail(e, KW_EUSAGE, "convolution: a kernel of %d x %d has more than %d places", s->kh, s->kw, MAX_TAPS);
+        return kw_fail(e, KW_EUSAGE, "convolution: a kernel of %d x %d has more than %d places", s->kh, s->kw,
+                       MAX_TAPS);
     if (s->h + s->pad_top + s->pad_bottom < s->kh || s->w + s->pad_left + s->pad_right < s->kw)
-        return kw_fail(e, KW_EUSAGE, "convolution: a kernel of %d x %d is larger than the padded picture of %d x %d", s->kh, s->kw,
-                       s->h + s->pad_top + s->pad_bottom, s->w + s->pad_left + s->pad_right);
+        return kw_fail(e, KW_EUSAGE, "convolution: a kernel of %d x %d is larger than the padded picture of %d x %d",
+                       s->kh, s->kw, s->h + s->pad_top + s->pad_bottom, s->w + s->pad_left + s->pad_right);
     return KW_OK;
 }
 
-/*  dx = conv(dy, weight with in and out swapped and turned by half a turn), padded with what the kernel reaches beyond  */
+/*  dx = conv(dy, weight with in and out swapped and turned by half a turn), padded with what the kernel overhangs  */
 static bool flipped(const kw_conv_shape *s, kw_conv_shape *f)
 {
     *f = (kw_conv_shape){ .n = s->n, .h = kw_conv_out_h(s), .w = kw_conv_out_w(s), .in = s->out, .out = s->in,
@@ -127,7 +129,8 @@ static bool set_up_tiles(kw_conv *c, const kw_conv_shape *s)
     lay_tables(c, s);
     kw_conv_tiles_layout(&c->tiles, at[0], at[1], at[2], at[3]);
     c->layout.size = (size_t)(c->tiles.panels * c->tiles.panel_size);
-    snprintf(c->layout.text, sizeof c->layout.text, "F32 panels of %d: %d %d %d %d", c->tiles.tile->width, s->out, s->in, s->kh, s->kw);
+    snprintf(c->layout.text, sizeof c->layout.text, "F32 panels of %d: %d %d %d %d", c->tiles.tile->width, s->out,
+             s->in, s->kh, s->kw);
     return true;
 }
 
@@ -173,7 +176,8 @@ static size_t add(kw_conv *c, bool wanted, size_t bytes)
     return at;
 }
 
-kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, kw_conv **out, kw_err *e)
+kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, kw_conv **out,
+                         kw_err *e)
 {
     *out = NULL;
     KW_TRY(check(s, t, e));
@@ -202,7 +206,7 @@ kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, 
 /*
  * The rule, by the weight and the machine alone, so that one packed weight serves every size of picture.
  *
- * AVX2 (Zen 3; % of the FMA peak, best of PLAIN / BLOCKED / TILES; FLIP is as PLAIN forward), one thread on a busy machine:
+ * AVX2 (Zen 3, one thread of a busy machine; % of the FMA peak, PLAIN / BLOCKED / TILES; FLIP is as PLAIN forward):
  *                                    forward          backward-data      backward-weights
  *   64 -> 64,   16^2 x 32            69 / 83 / 89     77 / 88 / 87       60 / 54 / 76
  *   128 -> 128,  8^2 x 32            69 / 69 / 81     87 / 79 / 91       63 / 54 / 78
@@ -296,7 +300,7 @@ void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *pac
                 int64_t at = ((int64_t)o * s->in + i) * taps;
                 const char *run = (const char *)weight + (size_t)at * kw_dtype_size(from);
                 if (from != KW_F32)
-                    kw_run_widen(wide, from, run, (end - i) * taps);
+                    kw_widen(wide, from, run, (end - i) * taps);
                 pack_run(c, o, i, end, from != KW_F32 ? wide : (const float *)(const void *)run, packed);
             }
 }
@@ -347,7 +351,8 @@ void kw_conv_forward(const kw_conv *c, const void *x, const void *packed, const 
 void kw_conv_backward_data(const kw_conv *c, const void *dy, const void *packed, void *dx, void *scratch)
 {
     char *s = scratch;
-    void *a = widened(c, dy, y_count(&c->s), s, c->y_at), *to = c->widen ? s + c->x_at : dx, *w = (void *)(uintptr_t)packed;
+    void *a = widened(c, dy, y_count(&c->s), s, c->y_at), *to = c->widen ? s + c->x_at : dx,
+         *w = (void *)(uintptr_t)packed;
     if (c->way == KW_CONV_TILES)
         kw_conv_tiles_forward(&c->tiles, a, packed, NULL, to, s + c->work_at);
     else if (!c->dnn)

@@ -23,8 +23,8 @@ typedef enum {
 } kw_conv_way;
 
 /* As kw_conv_new; KW_EDEVICE when this way cannot do it. */
-KW_MUST kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, kw_conv **out,
-                                 kw_err *e);
+KW_MUST kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias,
+                                 kw_conv **out, kw_err *e);
 kw_conv_way kw_conv_chosen(const kw_conv *c);
 const char *kw_conv_implementation(const kw_conv *c);   /* oneDNN's name for the code it runs, or "loops" */
 
@@ -42,10 +42,12 @@ typedef struct {
 
 /* For x -> y of s, or the gradient of its weight. False if it cannot. */
 bool kw_conv_tiles_plan(const kw_conv_shape *s, bool weights, kw_conv_tiles *p);
-/* w, dw: panels * panel_size numbers, element (o, i, h, w) at at_o[o] + at_i[i] + at_h[h] + at_w[w]; padding is zero. */
+/* w, dw: panels * panel_size numbers, (o, i, h, w) at at_o[o] + at_i[i] + at_h[h] + at_w[w]; padding is zero. */
 void kw_conv_tiles_layout(const kw_conv_tiles *p, int64_t *at_o, int64_t *at_i, int64_t *at_h, int64_t *at_w);
-void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y, void *scratch);
-void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias, void *scratch);
+void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
+                           void *scratch);
+void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias,
+                           void *scratch);
 
 /* ---- plain loops, f32; w, dw: (out, kh, kw, in) ---- */
 void kw_conv_loops_forward(const kw_conv_shape *s, const float *x, const float *w, const float *bias, float *y);

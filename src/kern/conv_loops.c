@@ -1,7 +1,8 @@
 /*
  * conv_loops.c - convolution as it is written in books, for the shapes that oneDNN refuses, and to compare with.
  *
- *     y[n][r][q][o] = bias[o] + sum over h, w, i of weight[o][h][w][i] * x[n][r*stride + h - top][q*stride + w - left][i]
+ *     y[n][r][q][o] = bias[o]
+ *                   + sum over h, w, i of weight[o][h][w][i] * x[n][r*stride + h - top][q*stride + w - left][i]
  *
  * The weight lies as (out, kh, kw, in), so that the innermost loop runs over neighbours.
  */
@@ -75,7 +76,8 @@ void kw_conv_loops_backward_data(const kw_conv_shape *s, const float *dy, const 
         memset(dx + (size_t)n * picture, 0, picture * sizeof *dx);
         for (int r = 0; r < oh; r++)
             for (int q = 0; q < ow; q++) {
-                const float *from = dy + (((size_t)n * (size_t)oh + (size_t)r) * (size_t)ow + (size_t)q) * (size_t)s->out;
+                const float *from =
+                    dy + (((size_t)n * (size_t)oh + (size_t)r) * (size_t)ow + (size_t)q) * (size_t)s->out;
                 int h0, h1, w0, w1;
                 range(r, s->stride, s->pad_top, s->kh, s->h, &h0, &h1);
                 range(q, s->stride, s->pad_left, s->kw, s->w, &w0, &w1);
@@ -98,7 +100,8 @@ void kw_conv_loops_backward_weights(const kw_conv_shape *s, const float *x, cons
         for (int n = 0; n < s->n; n++)
             for (int r = 0; r < oh; r++)
                 for (int q = 0; q < ow; q++) {
-                    float d = dy[(((size_t)n * (size_t)oh + (size_t)r) * (size_t)ow + (size_t)q) * (size_t)s->out + (size_t)o];
+                    float d = dy[(((size_t)n * (size_t)oh + (size_t)r) * (size_t)ow + (size_t)q) * (size_t)s->out +
+                                 (size_t)o];
                     int h0, h1, w0, w1;
                     range(r, s->stride, s->pad_top, s->kh, s->h, &h0, &h1);
                     range(q, s->stride, s->pad_left, s->kw, s->w, &w0, &w1);

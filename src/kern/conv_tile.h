@@ -18,18 +18,20 @@ typedef struct kw_conv_tile {
      * y[r*ld + c] = start + sum over t < taps, i < n of x[t*step + r][first + i] * w[(t*n + i)*width + c]
      * start: y itself if `add`, else from[c]
      */
-    void (*forward)(const float *const *x, ptrdiff_t step, int taps, int first, int n, const float *w, const float *from, bool add,
-                    float *y, ptrdiff_t ld);
+    void (*forward)(const float *const *x, ptrdiff_t step, int taps, int first, int n, const float *w,
+                    const float *from, bool add, float *y, ptrdiff_t ld);
     /*
      * dw[r*width + c] = start + sum over p < pixels of x[p][first + r] * dy[p*width + c],  for the rows r >= skip
      * start: dw itself if `add`, else 0
      */
     void (*weights)(const float *const *x, int first, int pixels, const float *dy, bool add, float *dw, int skip);
     /*
-     * Both factors dense: c[r*ld + col] = start + sum over k < n of a[k*rows + r] * b[k*width + col],  for the rows r >= skip
+     * Both factors dense: c[r*ld + col] = start + sum over k < n of a[k*rows + r] * b[k*width + col],
+     * for the rows r >= skip
      * start: c itself if `add`, else from[col] (0 if NULL)
      */
-    void (*dense)(const float *a, const float *b, int64_t n, const float *from, bool add, float *c, ptrdiff_t ld, int skip);
+    void (*dense)(const float *a, const float *b, int64_t n, const float *from, bool add, float *c, ptrdiff_t ld,
+                  int skip);
     /* a[p*rows + r] = x[p][first + r] */
     void (*gather)(const float *const *x, int first, int pixels, float *a);
 } kw_conv_tile;

@@ -5,11 +5,11 @@
  * output pixel p, is kh*kw runs of `in` channels that lie in x already. So a tile of pixels is a table of pointers
  * into x, one for each tap of the kernel, and a row of zeros stands for the border:
  *
- *     y[p][o]        = sum over tap, i of at[tap][p][i] * w[tap][i][o]            forward, and backward-data turned round
+ *     y[p][o]        = sum over tap, i of at[tap][p][i] * w[tap][i][o]        forward; backward-data turned round
  *     dw[tap][i][o]  = sum over p of at[tap][p][i] * dy[p][o]
  *
- * Weights lie in panels of `width` outputs, (out/width, kh, kw, in, width). Sizes of blocks: a panel's part for one chunk
- * of the sum (256 steps, 16 KB) stays in the first cache, the pixels of a block in the second.
+ * Weights lie in panels of `width` outputs, (out/width, kh, kw, in, width). A panel's part for one chunk of the sum
+ * (384 steps, 24 KB) stays in the first cache, the pixels of a block in the second.
  * Every sum has a fixed order; threads share pixels and panels, except that few panels make weight gradients be summed
  * in slices, whose number depends on the number of threads.
  */
@@ -66,7 +66,8 @@ bool kw_conv_tiles_plan(const kw_conv_shape *s, bool weights, kw_conv_tiles *p)
     p->chunk_taps = parts > 1 ? 1 : ceil_div(taps, ceil_div(taps, KW_MAX(1, CHUNK / s->in)));
     if (weights)
         split_weights(p);
-    p->scratch_size = weights ? weights_scratch(p) : ((size_t)s->in + 16 + (size_t)(p->panels * tile->width)) * sizeof(float);
+    p->scratch_size =
+        weights ? weights_scratch(p) : ((size_t)s->in + 16 + (size_t)(p->panels * tile->width)) * sizeof(float);
     return true;
 }
 
@@ -83,13 +84,15 @@ void kw_conv_tiles_layout(const kw_conv_tiles *p, int64_t *at_o, int64_t *at_i, 
         at_w[w] = (int64_t)w * p->s.in * width;
 }
 
-/* Where tap (h, w) of the output pixels from `first` on finds its channels; `zeros` outside the picture and behind the last. */
-static void point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count, const float **to)
+/* Where tap (h, w) of the output pixels from `first` on finds its channels; `zeros` outside and behind the last. */
+static void point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count,
+                  const float **to)
 {
     int oh = kw_conv_out_h(s), ow = kw_conv_out_w(s), q = (int)(first % ow), r = (int)(first / ow % oh);
     int64_t n = first / ow / oh;
     for (int k = 0; k < count;) {
-        int row = r * s->stride + h - s->pad_top, end = KW_MIN(count, k + ow - q), column = q * s->stride + w - s->pad_left;
+        int row = r * s->stride + h - s->pad_top, end = KW_MIN(count, k + ow - q),
+            column = q * s->stride + w - s->pad_left;
         if (n >= s->n || row < 0 || row >= s->h) {
             for (; k < end; k++)
                 to[k] = zeros;
@@ -158,7 +161,8 @@ static void block_forward(block *b, const float *x, int panel0, int panel1)
                 panel_forward(b, tap, i, panel);
 }
 
-void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y, void *scratch)
+void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
+                           void *scratch)
 {
     int64_t pixels = pixels_of(&p->s);
     int blocks = ceil_div(pixels, BLOCK), wanted = 4 * kw_threads();
@@ -181,7 +185,8 @@ void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *
 /* ---- gradient of the weight ---------------------------------------------------------------------------------- */
 
 /* The panel's columns of `count` pixels, dense and padded with zeros, and their sums. */
-static void pack_dy(const kw_conv_tiles *p, const float *dy, int panel, int64_t first, int count, float *to, double *sums)
+static void pack_dy(const kw_conv_tiles *p, const float *dy, int panel, int64_t first, int count, float *to,
+                    double *sums)
 {
     int width = p->tile->width, columns = KW_MIN(width, p->s.out - panel * width);
     float sum[KW_TILE_MAX] = { 0 };
@@ -202,8 +207,8 @@ static void pack_dy(const kw_conv_tiles *p, const float *dy, int panel, int64_t 
  * All taps and inputs of one block of pixels for panel0..panel1, whose dy is packed panel by panel. The last rows
  * overlap the ones before and are counted once.
  */
-static void block_weights(const kw_conv_tiles *p, const float *x, const float *zeros, int64_t first, int count, const float *dy,
-                          bool add, float *dw, int panel0, int panel1)
+static void block_weights(const kw_conv_tiles *p, const float *x, const float *zeros, int64_t first, int count,
+                          const float *dy, bool add, float *dw, int panel0, int panel1)
 {
     const kw_conv_tile *t = p->tile;
     const float *at[PIXELS];
@@ -225,8 +230,8 @@ static void block_weights(const kw_conv_tiles *p, const float *x, const float *z
 }
 
 /* One slice of the pixels, one group of panels; packed: room for a block of dy. */
-static void slice_weights(const kw_conv_tiles *p, const float *x, const float *zeros, const float *dy, int slice, int group, float *dw,
-                          double *sums, float *packed)
+static void slice_weights(const kw_conv_tiles *p, const float *x, const float *zeros, const float *dy, int slice,
+                          int group, float *dw, double *sums, float *packed)
 {
     int64_t pixels = pixels_of(&p->s), blocks = ceil_div(pixels, p->pixels);
     int64_t begin = blocks * slice / p->slices, end = blocks * (slice + 1) / p->slices;
@@ -240,7 +245,8 @@ static void slice_weights(const kw_conv_tiles *p, const float *x, const float *z
     }
 }
 
-void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias, void *scratch)
+void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias,
+                           void *scratch)
 {
     int64_t row = (int64_t)p->panels * p->tile->width, size = p->panel_size * p->panels;
     int64_t task = (int64_t)p->group * p->pixels * p->tile->width;

@@ -1,5 +1,5 @@
 /*
- * dnn.c - the engine of oneDNN 2.6, its convolutions and f32 products.
+ * dnn.c - the engine of oneDNN 2.6, its convolutions and products.
  *
  * Primitives are created by description (oneDNN caches the generated code by it), scratch memory is the caller's
  * except for what dnnl_sgemm packs, and x and y are always described as NHWC unless `blocked` is asked for.
@@ -55,6 +55,11 @@ static bool has(unsigned need) { return ((unsigned)dnnl_get_effective_cpu_isa() 
 bool kw_dnn_has_avx512(void) { return has(dnnl_cpu_isa_avx512_core); }
 bool kw_dnn_has_bf16(void) { return has(dnnl_cpu_isa_avx512_core_bf16); }
 
+static bool is_reference(const char *implementation)
+{
+    return !strncmp(implementation, "ref", 3) || strstr(implementation, ":ref");
+}
+
 /* ---- convolution ------------------------------------------------------------------------------------ */
 
 enum { X, W, BIAS, Y, N_ARGS };
@@ -95,9 +100,11 @@ static void describe_all(kw_dnn_conv *c, const kw_conv_shape *s, kw_dtype t, boo
 }
 
 /* The three operation descriptors begin alike: make the one of this pass, with the forward one as the hint. */
-static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, const dnnl_memory_desc_t *d, dnnl_primitive_attr_t attr)
+static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, const dnnl_memory_desc_t *d,
+                               dnnl_primitive_attr_t attr)
 {
-    dnnl_dims_t stride = { s->stride, s->stride }, before = { s->pad_top, s->pad_left }, after = { s->pad_bottom, s->pad_right };
+    dnnl_dims_t stride = { s->stride, s->stride }, before = { s->pad_top, s->pad_left },
+                after = { s->pad_bottom, s->pad_right };
     const dnnl_memory_desc_t *bias = c->bias ? &d[BIAS] : NULL;
     dnnl_convolution_desc_t forward, op;
     dnnl_primitive_desc_t hint = NULL;
@@ -110,9 +117,10 @@ static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, const dnn
     if (c->pass == KW_FORWARD)
         return dnnl_primitive_desc_create(&c->desc, &forward, attr, engine, NULL);
     bad = c->pass == KW_BACKWARD_DATA
-        ? dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &d[X], &d[W], &d[Y], stride, before, after)
-        : dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &d[X], &d[W], bias, &d[Y], stride, before,
-                                                      after);
+              ? dnnl_convolution_backward_data_desc_init(&op, dnnl_convolution_direct, &d[X], &d[W], &d[Y], stride,
+                                                         before, after)
+              : dnnl_convolution_backward_weights_desc_init(&op, dnnl_convolution_direct, &d[X], &d[W], bias, &d[Y],
+                                                            stride, before, after);
     if (!bad)
         bad = dnnl_primitive_desc_create(&hint, &forward, attr, engine, NULL);
     if (!bad)
@@ -126,8 +134,10 @@ static void query_descs(kw_dnn_conv *c)
 {
     static const dnnl_query_t ask[3][N_ARGS] = {
         [KW_FORWARD] = { dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_dst_md },
-        [KW_BACKWARD_DATA] = { dnnl_query_diff_src_md, dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_diff_dst_md },
-        [KW_BACKWARD_WEIGHTS] = { dnnl_query_src_md, dnnl_query_diff_weights_md, dnnl_query_diff_weights_md, dnnl_query_diff_dst_md },
+        [KW_BACKWARD_DATA] = { dnnl_query_diff_src_md, dnnl_query_weights_md, dnnl_query_weights_md,
+                               dnnl_query_diff_dst_md },
+        [KW_BACKWARD_WEIGHTS] = { dnnl_query_src_md, dnnl_query_diff_weights_md, dnnl_query_diff_weights_md,
+                                  dnnl_query_diff_dst_md },
     };
     for (int i = 0; i < N_ARGS; i++)
         if (i != BIAS)
@@ -156,7 +166,7 @@ static dnnl_status_t finish(kw_dnn_conv *c, dnnl_primitive_attr_t attr)
 {
     size_t work = dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(c->desc, dnnl_query_scratchpad_md, 0));
     dnnl_status_t bad = dnnl_primitive_desc_query(c->desc, dnnl_query_impl_info_str, 0, &c->implementation);
-    if (!bad && !strncmp(c->implementation, "ref", 3))
+    if (!bad && is_reference(c->implementation))
         bad = dnnl_unimplemented;
     if (!bad)
         bad = dnnl_primitive_create(&c->run, c->desc);
@@ -231,7 +241,8 @@ static dnnl_memory_t hold(const dnnl_memory_desc_t *d, void *p)
     return m;
 }
 
-static void execute(dnnl_primitive_t p, int n, const int *role, const dnnl_memory_desc_t *const *desc, void *const *data)
+static void execute(dnnl_primitive_t p, int n, const int *role, const dnnl_memory_desc_t *const *desc,
+                    void *const *data)
 {
     dnnl_exec_arg_t arg[5];
     for (int i = 0; i < n; i++)
@@ -267,7 +278,8 @@ void kw_dnn_conv_run(const kw_dnn_conv *c, void *x, void *w, float *bias, void *
     static const int role[3][5] = {
         [KW_FORWARD] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD, DNNL_ARG_BIAS },
         [KW_BACKWARD_DATA] = { DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_SCRATCHPAD, 0 },
-        [KW_BACKWARD_WEIGHTS] = { DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_SCRATCHPAD, DNNL_ARG_DIFF_BIAS },
+        [KW_BACKWARD_WEIGHTS] = { DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_SCRATCHPAD,
+                                  DNNL_ARG_DIFF_BIAS },
     };
     bool x_out = c->pass == KW_BACKWARD_DATA, y_out = c->pass == KW_FORWARD;
     dnnl_memory_desc_t work = work_desc(c->run);
@@ -287,7 +299,7 @@ void kw_dnn_conv_run(const kw_dnn_conv *c, void *x, void *w, float *bias, void *
 
 /* ---- weight layout -------------------------------------------------------------------------------------- */
 
-/*  a blocked layout is a sum of one table per dimension: inner blocks from the last to the first, then the outer strides  */
+/*  a blocked layout is a sum of a table per dimension: inner blocks from the last to the first, then the strides  */
 static int64_t place(const dnnl_memory_desc_t *d, int dim, int64_t x)
 {
     const dnnl_blocking_desc_t *b = &d->format_desc.blocking;
@@ -336,4 +348,114 @@ void kw_dnn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha
     dnnl_status_t bad = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
     if (bad)
         KW_BUG("oneDNN: product %lld x %lld x %lld failed with %d", (long long)m, (long long)n, (long long)k, (int)bad);
+}
+
+struct kw_dnn_matmul {
+    kw_gemm_shape key;
+    dnnl_primitive_desc_t desc;
+    dnnl_primitive_t run;                 /* NULL: the library has only its reference implementation */
+    dnnl_memory_desc_t a, b, c, bias, work;
+    struct kw_dnn_matmul *next;
+};
+
+static pthread_mutex_t matmuls_lock = PTHREAD_MUTEX_INITIALIZER;
+static kw_dnn_matmul *matmuls[64];        /* by hash of the shape */
+
+static bool same(const kw_gemm_shape *x, const kw_gemm_shape *y)
+{
+    return x->m == y->m && x->n == y->n && x->k == y->k && x->ta == y->ta && x->tb == y->tb && x->lda == y->lda &&
+           x->ldb == y->ldb && x->ldc == y->ldc && x->a == y->a && x->b == y->b && x->c == y->c &&
+           x->alpha == y->alpha && x->beta == y->beta;
+}
+
+static dnnl_status_t describe_matrix(dnnl_memory_desc_t *d, int64_t rows, int64_t columns, kw_dtype t, bool transposed,
+                                     int64_t ld)
+{
+    dnnl_dims_t dims = { rows, columns }, strides = { transposed ? 1 : ld, transposed ? ld : 1 };
+    return dnnl_memory_desc_init_by_strides(d, 2, dims, type_of(t), strides);
+}
+
+static dnnl_status_t describe_product(kw_dnn_matmul *m)
+{
+    const kw_gemm_shape *s = &m->key;
+    dnnl_status_t bad = describe_matrix(&m->a, s->m, s->k, s->a, s->ta, s->lda);
+    if (!bad)
+        bad = describe_matrix(&m->b, s->k, s->n, s->b, s->tb, s->ldb);
+    if (!bad)
+        bad = describe_matrix(&m->c, s->m, s->n, s->c, false, s->ldc);
+    return bad ? bad : describe_matrix(&m->bias, 1, s->n, KW_F32, false, s->n);
+}
+
+static dnnl_status_t set_scales(dnnl_primitive_attr_t attr, float alpha, float beta)
+{
+    dnnl_post_ops_t sum;
+    dnnl_status_t bad = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
+    if (!bad && alpha != 1)
+        bad = dnnl_primitive_attr_set_output_scales(attr, 1, 0, &alpha);
+    if (bad || beta == 0)
+        return bad;
+    bad = dnnl_post_ops_create(&sum);
+    if (bad)
+        return bad;
+    bad = dnnl_post_ops_append_sum(sum, beta);
+    if (!bad)
+        bad = dnnl_primitive_attr_set_post_ops(attr, sum);
+    dnnl_post_ops_destroy(sum);
+    return bad;
+}
+
+static dnnl_status_t make_product(kw_dnn_matmul *m)
+{
+    dnnl_primitive_attr_t attr;
+    dnnl_matmul_desc_t op;
+    const char *name;
+    dnnl_status_t bad = dnnl_primitive_attr_create(&attr);
+    if (bad)
+        return bad;
+    bad = set_scales(attr, m->key.alpha, m->key.beta);
+    if (!bad)
+        bad = describe_product(m);
+    if (!bad)
+        bad = dnnl_matmul_desc_init(&op, &m->a, &m->b, &m->bias, &m->c);
+    if (!bad)
+        bad = dnnl_primitive_desc_create(&m->desc, &op, attr, engine, NULL);
+    if (!bad)
+        bad = dnnl_primitive_desc_query(m->desc, dnnl_query_impl_info_str, 0, &name);
+    if (!bad && is_reference(name))
+        bad = dnnl_unimplemented;
+    if (!bad)
+        m->work = *dnnl_primitive_desc_query_md(m->desc, dnnl_query_scratchpad_md, 0);
+    if (!bad)
+        bad = dnnl_primitive_create(&m->run, m->desc);
+    dnnl_primitive_attr_destroy(attr);
+    return bad;
+}
+
+const kw_dnn_matmul *kw_dnn_matmul_get(const kw_gemm_shape *s)
+{
+    uint64_t hash = (uint64_t)(s->m * 31 + s->n * 17 + s->k) * 0x9e3779b97f4a7c15u >> 58;
+    if (!ready() || s->a != s->b || (s->a == KW_BF16 && !kw_dnn_has_bf16()))
+        return NULL;
+    pthread_mutex_lock(&matmuls_lock);
+    kw_dnn_matmul *m = matmuls[hash];
+    while (m && !same(&m->key, s))
+        m = m->next;
+    if (!m && (m = calloc(1, sizeof *m))) {
+        m->key = *s;
+        if (make_product(m))
+            m->run = NULL;
+        m->next = matmuls[hash];
+        matmuls[hash] = m;
+    }
+    pthread_mutex_unlock(&matmuls_lock);
+    return m && m->run ? m : NULL;
+}
+
+size_t kw_dnn_matmul_scratch_size(const kw_dnn_matmul *m) { return dnnl_memory_desc_get_size(&m->work); }
+
+void kw_dnn_matmul_run(const kw_dnn_matmul *m, const void *a, const void *b, const float *bias, void *c, void *scratch)
+{
+    static const int role[5] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS, DNNL_ARG_DST, DNNL_ARG_SCRATCHPAD };
+    execute(m->run, 5, role, (const dnnl_memory_desc_t *[]){ &m->a, &m->b, &m->bias, &m->c, &m->work },
+            (void *[]){ (void *)(uintptr_t)a, (void *)(uintptr_t)b, (float *)(uintptr_t)bias, c, scratch });
 }

@@ -21,7 +21,8 @@ bool kw_dnn_has_bf16(void);               /* bf16 products in hardware, and allo
 typedef struct kw_dnn_conv kw_dnn_conv;
 
 /*
- * One pass with x and y NHWC of type t (F32, or BF16 if kw_dnn_has_bf16); bias and gradients of weight and bias are f32.
+ * One pass with x and y NHWC of type t (F32, or BF16 if kw_dnn_has_bf16); bias and gradients of weight and bias
+ * are f32.
  * blocked: x and y are reordered to and from the library's own layout inside. NULL when the library has
  * nothing better than its reference implementation, or no memory.
  */
@@ -29,7 +30,7 @@ kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, b
 void kw_dnn_conv_free(kw_dnn_conv *c);
 size_t kw_dnn_conv_scratch_size(const kw_dnn_conv *c);
 const char *kw_dnn_conv_implementation(const kw_dnn_conv *c);
-/* As oneDNN names its arguments: forward reads x, w, bias, writes y; the others read and write the gradients of these. */
+/* As oneDNN names them: forward reads x, w, bias and writes y; the others read and write the gradients of these. */
 void kw_dnn_conv_run(const kw_dnn_conv *c, void *x, void *w, float *bias, void *y, void *scratch);
 
 /*
@@ -46,6 +47,15 @@ typedef struct {
 bool kw_dnn_conv_layout(const kw_dnn_conv *c, int64_t *room, kw_dnn_layout *layout);
 
 /* ---- products ------------------------------------------------------------------------------------ */
+
+/*
+ * A product of F32 or BF16 operands (A and B alike), C = alpha (op(A) op(B) + bias) + beta C, bias f32 (n), never NULL.
+ * Kept for the process once made. NULL when the library has nothing better than its reference implementation.
+ */
+typedef struct kw_dnn_matmul kw_dnn_matmul;
+const kw_dnn_matmul *kw_dnn_matmul_get(const kw_gemm_shape *s);
+size_t kw_dnn_matmul_scratch_size(const kw_dnn_matmul *m);
+void kw_dnn_matmul_run(const kw_dnn_matmul *m, const void *a, const void *b, const float *bias, void *c, void *scratch);
 
 /* C = alpha op(A) op(B) + beta C, row major, all f32. */
 void kw_dnn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,

@@ -1,7 +1,7 @@
 /*
  * conv_tile.c - the innermost loops of convolution (see kern/conv_tile.h): ROWS x 2 vectors of sums in registers.
  *
- * Per step of the sum: two vectors of weights are read, ROWS numbers are read and spread, 2 ROWS multiply-adds are done.
+ * Per step of the sum two vectors of weights are read, ROWS numbers are read and spread, 2 ROWS multiply-adds done.
  * 6 x 2 of 8 floats fill the 16 registers of AVX2, 12 x 2 of 16 floats the 32 of AVX-512.
  */
 #include "simd.h"
@@ -67,8 +67,8 @@ static NOINLINE void tile_weights(const float *const *x, int first, int pixels, 
         }
 }
 
-static NOINLINE void tile_dense(const float *a, const float *b, int64_t n, const float *from, bool add, float *c, ptrdiff_t ld,
-                                int skip)
+static NOINLINE void tile_dense(const float *a, const float *b, int64_t n, const float *from, bool add, float *c,
+                                ptrdiff_t ld, int skip)
 {
     sums s;
     UNROLL(12) for (int r = 0; r < ROWS; r++) {
@@ -102,4 +102,6 @@ static NOINLINE void gather(const float *const *x, int first, int pixels, float 
 #define TEXT2(x) #x
 #define TEXT(x) TEXT2(x)
 extern const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA);
-const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA) = { TEXT(KW_ISA), ROWS, 2 * W, tile_forward, tile_weights, tile_dense, gather };
+const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA) = {
+    TEXT(KW_ISA), ROWS, 2 * W, tile_forward, tile_weights, tile_dense, gather,
+};

@@ -81,8 +81,10 @@ static void define(const kw_conv_shape *s, kw_pass pass, reference *r)
                     int row = p * s->stride + h - s->pad_top, col = q * s->stride + w - s->pad_left;
                     if (row < 0 || row >= s->h || col < 0 || col >= s->w)
                         continue;
-                    size_t x = (((size_t)n * (size_t)s->h + (size_t)row) * (size_t)s->w + (size_t)col) * (size_t)s->in + (size_t)i;
-                    size_t k = (((size_t)o * (size_t)s->in + (size_t)i) * (size_t)s->kh + (size_t)h) * (size_t)s->kw + (size_t)w;
+                    size_t x = (((size_t)n * (size_t)s->h + (size_t)row) * (size_t)s->w + (size_t)col) * (size_t)s->in +
+                               (size_t)i;
+                    size_t k = (((size_t)o * (size_t)s->in + (size_t)i) * (size_t)s->kh + (size_t)h) * (size_t)s->kw +
+                               (size_t)w;
                     if (pass == KW_FORWARD)
                         r->y[y] += r->x[x] * r->w[k];
                     else if (pass == KW_BACKWARD_DATA)
@@ -142,8 +144,8 @@ static double distance(kw_dtype t, const void *got, const double *want, size_t n
 
 static double worst[3][KW_CONV_N_WAYS + 1][2];
 
-static void run(const kw_conv *c, kw_pass pass, const void *a, const void *b, const void *w, const float *bias, void *out,
-                float *dbias, void *scratch)
+static void run(const kw_conv *c, kw_pass pass, const void *a, const void *b, const void *w, const float *bias,
+                void *out, float *dbias, void *scratch)
 {
     if (pass == KW_FORWARD)
         kw_conv_forward(c, a, w, bias, out, scratch);
@@ -172,11 +174,14 @@ static void one(const kw_conv_shape *s, kw_pass pass, kw_dtype t, kw_dtype weigh
     r.y = numbers(r.ny, &seed, t);
     if (!bias)
         memset(r.b, 0, (size_t)s->out * sizeof *r.b);
-    char *x = typed(t, r.x, r.nx), *y = typed(t, r.y, r.ny), *w = typed(weight_type, r.w, r.nw), *b = typed(KW_F32, r.b, (size_t)s->out);
+    char *x = typed(t, r.x, r.nx), *y = typed(t, r.y, r.ny), *w = typed(weight_type, r.w, r.nw),
+         *b = typed(KW_F32, r.b, (size_t)s->out);
     kw_dtype out_type = pass == KW_BACKWARD_WEIGHTS ? KW_F32 : t;
-    size_t n_out = pass == KW_FORWARD ? r.ny : pass == KW_BACKWARD_DATA ? r.nx : r.nw, out_bytes = n_out * kw_dtype_size(out_type);
+    size_t n_out = pass == KW_FORWARD ? r.ny : pass == KW_BACKWARD_DATA ? r.nx : r.nw;
+    size_t out_bytes = n_out * kw_dtype_size(out_type);
     size_t n_packed = kw_conv_packed_size(c), n_scratch = kw_conv_scratch_size(c);
-    char *packed = guarded(n_packed), *scratch = guarded(n_scratch), *out = guarded(out_bytes), *again = guarded(out_bytes);
+    char *packed = guarded(n_packed), *scratch = guarded(n_scratch), *out = guarded(out_bytes),
+         *again = guarded(out_bytes);
     char *db = guarded((size_t)s->out * 4), *db2 = guarded((size_t)s->out * 4);
     if (pass != KW_BACKWARD_WEIGHTS)
         kw_conv_pack(c, weight_type, w, packed);
@@ -192,11 +197,13 @@ static void one(const kw_conv_shape *s, kw_pass pass, kw_dtype t, kw_dtype weigh
         error = fmax(error, distance(KW_F32, db, r.b, (size_t)s->out));
     }
     if (!(error <= limit))
-        fail_msg("%d x %d x %d, %d -> %d, kernel %d x %d, stride %d, pass %d, way %d (%s, %s): %.2e", s->n, s->h, s->w, s->in,
-                 s->out, s->kh, s->kw, s->stride, (int)pass, way, kw_conv_implementation(c), kw_conv_layout(c), error);
+        fail_msg("%d x %d x %d, %d -> %d, kernel %d x %d, stride %d, pass %d, way %d (%s, %s): %.2e", s->n, s->h, s->w,
+                 s->in, s->out, s->kh, s->kw, s->stride, (int)pass, way, kw_conv_implementation(c), kw_conv_layout(c),
+                 error);
     double *most = &worst[pass][way][t == KW_BF16];
     *most = fmax(*most, error);
-    release(x, r.nx * kw_dtype_size(t)), release(y, r.ny * kw_dtype_size(t)), release(w, r.nw * kw_dtype_size(weight_type));
+    release(x, r.nx * kw_dtype_size(t)), release(y, r.ny * kw_dtype_size(t)),
+        release(w, r.nw * kw_dtype_size(weight_type));
     release(b, (size_t)s->out * 4), release(packed, n_packed), release(scratch, n_scratch), release(out, out_bytes);
     release(again, out_bytes), release(db, (size_t)s->out * 4), release(db2, (size_t)s->out * 4);
     free(r.x), free(r.w), free(r.b), free(r.y);
@@ -247,7 +254,8 @@ static void a_missing_bias_is_zero(void **state)
     size_t n = (size_t)(s->n * s->h * s->w * s->out);
     kw_conv *c;
     assert_int_equal(kw_conv_new(s, KW_FORWARD, KW_F32, true, &c, NULL), KW_OK);
-    float *x = kw_block_new((size_t)(s->n * s->h * s->w * s->in) * 4), *y = kw_block_new(n * 4), *w = kw_block_new(8 * 24 * 9 * 4);
+    float *x = kw_block_new((size_t)(s->n * s->h * s->w * s->in) * 4), *y = kw_block_new(n * 4),
+          *w = kw_block_new(8 * 24 * 9 * 4);
     void *packed = kw_block_new(kw_conv_packed_size(c)), *scratch = kw_block_new(kw_conv_scratch_size(c) + 64);
     memset(scratch, 0x3f, kw_conv_scratch_size(c));
     kw_conv_pack(c, KW_F32, w, packed);

@@ -2,7 +2,7 @@
  * test_gemm.c - matrix products against the definition in double: sizes, transposes, strides, alpha, beta, bias and
  * types; bytes around C and scratch stay as they were; the same bits twice. Prints the worst error.
  */
-#include "kern/kern.h"
+#include "kern/dnn.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -36,8 +36,9 @@ static void release(char *p, size_t n)
 
 static double get(kw_dtype t, const void *p, int64_t i)
 {
-    return t == KW_F32 ? (double)((const float *)p)[i]
-         : t == KW_BF16 ? (double)kw_bf16_to_f32(((const uint16_t *)p)[i]) : (double)kw_f16_to_f32(((const uint16_t *)p)[i]);
+    return t == KW_F32    ? (double)((const float *)p)[i]
+           : t == KW_BF16 ? (double)kw_bf16_to_f32(((const uint16_t *)p)[i])
+                          : (double)kw_f16_to_f32(((const uint16_t *)p)[i]);
 }
 
 static char *matrix(kw_dtype t, int64_t rows, int64_t ld, uint64_t seed)
@@ -56,11 +57,13 @@ static double product(const kw_gemm_shape *s, const void *a, const void *b, int6
 {
     double sum = 0;
     for (int64_t i = 0; i < s->k; i++)
-        sum += get(s->a, a, s->ta ? i * s->lda + r : r * s->lda + i) * get(s->b, b, s->tb ? q * s->ldb + i : i * s->ldb + q);
+        sum += get(s->a, a, s->ta ? i * s->lda + r : r * s->lda + i) *
+               get(s->b, b, s->tb ? q * s->ldb + i : i * s->ldb + q);
     return sum;
 }
 
-static double compare(const kw_gemm_shape *s, const void *a, const void *b, const float *bias, const void *c0, const void *c)
+static double compare(const kw_gemm_shape *s, const void *a, const void *b, const float *bias, const void *c0,
+                      const void *c)
 {
     double error = 0, size = 0;
     for (int64_t r = 0; r < s->m; r++)
@@ -97,8 +100,9 @@ static void one(kw_gemm_shape s, int slack, bool with_bias)
     assert_memory_equal(c, again, nc);
     double error = compare(&s, a, b, with_bias ? (float *)bias : NULL, c0, c);
     if (!(error <= (s.c != KW_BF16 ? limit_f32 : s.m * s.n < 64 ? 0x1p-8 : limit_bf16)))
-        fail_msg("m %d n %d k %d %s%s types %d %d %d alpha %g beta %g: %.2e", (int)s.m, (int)s.n, (int)s.k, s.ta ? "T" : "N",
-                 s.tb ? "T" : "N", (int)s.a, (int)s.b, (int)s.c, (double)s.alpha, (double)s.beta, error);
+        fail_msg("m %d n %d k %d %s%s types %d %d %d alpha %g beta %g: %.2e", (int)s.m, (int)s.n, (int)s.k,
+                 s.ta ? "T" : "N", s.tb ? "T" : "N", (int)s.a, (int)s.b, (int)s.c, (double)s.alpha, (double)s.beta,
+                 error);
     worst[s.c == KW_BF16] = fmax(worst[s.c == KW_BF16], error);
     release(a, na), release(b, nb), release(c0, nc), release(c, nc), release(again, nc);
     release(bias, (size_t)s.n * 4), release(scratch, n_scratch);
@@ -157,6 +161,33 @@ static void beta_zero_does_not_read(void **state)
         assert_true(c[i] == 8);
 }
 
+/* The primitive that bf16 products go through where the machine has them, tried with f32 on every machine. */
+static void cached_product(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 16; k++) {
+        kw_gemm_shape s = { .m = 37, .n = 50, .k = 29, .ta = k & 1, .tb = k & 2, .a = KW_F32, .b = KW_F32, .c = KW_F32,
+                            .alpha = k & 4 ? 1 : 0.5f, .beta = k & 8 ? 0.25f : 0 };
+        s.lda = (s.ta ? s.m : s.k) + 3, s.ldb = (s.tb ? s.k : s.n) + 1, s.ldc = s.n + 2;
+        const kw_dnn_matmul *p = kw_dnn_matmul_get(&s);
+        if (!p)
+            continue;
+        assert_ptr_equal(p, kw_dnn_matmul_get(&s));
+        size_t n_scratch = kw_dnn_matmul_scratch_size(p), nc = (size_t)(s.m * s.ldc) * 4;
+        char *a = matrix(KW_F32, s.ta ? s.k : s.m, s.lda, 1), *b = matrix(KW_F32, s.tb ? s.n : s.k, s.ldb, 2);
+        char *c0 = matrix(KW_F32, s.m, s.ldc, 3), *bias = matrix(KW_F32, 1, s.n, 4), *c = guarded(nc),
+             *scratch = guarded(n_scratch);
+        float scaled[50];
+        for (int i = 0; i < s.n; i++)
+            scaled[i] = s.alpha * ((float *)bias)[i];
+        memcpy(c, c0, nc);
+        kw_dnn_matmul_run(p, a, b, (float *)bias, c, scratch);
+        assert_true(compare(&s, a, b, scaled, c0, c) <= limit_f32);
+        release(a, (size_t)((s.ta ? s.k : s.m) * s.lda) * 4), release(b, (size_t)((s.tb ? s.n : s.k) * s.ldb) * 4);
+        release(c0, nc), release(c, nc), release(bias, (size_t)s.n * 4), release(scratch, n_scratch);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +195,7 @@ int main(void)
         cmocka_unit_test(types),
         cmocka_unit_test(nothing_to_sum_or_to_write),
         cmocka_unit_test(beta_zero_does_not_read),
+        cmocka_unit_test(cached_product),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,7 +47,18 @@ static const kw_command command_full = {
     .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"), .tables = tables,
     .config_size = sizeof(kw_settings), .examples = "kiwame train full photos --base model --part unet", .flags = KW_COMMAND_THREADS, .run = full,
 };
-static const kw_command *const commands[] = { &command_lora, &command_full, NULL };
+static kw_status align(kw_cli *c, void *config, kw_err *e)
+{
+    kw_settings *s = config;
+    s->method = KW_METHOD_ALIGN;
+    return train(c, s, "align", e);
+}
+
+static const kw_command command_align = {
+    .name = "align", .help = N_("teach a text encoder the latents of captioned pictures, before a U-Net is trained"), .tables = tables,
+    .config_size = sizeof(kw_settings), .examples = "kiwame train align photos --base model", .flags = KW_COMMAND_THREADS, .run = align,
+};
+static const kw_command *const commands[] = { &command_lora, &command_full, &command_align, NULL };
 
 const kw_command kw_command_train = { .name = "train", .help = N_("additional training on your pictures"), .commands = commands };
 
@@ -72,7 +83,7 @@ static kw_status read_recipe(kw_cli *c, const char *dir, kw_settings *s, kw_err 
     KW_TRY(kw_options_add_tables(o, tables, s, e));
     KW_TRY(kw_file_read(c->arena, path, 1 << 20, &text, &n, e));
     KW_TRY(kw_options_toml(o, text, n, path, KW_FROM_RECIPE, e));
-    s->method = kw_starts_with(text, "# kiwame train full") ? KW_METHOD_FULL : KW_METHOD_LORA;
+    s->method = kw_starts_with(text, "# kiwame train full") ? KW_METHOD_FULL : kw_starts_with(text, "# kiwame train align") ? KW_METHOD_ALIGN : KW_METHOD_LORA;
     s->out = dir;
     return KW_OK;
 }

@@ -93,4 +93,7 @@ typedef struct {
 KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact,
                              kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
 
+/* Fresh random weights for a part with this configuration, F32, on the arena. The same seed gives the same bits. */
+KW_MUST kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list, size_t *n, kw_err *e);
+
 #endif

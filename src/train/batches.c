@@ -80,6 +80,22 @@ static kw_status text_features(kw_run *r, const int32_t *ids, int window, float 
     return kw_cache_put(r->cache, key, shape, 2, out, e);
 }
 
+/* Where each text ends: the feature there sums it up. */
+static kw_status add_ends(const kw_run *r, kw_arena *a, const int64_t *ids, int n, int each, kw_micro *out, kw_err *e)
+{
+    int64_t *end = kw_alloc_array(a, (size_t)n, sizeof *end), *order = kw_alloc_array(a, (size_t)n, sizeof *order);
+    if (!end || !order)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < n; i++) {
+        order[i] = i;
+        while (end[i] < each - 1 && ids[(int64_t)i * each + end[i]] != kw_tokenizer_eos(r->tokenizer))
+            end[i]++;
+    }
+    out->end = end;
+    out->order = order;
+    return KW_OK;
+}
+
 static kw_status add_texts(kw_run *r, kw_arena *a, const char *const *texts, int n, kw_micro *out, kw_err *e)
 {
     size_t windows = (size_t)KW_MAX(r->s.token_length / 75, 1), width = (size_t)kw_tokenizer_max_length(r->tokenizer);
@@ -99,7 +115,7 @@ static kw_status add_texts(kw_run *r, kw_arena *a, const char *const *texts, int
     out->tokens = (int)each;
     out->ids = context ? NULL : ids;
     out->context = context;
-    return KW_OK;
+    return r->align ? add_ends(r, a, ids, n, (int)each, out, e) : KW_OK;
 }
 
 /* ---- noise and timesteps -------------------------------------------------------------------------------------------------- */

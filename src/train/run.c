@@ -86,10 +86,10 @@ static kw_status check_parts(kw_run *r, kw_err *e)
 {
     const kw_sd *sd = base(r);
     static const kw_part needed[] = { KW_PART_UNET, KW_PART_TEXT, KW_PART_VAE };
-    for (size_t i = r->vae ? 2 : 0; i < KW_LEN(needed); i++)
+    for (size_t i = r->vae ? 2 : r->align ? 1 : 0; i < KW_LEN(needed); i++)
         if (!sd->has[needed[i]])
             return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
-    if (!r->vae && sd->vae.latent != sd->unet.in)
+    if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
         return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base, sd->vae.latent, sd->unet.in);
     return KW_OK;
 }
@@ -126,6 +126,7 @@ static void free_encoder(void *run) { kw_arena_free(((kw_run *)run)->encoder_are
 
 static kw_status settle(kw_run *r, kw_err *e)
 {
+    r->align = r->tc.align;
     r->vae = !r->tc.lora && r->tc.parts == 1u << KW_PART_VAE;
     r->learns_text = r->tc.lora ? r->tc.adapter.targets & KW_TARGET_TEXT : r->tc.parts & 1u << KW_PART_TEXT;
     if (!r->s.name)

@@ -33,6 +33,7 @@ const kw_option kw_model_rows[] = {
     KW_ROW_GROUP(N_("Objective")),
     KW_ROW_DOUBLE("min-snr-gamma", S, min_snr, 0, 0, 1000, N_("limit the weight of easy timesteps (5 is usual)"), .alias = "min_snr_gamma", .word = "off", .word_is = 0),
     KW_ROW_DOUBLE("kl-weight", S, kl, 1e-6, 0, 1, N_("autoencoder: weight of the divergence of latents from a unit Gaussian")),
+    KW_ROW_DOUBLE("mse-weight", S, mse, 0, 0, 100, N_("autoencoder: weight of the squared error beside the absolute one")),
     KW_ROW_INT("clip-skip", S, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"), .alias = "clip_skip"),
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
@@ -114,7 +115,7 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
 {
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
     *c = (kw_train_config){
-        .compute = type[s->dtype], .lora = s->method == KW_METHOD_LORA, .clip_skip = s->clip_skip, .min_snr = s->min_snr, .kl = s->kl,
+        .compute = type[s->dtype], .lora = s->method == KW_METHOD_LORA, .align = s->method == KW_METHOD_ALIGN, .clip_skip = s->clip_skip, .min_snr = s->min_snr, .kl = s->kl, .mse = s->mse,
         .accumulation = s->accumulation, .max_norm = s->max_norm, .average = s->average, .optimizer = kw_optimizers[s->optimizer],
         .adapter = { .rank = s->rank, .conv_rank = s->conv_rank, .alpha = s->alpha, .conv_alpha = s->conv_alpha, .seed = s->seed },
         .schedule = { .kind = (kw_rate_kind)s->scheduler, .warmup = s->warmup, .total = total, .floor = s->min_factor },
@@ -125,7 +126,9 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
         c->rate[g] = g == KW_GROUP_TEXT && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;
         c->decay[g] = s->weight_decay;
     }
-    if (c->lora)
+    if (c->align)
+        c->parts = 1u << KW_PART_TEXT;
+    else if (c->lora)
         KW_TRY(kw_targets_parse(s->targets, &c->adapter.targets, e));
     else
         KW_TRY(parts(s->part, &c->parts, e));

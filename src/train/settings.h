@@ -12,7 +12,7 @@ typedef struct {
     double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;
     int scheduler, warmup, optimizer;
     int accumulation, batch;
-    double max_norm, min_snr, noise_offset, kl, average;
+    double max_norm, min_snr, noise_offset, kl, mse, average;
     double caption_dropout;
     bool shuffle, flip, random_crop;
     int keep_tokens, token_length, clip_skip;
@@ -34,7 +34,7 @@ typedef struct {
     bool overwrite;
 } kw_settings;
 
-enum { KW_METHOD_LORA, KW_METHOD_FULL };
+enum { KW_METHOD_LORA, KW_METHOD_FULL, KW_METHOD_ALIGN };
 
 extern const kw_option kw_model_rows[];   /* adapter, optimizer, objective: what a step is; also of `debug train` */
 extern const kw_option kw_run_rows[];     /* data, length, saving, watching: what a run is */

@@ -69,10 +69,19 @@ static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_micro *b)
     kw_val y = kw_vae_decode(&n, c, z);
     if (g->err.status)
         return KW_NONE;
-    return kw_axby(g, 1, kw_l1(g, y, image), (float)s->c->kl, kw_kl(g, moments));
+    kw_val loss = kw_axby(g, 1, kw_l1(g, y, image), (float)s->c->kl, kw_kl(g, moments));
+    return s->c->mse > 0 ? kw_axby(g, 1, loss, (float)s->c->mse, kw_mse(g, y, image, KW_NONE)) : loss;
+}
+
+static kw_val align(kw_graph *g, const kw__step *s, const kw_micro *b)
+{
+    kw_val text = encode_text(g, s, b);
+    return text < 0 ? KW_NONE : kw__align_loss(g, s->heads, text, kw_input(g, "latents", KW_SHAPE(b->n, b->h, b->w, s->sd->vae.latent), KW_F32));
 }
 
 kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
+    if (s->heads)
+        return align(g, s, b);
     return b->image ? autoencoder(g, s, b) : diffusion(g, s, b);
 }

@@ -18,11 +18,12 @@ typedef struct {
     kw_dtype compute;
     bool lora;                            /* LoRA beside a frozen base, else full training of `parts` */
     unsigned parts;                       /* full training: 1 << KW_PART_... */
+    bool align;                           /* the text encoder learns latents and a contrast, without a U-Net */
     kw_lora_config adapter;
     kw_tensors *init;                     /* LoRA to start from, or NULL */
     int clip_skip;                        /* 1: the last layer */
     double min_snr;                       /* gamma; 0: off */
-    double kl;                            /* weight of the KL term of the autoencoder, 1e-6 */
+    double kl, mse;                       /* autoencoder: weights of the KL term (1e-6) and of the squared error (0) */
     int accumulation;
     double max_norm;                      /* of the gradient; 0: no clipping */
     double rate[KW_N_GROUPS], decay[KW_N_GROUPS];
@@ -42,6 +43,7 @@ typedef struct {                          /* one micro-batch; pictures and laten
     const int64_t *ids;                   /* (n, tokens): the text encoder runs inside */
     const float *image;                   /* the autoencoder's (n, h, w, 3) */
     const float *weight;                  /* (n) further factors on the loss, or NULL */
+    const int64_t *end, *order;           /* align: (n) position of the end mark; 0, 1, ... */
 } kw_micro;
 
 typedef struct kw_trainer kw_trainer;

@@ -14,6 +14,7 @@ struct kw_trainer {
     kw_sd *sd;
     kw_noise *z;
     kw_adapters adapters;
+    kw_params *heads;
     kw_trained *trained;
     kw_updater *updater;
     kw_workspace *w;
@@ -76,6 +77,8 @@ kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const k
     KW_TRY(kw_noise_spec_of(kw_source_noise(t->sd->source), &spec, e));
     KW_TRY(kw_noise_build(a, &spec, &t->z, e));
     KW_TRY(add_adapters(t, e));
+    if (t->c.align && !(t->heads = kw__align_params(a, t->store)))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
     *out = t;
     return KW_OK;
 }
@@ -113,13 +116,15 @@ static kw_status gather(kw_trainer *t, kw_err *e)
         sets[n++] = t->sd->params[p];
     for (int i = 0; i < t->adapters.n; i++)
         sets[n++] = kw_lora_params(t->adapters.item[i]);
+    if (t->heads)
+        sets[n++] = t->heads;
     KW_TRY(kw_trained_new(t->arena, sets, n, KW_N_GROUPS, &t->trained, e));
     return kw_updater_new(t->arena, t->trained, t->c.optimizer, &t->c.optim, t->c.average > 0, &t->updater, e);
 }
 
 static kw_status build(kw_trainer *t, entry *en, const kw_micro *b, kw_err *e)
 {
-    kw__step s = { t->sd, &t->c, en->key.base ? NULL : &t->adapters, t->z->spec.predict };
+    kw__step s = { t->sd, &t->c, en->key.base ? NULL : &t->adapters, t->z->spec.predict, t->heads };
     kw_graph *g = kw_graph_new(en->arena, t->c.compute);
     if (!g)
         return kw_fail(e, KW_ENOMEM, "out of memory");
@@ -182,7 +187,7 @@ static kw_status coefficients_of(kw_trainer *t, kw_arena *a, const kw_micro *b, 
     *c = (coefficients){ all, all + b->n, all + 2 * b->n, all + 3 * b->n, all + 4 * b->n, all + 5 * b->n };
     for (int i = 0; i < b->n; i++) {
         c->weight[i] = b->weight ? b->weight[i] : 1;
-        if (b->image)
+        if (b->image || b->end)
             continue;
         int at = (int)b->timesteps[i];
         if (b->timesteps[i] < 0 || b->timesteps[i] >= t->z->n)
@@ -208,7 +213,7 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dlos
     if (!s) {
         const struct { const char *name; const void *data; } rows[] = {
             { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at }, { "b_target", c.bt },
-            { "timesteps", c.t }, { "context", b->context }, { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
+            { "end", b->end }, { "order", b->order }, { "timesteps", c.t }, { "context", b->context }, { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
         };
         for (size_t i = 0; i < KW_LEN(rows); i++)
             kw_program_set(p, rows[i].name, rows[i].data);
@@ -277,6 +282,15 @@ static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, k
 
 static kw_part part_of_group(int group) { return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT; }
 
+/* What is saved of a parameter: its moving average where there is one. */
+static const void *best_values(const kw_trainer *t, const kw_param_info *p)
+{
+    int average = kw_updater_average(t->updater);
+    if (average < 0)
+        return kw_store_at(t->store, p->state)->data;
+    return (const char *)kw_store_at(t->store, average)->data + (size_t)p->at * kw_dtype_size(t->trained->type);
+}
+
 /* Names and shapes as in the file that the part came from. */
 static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_param_info *p, bool prefix, kw_dtype type, kw_tensor *out, kw_err *e)
 {
@@ -288,7 +302,7 @@ static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_param_in
     char *full = prefix ? kw_sprintf(a, "%s.%s", kw_part_name(part), name) : kw_strdup(a, name);
     if (!data || !full)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_convert(type, data, t->trained->type, kw_store_at(t->store, p->state)->data, count);
+    kw_convert(type, data, t->trained->type, best_values(t, p), count);
     *out = (kw_tensor){ .name = full, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type) };
     memcpy(out->shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
     return KW_OK;
@@ -303,6 +317,7 @@ kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_d
     if (!*out)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     for (size_t i = 0; i < t->trained->n; i++)
-        KW_TRY(full_tensor(a, t, t->trained->param[i], prefix, type, &(*out)[(*n)++], e));
+        if (!kw_starts_with(t->trained->param[i]->name, "head."))     /* an objective's own layers are not saved */
+            KW_TRY(full_tensor(a, t, t->trained->param[i], prefix, type, &(*out)[(*n)++], e));
     return KW_OK;
 }

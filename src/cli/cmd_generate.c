@@ -1,0 +1,317 @@
+/* cmd_generate.c - kiwame generate: pictures from words. */
+#include "generate.h"
+
+#include <string.h>
+
+#define C kw_generate_config
+#define INF __builtin_inf()
+
+static const kw_option options[] = {
+    KW_ROW_LIST("text", C, words, N_("what to draw; several texts give several pictures"), .value = "PROMPT", .flags = KW_OPT_POSITIONAL),
+    KW_ROW_GROUP(N_("What")),
+    KW_ROW_LIST("prompt", C, prompt, N_("what to draw: (word:1.2) weighs, <lora:NAME:0.8> adds a LoRA"), .letter = 'p'),
+    KW_ROW_PATH("prompts", C, prompts, NULL, N_("file with a prompt in each line: TEXT --n NEGATIVE --w W --h H --d SEED --l CFG --s STEPS --ss SAMPLER")),
+    KW_ROW_TEXT("negative", C, negative, NULL, N_("what not to draw"), .alias = "negative-prompt", .letter = 'n'),
+    KW_ROW_INT("count", C, count, 1, 1, 10000, N_("pictures of each prompt, with rising seeds")),
+    KW_ROW_INT("width", C, width, 0, 1, 16384, N_("width"), .unit = "px", .word = "base", .word_is = 0),
+    KW_ROW_INT("height", C, height, 0, 1, 16384, N_("height"), .unit = "px", .word = "base", .word_is = 0),
+    KW_ROW_GROUP(N_("Model")),
+    KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file"), .value = "DIR", .alias = "model|ckpt"),
+    KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
+    KW_ROW_LIST("lora", C, lora, N_("LoRA file, with its strength: FILE:0.8, or FILE:TEXT:UNET"), .value = "FILE[:X[:X]]"),
+    KW_ROW_PATH("lora-dir", C, lora_dir, ".", N_("folder in which <lora:NAME:X> is looked for")),
+    KW_ROW_BOOL("allow-partial", C, partial, false, N_("use a LoRA although some of its keys fit no layer of this base")),
+    KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"), .alias = "clip_skip"),
+    KW_ROW_GROUP(N_("Sampling")),
+    KW_ROW_INT("steps", C, steps, 20, 1, 1000, N_("steps")),
+    KW_ROW_DOUBLE("cfg", C, cfg, 7, -INF, INF, N_("how strongly the prompt is followed; 1 ignores the negative one"), .alias = "cfg-scale|scale"),
+    KW_ROW_SEED("seed", C, seed, 0, N_("seed of the first picture; a random one unless given"), .letter = 's'),
+    KW_ROW_TEXT("sampler", C, sampler, "Euler a", N_("Euler, Euler a, DDIM, DPM++ 2M; A1111's and ComfyUI's names")),
+    KW_ROW_TEXT("schedule", C, schedule, NULL, N_("spread of noise levels: normal, karras; the sampler's own unless given"), .alias = "scheduler"),
+    KW_ROW_CHOICE("spacing", C, spacing, KW_SPACING_AUTO, "auto|a1111|diffusers|leading|trailing|linspace", N_("which timesteps belong to the steps")),
+    KW_ROW_DOUBLE("eta", C, eta, -1, 0, 1, N_("noise put back at each step"), .word = "sampler", .word_is = -1),
+    KW_ROW_CHOICE("rng", C, rng, KW_SEEDS_GPU, "gpu|cpu|kiwame", N_("numbers behind a seed: torch's on CUDA (A1111's default), torch's on the CPU, or Kiwame's")),
+    KW_ROW_PATH("noise", C, noise, NULL, N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for what step I puts in")),
+    KW_ROW_GROUP(N_("Output")),
+    KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png"), .letter = 'o'),
+    KW_ROW_CHOICE("format", C, format, 0, "png", N_("kind of file; settings are kept in it as A1111 does")),
+    KW_ROW_BOOL("sheet", C, sheet, true, N_("also one sheet of all pictures, when there are several")),
+    KW_ROW_PATH("save-latents", C, save_latents, NULL, N_("also write the latents (N, C, h, w) as safetensors")),
+    KW_ROW_GROUP(N_("Computation")),
+    KW_ROW_INT("batch", C, batch, 1, 1, 64, N_("pictures drawn at once"), .alias = "batch-size"),
+    KW_ROW_CHOICE("dtype", C, dtype, 0, "f32|bf16", N_("type of the computation")),
+    KW_ROW_SIZE("memory", C, memory, 7500000000.0, 0, 1e15, N_("memory to keep to, as far as speed can be traded for it"), .word = "off", .word_is = 0),
+    KW_ROW_END
+};
+
+typedef struct {
+    kw_cli *cli;
+    const kw_generate_config *c;
+    kw_pipeline *p;
+    kw_jobs jobs;
+    kw_picture_writer *writer;
+    struct { const kw_tensor *noise, *step[1000]; int n_steps; } given;
+    float *latents;  int h, w;            /* (n, C, h, w), with --save-latents */
+    kw_progress progress;
+    int64_t done;                         /* steps of finished batches */
+    size_t at;                            /* pictures of finished batches */
+} session;
+
+/* ---- --noise --------------------------------------------------------------------------------------------------- */
+
+static kw_status check_noise(session *s, const kw_tensors *t, const kw_tensor *one, kw_err *e)
+{
+    int c = kw_pipeline_base(s->p)->vae.latent, f = kw_pipeline_factor(s->p);
+    const kw_job *j = s->jobs.job;
+    char text[160];
+    if (one->dtype == KW_F32 && one->rank == 4 && one->shape[0] == (int64_t)s->jobs.n && one->shape[1] == c && one->shape[2] == j->height / f
+        && one->shape[3] == j->width / f)
+        return KW_OK;
+    return kw_fail(e, KW_EDATA, N_("%s: %s is %s %s; F32 [%zu, %d, %d, %d] is needed"), kw_tensors_path(t), one->name, kw_dtype_name(one->dtype),
+                   kw_shape_text(one, text), s->jobs.n, c, j->height / f, j->width / f);
+}
+
+static kw_status read_noise(session *s, kw_err *e)
+{
+    kw_tensors *t;
+    if (!s->c->noise)
+        return KW_OK;
+    KW_TRY(kw_tensors_open(s->cli->arena, s->c->noise, &t, e));
+    s->given.noise = kw_tensors_find(t, "noise");
+    if (!s->given.noise)
+        return kw_fail(e, KW_EDATA, N_("%s: tensor noise is missing"), s->c->noise);
+    KW_TRY(check_noise(s, t, s->given.noise, e));
+    for (int i = 0; i < (int)KW_LEN(s->given.step); i++) {
+        char name[32];
+        snprintf(name, sizeof name, "noise.%d", i);
+        s->given.step[i] = kw_tensors_find(t, name);
+        if (!s->given.step[i])
+            continue;
+        KW_TRY(check_noise(s, t, s->given.step[i], e));
+        s->given.n_steps = i + 1;
+    }
+    return KW_OK;
+}
+
+static const float *slice(const kw_tensor *t, size_t picture)
+{
+    return t ? (const float *)t->data + picture * (size_t)(kw_tensor_count(t) / t->shape[0]) : NULL;
+}
+
+/* ---- before the first picture ------------------------------------------------------------------------------------ */
+
+static bool same_size(const kw_jobs *jobs)
+{
+    for (size_t i = 1; i < jobs->n; i++)
+        if (jobs->job[i].width != jobs->job[0].width || jobs->job[i].height != jobs->job[0].height)
+            return false;
+    return true;
+}
+
+static kw_status complete(session *s, kw_err *e)
+{
+    int native = kw_pipeline_native(s->p), f = kw_pipeline_factor(s->p);
+    for (size_t i = 0; i < s->jobs.n; i++) {
+        kw_job *j = &s->jobs.job[i];
+        j->width = j->width ? j->width : native;
+        j->height = j->height ? j->height : native;
+        if (j->width % f || j->height % f) {
+            kw_status st = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), j->width, j->height, f);
+            return kw_advise(e, st, N_("the nearest size is %d x %d"), KW_MAX((j->width + f / 2) / f, 1) * f, KW_MAX((j->height + f / 2) / f, 1) * f);
+        }
+        KW_TRY(kw_pipeline_windows(s->p, j->prompt, &j->windows[0], e));
+        KW_TRY(kw_pipeline_windows(s->p, j->negative, &j->windows[1], e));
+    }
+    if ((s->c->noise || s->c->save_latents) && !same_size(&s->jobs))
+        return kw_fail(e, KW_EUSAGE, N_("--noise and --save-latents need pictures of one size"));
+    s->h = s->jobs.job[0].height / f;
+    s->w = s->jobs.job[0].width / f;
+    if (s->c->save_latents)
+        s->latents = kw_alloc_array(s->cli->arena, s->jobs.n * (size_t)kw_pipeline_base(s->p)->vae.latent * (size_t)s->h * (size_t)s->w, sizeof(float));
+    if (s->c->save_latents && !s->latents)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    return read_noise(s, e);
+}
+
+static kw_status open_pipeline(session *s, kw_err *e)
+{
+    static const kw_dtype type[] = { KW_F32, KW_BF16 };
+    kw_pipeline_lora files[KW_PIPELINE_LORAS];
+    kw_pipeline_options o = { .compute = type[s->c->dtype], .memory = s->c->memory, .partial = s->c->partial };
+    for (size_t i = 0; i < s->jobs.n_lora; i++)
+        files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1 };
+    if (!s->c->base)
+        return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
+    KW_TRY(kw_pipeline_open(s->cli->arena, s->c->base, s->c->vae, files, s->jobs.n_lora, &o, &s->p, e));
+    for (size_t i = 0; i < s->jobs.n_lora && !s->cli->global.quiet; i++)
+        if (kw_pipeline_lora_passed_over(s->p, i)) {
+            fprintf(stderr, _(N_("%s: %zu keys fit no layer and are passed over")), s->jobs.lora[i].path, kw_pipeline_lora_passed_over(s->p, i));
+            fputc('\n', stderr);
+        }
+    return KW_OK;
+}
+
+/* ---- batches ---------------------------------------------------------------------------------------------------------- */
+
+static bool together(const kw_jobs *jobs, const kw_job *a, const kw_job *b)
+{
+    for (size_t i = 0; i < jobs->n_lora; i++)
+        if (a->strength[i].te != b->strength[i].te || a->strength[i].unet != b->strength[i].unet)
+            return false;
+    return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg == b->cfg && a->sampler == b->sampler
+           && a->schedule == b->schedule && a->windows[0] == b->windows[0] && a->windows[1] == b->windows[1];
+}
+
+static size_t batch_at(const session *s, size_t first)
+{
+    size_t n = 1;
+    while (first + n < s->jobs.n && n < (size_t)s->c->batch && together(&s->jobs, &s->jobs.job[first], &s->jobs.job[first + n]))
+        n++;
+    return n;
+}
+
+static kw_status progress(void *ctx, const kw_generate_at *at, kw_err *e)
+{
+    session *s = ctx;
+    char extra[64] = "";
+    (void)e;
+    if (s->jobs.n > 1)
+        snprintf(extra, sizeof extra, _(N_("picture %zu of %zu")), s->at + 1, s->jobs.n);
+    if (at->stage == KW_STAGE_STEP)
+        kw_progress_at(&s->progress, s->done + at->done, extra);
+    return KW_OK;
+}
+
+static kw_status keep(session *s, size_t first, const kw_generated *g, kw_err *e)
+{
+    size_t each = (size_t)g->channels * (size_t)g->h * (size_t)g->w;
+    if (s->latents)
+        memcpy(s->latents + first * each, g->latents, (size_t)g->n * each * sizeof(float));
+    for (int i = 0; i < g->n; i++)
+        KW_TRY(kw_picture_writer_put(s->writer, first + (size_t)i, &g->picture[i], e));
+    return KW_OK;
+}
+
+static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e)
+{
+    const kw_job *j = &s->jobs.job[first];
+    kw_wish *wish = kw_alloc_array(a, n, sizeof *wish);
+    const float **injected = kw_alloc_array(a, KW_LEN(s->given.step), sizeof *injected);
+    kw_generated g;
+    if (!wish || !injected)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < n; i++)
+        wish[i] = (kw_wish){ j[i].prompt, j[i].negative, j[i].seed };
+    for (int i = 0; i < s->given.n_steps; i++)
+        injected[i] = slice(s->given.step[i], first);
+    for (size_t i = 0; i < s->jobs.n_lora; i++)
+        KW_TRY(kw_pipeline_strength(s->p, i, j->strength[i].te, j->strength[i].unet, e));
+    kw_request r = {
+        .wish = wish, .n = (int)n, .width = j->width, .height = j->height, .cfg = j->cfg, .clip_skip = s->c->clip_skip,
+        .sampling = { .sampler = j->sampler, .schedule = j->schedule, .spacing = (kw_spacing)s->c->spacing, .steps = j->steps, .eta = s->c->eta },
+        .seeds = (kw_seeds)s->c->rng, .noise = slice(s->given.noise, first), .injected = injected, .n_injected = s->given.n_steps,
+        .progress = progress, .ctx = s,
+    };
+    KW_TRY(kw_pipeline_generate(s->p, a, &r, &g, e));
+    return keep(s, first, &g, e);
+}
+
+static int64_t all_steps(const session *s)
+{
+    int64_t sum = 0;
+    for (size_t i = 0; i < s->jobs.n; i += batch_at(s, i))
+        sum += s->jobs.job[i].steps;
+    return sum;
+}
+
+static kw_status draw_all(session *s, kw_err *e)
+{
+    kw_progress_begin(&s->progress, s->cli, _(N_("drawing")), _(N_("step")), all_steps(s));
+    for (size_t n; s->at < s->jobs.n; s->at += n) {
+        kw_arena *a = kw_arena_new();
+        n = batch_at(s, s->at);
+        kw_status st = a ? draw(s, s->at, n, a, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+        kw_arena_free(a);
+        if (st) {
+            kw_progress_pause(&s->progress);
+            return st;
+        }
+        s->done += s->jobs.job[s->at].steps;
+        kw_progress_pause(&s->progress);
+        if (!s->cli->global.json)
+            for (size_t i = 0; i < n; i++)
+                puts(s->jobs.job[s->at + i].file);
+        fflush(stdout);
+    }
+    kw_progress_end(&s->progress, s->done, NULL);
+    return KW_OK;
+}
+
+/* ---- after the last ---------------------------------------------------------------------------------------------------- */
+
+static kw_status save_latents(const session *s, kw_err *e)
+{
+    int c = kw_pipeline_base(s->p)->vae.latent;
+    if (!s->latents)
+        return KW_OK;
+    kw_tensor t = { .name = "latents", .dtype = KW_F32, .rank = 4, .shape = { (int64_t)s->jobs.n, c, s->h, s->w }, .data = s->latents };
+    t.bytes = (uint64_t)kw_tensor_count(&t) * sizeof(float);
+    return kw_tensors_save(s->c->save_latents, &t, 1, NULL, 0, e);
+}
+
+static void add_text(kw_str *o, const char *key, const char *text)
+{
+    kw_str_printf(o, ",\"%s\":", key);
+    kw_show_json_text(o, text);
+}
+
+static void print_json(const session *s, const char *sheet)
+{
+    kw_str o = { 0 };
+    kw_str_add(&o, "{\"files\":[");
+    for (size_t i = 0; i < s->jobs.n; i++) {
+        const kw_job *j = &s->jobs.job[i];
+        kw_str_add(&o, i ? ",{\"file\":" : "{\"file\":");
+        kw_show_json_text(&o, j->file);
+        add_text(&o, "prompt", j->prompt);
+        add_text(&o, "negative", j->negative);
+        add_text(&o, "sampler", j->sampler->label);
+        kw_str_printf(&o, ",\"seed\":%llu,\"steps\":%d,\"cfg\":%.10g,\"width\":%d,\"height\":%d}", (unsigned long long)j->seed, j->steps, j->cfg,
+                      j->width, j->height);
+    }
+    kw_str_add(&o, "]");
+    if (sheet)
+        add_text(&o, "sheet", sheet);
+    if (s->c->save_latents)
+        add_text(&o, "latents", s->c->save_latents);
+    printf("%s}\n", o.s && !o.failed ? o.s : "{");
+    kw_str_free(&o);
+}
+
+static kw_status run(kw_cli *cli, void *config, kw_err *e)
+{
+    session s = { .cli = cli, .c = config };
+    const char *sheet;
+    if (kw_options_from(cli->options, "seed") == KW_FROM_DEFAULT)
+        KW_TRY(kw_options_set(cli->options, "seed", "random", KW_FROM_PRESET, "--seed", e));
+    KW_TRY(kw_jobs_read(cli->arena, s.c, &s.jobs, e));
+    KW_TRY(open_pipeline(&s, e));
+    KW_TRY(complete(&s, e));
+    KW_TRY(kw_picture_writer_new(cli, s.c, s.p, &s.jobs, &s.writer, e));
+    KW_TRY(draw_all(&s, e));
+    KW_TRY(save_latents(&s, e));
+    KW_TRY(kw_picture_writer_end(s.writer, &sheet, e));
+    if (cli->global.json)
+        print_json(&s, sheet);
+    else if (sheet)
+        puts(sheet);
+    return KW_OK;
+}
+
+const kw_command kw_command_generate = {
+    .name = "generate", .help = N_("draw pictures from words, with a base and LoRA files"),
+    .about = N_("Settings are kept in each picture as A1111 writes them. Prints the files it wrote."),
+    .examples = "kiwame generate \"a red fox\" --base sd15 --seed 1\n"
+                "kiwame generate \"(kiwa:1.2) in snow <lora:kiwa:0.8>\" --base sd15 --lora-dir loras --count 4",
+    .options = options, .config_size = sizeof(C), .flags = KW_COMMAND_THREADS, .run = run,
+};

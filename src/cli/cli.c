@@ -56,7 +56,10 @@ static int report(const kw_cli *c, kw_status status, const kw_err *e)
     }
     fprintf(stderr, "%s\n", s.failed ? e->what : s.s);
     kw_str_free(&s);
-    if (c->global.json)
+    bool json = c->global.json;           /* or it stands behind the argument that was refused */
+    for (int i = 1; i < c->argc && strcmp(c->argv[i], "--"); i++)
+        json |= !strcmp(c->argv[i], "--json");
+    if (json)
         print_error_json(e);
     return kw_status_exit_code(status);
 }

@@ -223,4 +223,6 @@ const float *kw_sampling_x0(const kw_sampling *s);
 }
 #endif
 
+#include "pipeline.h"
+
 #endif

@@ -56,11 +56,11 @@ static void take(const png_text *t, kw_str *out)
     bool utf8 = t->compression == PNG_ITXT_COMPRESSION_NONE || t->compression == PNG_ITXT_COMPRESSION_zTXt;
     const char *s = t->text ? t->text : "";
     if (utf8)
-        for (uint32_t c; (c = kw_utf8_get(&s));)
-            kw_utf8_put(out, c);
+        for (uint32_t c; (c = kw__pic_utf8_get(&s));)
+            kw__pic_utf8_put(out, c);
     else
         for (; *s; s++)
-            kw_utf8_put(out, (uint8_t)*s);
+            kw__pic_utf8_put(out, (uint8_t)*s);
 }
 
 /* False when the chunks cannot be read. */

@@ -50,7 +50,7 @@ static void utf16(const uint8_t *s, size_t n, kw_str *out)
             }
         }
         if (c && c != 0xfeff)
-            kw_utf8_put(out, c);
+            kw__pic_utf8_put(out, c);
     }
 }
 
@@ -77,8 +77,8 @@ bool kw_exif_comment(const uint8_t *exif, size_t n, kw_str *out)
     kw_str copy = { 0 };
     kw_str_add_n(&copy, (const char *)text, size);
     const char *s = copy.failed ? "" : copy.s;
-    for (uint32_t c; (c = kw_utf8_get(&s));)
-        kw_utf8_put(out, c);
+    for (uint32_t c; (c = kw__pic_utf8_get(&s));)
+        kw__pic_utf8_put(out, c);
     kw_str_free(&copy);
     return true;
 }

@@ -40,7 +40,7 @@ static int line_length(const char *s, int most, size_t *bytes)
     int n = 0, n_space = 0;
     while (*at && *at != '\n') {
         const char *next = at;
-        uint32_t c = kw_utf8_get(&next);
+        uint32_t c = kw__pic_utf8_get(&next);
         if (c == ' ' && n) {
             space = at;
             n_space = n;
@@ -59,7 +59,7 @@ static int line_length(const char *s, int most, size_t *bytes)
 static void draw_line(const char *s, int n, kw_mask *m, int top)
 {
     for (int i = 0; i < n; i++) {
-        uint32_t c = kw_utf8_get(&s);
+        uint32_t c = kw__pic_utf8_get(&s);
         const char *glyph = glyphs[c >= 32 && c < 127 ? c - 32 : 95];
         for (int y = 0; y < GLYPH_H; y++) {
             int points = glyph[y] <= '9' ? glyph[y] - '0' : glyph[y] - 'A' + 10;

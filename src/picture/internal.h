@@ -52,8 +52,8 @@ const uint8_t *kw_exif_find(const uint8_t *data, size_t n, size_t *size);
 bool kw_exif_comment(const uint8_t *exif, size_t n, kw_str *out);       /* UserComment as UTF-8 */
 
 /* utf8.c */
-void kw_utf8_put(kw_str *out, uint32_t code);
-uint32_t kw_utf8_get(const char **s);           /* next code point, U+FFFD for a bad byte; 0 at the end */
+void kw__pic_utf8_put(kw_str *out, uint32_t code);
+uint32_t kw__pic_utf8_get(const char **s);           /* next code point, U+FFFD for a bad byte; 0 at the end */
 
 /* ---- worker.c ---------------------------------------------------------------------------------------------------- */
 

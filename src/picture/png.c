@@ -35,7 +35,7 @@ static char *latin1(const char *text, bool *fits)
 {
     char *out = malloc(strlen(text) + 1), *o = out;
     *fits = true;
-    for (uint32_t c; out && (c = kw_utf8_get(&text));) {
+    for (uint32_t c; out && (c = kw__pic_utf8_get(&text));) {
         if (c > 0xff) {
             *fits = false;
             free(out);
@@ -61,8 +61,8 @@ static bool make_text(const kw_png_text *in, png_text *t, char **copy)
     }
     kw_str clean = { 0 };                       /* bad bytes become U+FFFD */
     const char *s = in->text;
-    for (uint32_t c; (c = kw_utf8_get(&s));)
-        kw_utf8_put(&clean, c);
+    for (uint32_t c; (c = kw__pic_utf8_get(&s));)
+        kw__pic_utf8_put(&clean, c);
     t->compression = PNG_ITXT_COMPRESSION_NONE;
     t->lang = t->lang_key = (char *)(uintptr_t)"";
     t->text = *copy = clean.s;

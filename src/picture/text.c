@@ -15,11 +15,11 @@ static int font;
 /* Valid UTF-8 without markup or control characters. */
 static void escape(const char *text, kw_str *out)
 {
-    for (uint32_t c; (c = kw_utf8_get(&text));)
+    for (uint32_t c; (c = kw__pic_utf8_get(&text));)
         if (c == '&' || c == '<' || c == '>')
             kw_str_add(out, c == '&' ? "&amp;" : c == '<' ? "&lt;" : "&gt;");
         else
-            kw_utf8_put(out, c < 32 && c != '\n' ? ' ' : c);
+            kw__pic_utf8_put(out, c < 32 && c != '\n' ? ' ' : c);
 }
 
 /* The ink of the text, placed as in its line: Xoffset and Yoffset say where the ink starts. */

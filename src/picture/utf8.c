@@ -1,7 +1,7 @@
 /* utf8.c - UTF-8 in and out, one code point at a time; a bad byte counts as U+FFFD. */
 #include "internal.h"
 
-void kw_utf8_put(kw_str *out, uint32_t c)
+void kw__pic_utf8_put(kw_str *out, uint32_t c)
 {
     char b[4];
     size_t n = 0;
@@ -18,7 +18,7 @@ void kw_utf8_put(kw_str *out, uint32_t c)
     kw_str_add_n(out, b, n);
 }
 
-uint32_t kw_utf8_get(const char **s)
+uint32_t kw__pic_utf8_get(const char **s)
 {
     const uint8_t *b = (const uint8_t *)*s;
     if (!*b)

@@ -141,6 +141,7 @@ static kw_status save(kw_run *r, kw_arena *a, int64_t epoch, int64_t step, kw_er
         KW_TRY(kw__save_lora(r, a, name, t, n, epoch, e));
     }
     r->result = kw_strdup(r->arena, name);
+    kw__watch_save(r, name);
     return KW_OK;
 }
 

@@ -269,18 +269,25 @@ static kw_status after_step(kw_run *r, kw_err *e)
     bool epoch_end = step % KW_MAX(r->per_epoch, 1) == 0, last = step == r->steps;
     if (due(step, r->s.validate_steps) || last) {
         KW_TRY(validate(r, false, &r->validation, e));
+        if (r->held_out)
+            kw__watch_validation(r);
         if (r->held_out && !(r->validation >= r->best)) {
             r->best = r->validation;
             r->best_step = step;
         }
     }
+    if (last || due(step, r->s.sample_steps) || (epoch_end && due(epoch, r->s.sample_epochs)))
+        KW_TRY(kw__watch_samples(r, e));
     if (!last && due(step, r->s.save_steps))
         KW_TRY(kw__product_save(r, -1, step, e));
     if (!last && epoch_end && due(epoch, r->s.save_epochs))
         KW_TRY(kw__product_save(r, epoch, -1, e));
     if (last)
         KW_TRY(kw__product_save(r, -1, -1, e));
-    return last || due(step, r->s.checkpoint_steps) ? kw__checkpoint_save(r, e) : KW_OK;
+    if (!last && !due(step, r->s.checkpoint_steps))
+        return KW_OK;
+    KW_TRY(kw_events_sync(r->log, e));
+    return kw__checkpoint_save(r, e);
 }
 
 static kw_status loop(kw_run *r, kw_err *e)
@@ -293,9 +300,11 @@ static kw_status loop(kw_run *r, kw_err *e)
         double took = now() - start;
         r->seconds = r->seconds > 0 ? 0.9 * r->seconds + 0.1 * took : took;
         KW_TRY(judge(r, &report, &bad, e));
+        kw__watch_step(r, &report, took);
         KW_TRY(after_step(r, e));
         tell(r, &report);
         if (kw_trainer_steps(r->trainer) < r->steps && r->hooks.stop && r->hooks.stop(r->hooks.user)) {
+            kw__watch_end(r, "stopped", "");
             KW_TRY(kw__checkpoint_save(r, e));
             kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved", (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
             return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);
@@ -320,7 +329,13 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
     KW_TRY(kw_lock_dir(r->arena, r->dir, e));
     KW_TRY(prepare(r, e));
     KW_TRY(kw__checkpoint_load(r, &step, e));
-    if (step < 0)
+    KW_TRY(kw__watch_open(r, step, e));
+    if (step < 0) {
         KW_TRY(validate(r, true, &r->base_validation, e));
-    return loop(r, e);
+        KW_TRY(kw__watch_samples(r, e));
+    }
+    KW_TRY(loop(r, e));
+    KW_TRY(kw__watch_sheet(r, e));
+    kw__watch_end(r, "finished", "");
+    return KW_OK;
 }

@@ -3,6 +3,8 @@
 #define KW_TRAIN_RUN_INTERNAL_H
 
 #include "run.h"
+#include "events.h"
+#include "metadata.h"
 #include "step.h"
 
 enum { KW__VALIDATE_TIMES = 4, KW__VALIDATE_MOST = 32 };
@@ -31,7 +33,10 @@ struct kw_run {
     const char *dir, *result;
     double average_loss, validation, base_validation, best;
     int64_t best_step;
-    double seconds;                       /* of a step, running median */
+    double seconds;                       /* of a step, running mean */
+    kw_events *log;
+    kw_pipeline *pipeline;                /* draws samples with the trainer's own weights */
+    double started;
 };
 
 /* batches.c: the micro-batch of index m (0, 1, ...): a pure function of the run's settings and m. Lives on the arena. */
@@ -48,6 +53,15 @@ KW_MUST kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e);
 KW_MUST kw_status kw__product_save(kw_run *r, int64_t epoch, int64_t step, kw_err *e);
 
 KW_MUST kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tensor *t, size_t n, int64_t epoch, kw_err *e);
+
+/* watch.c: events, sample pictures, the sheet at the end. */
+KW_MUST kw_status kw__watch_open(kw_run *r, int64_t step, kw_err *e);
+void kw__watch_step(kw_run *r, const kw_step_report *report, double seconds);
+void kw__watch_validation(kw_run *r);
+void kw__watch_save(kw_run *r, const char *file);
+void kw__watch_end(kw_run *r, const char *level, const char *text);
+KW_MUST kw_status kw__watch_samples(kw_run *r, kw_err *e);
+KW_MUST kw_status kw__watch_sheet(kw_run *r, kw_err *e);
 
 void kw__run_note(const kw_run *r, const char *fmt, ...) KW_PRINTF(2, 3);
 

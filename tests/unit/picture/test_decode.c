@@ -224,14 +224,14 @@ static void utf8_round_trip(void **state)
     kw_str s = { 0 };
     static const uint32_t codes[] = { 1, 0x7f, 0x80, 0x7ff, 0x800, 0xffff, 0x10000, 0x10ffff };
     for (size_t i = 0; i < KW_LEN(codes); i++)
-        kw_utf8_put(&s, codes[i]);
+        kw__pic_utf8_put(&s, codes[i]);
     const char *at = s.s;
     for (size_t i = 0; i < KW_LEN(codes); i++)
-        assert_int_equal(kw_utf8_get(&at), codes[i]);
-    assert_int_equal(kw_utf8_get(&at), 0);
+        assert_int_equal(kw__pic_utf8_get(&at), codes[i]);
+    assert_int_equal(kw__pic_utf8_get(&at), 0);
     kw_str_free(&s);
     for (const char *bad = "\xc0\x80\xed\xa0\x80\xf4\x90\x80\x80\xe3\x81"; *bad;)
-        assert_int_equal(kw_utf8_get(&bad), 0xfffd);
+        assert_int_equal(kw__pic_utf8_get(&bad), 0xfffd);
 }
 
 int main(void)

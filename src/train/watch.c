@@ -1,0 +1,219 @@
+/* watch.c - what a run shows while it goes on: events, sample pictures, and at the end one sheet. */
+#include "run_internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { MOST_PROMPTS = 8, MOST_FILES = 6 };
+
+static double unix_time(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_REALTIME, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- events ---------------------------------------------------------------------------------------------------------- */
+
+kw_status kw__watch_open(kw_run *r, int64_t step, kw_err *e)
+{
+    r->started = unix_time();
+    KW_TRY(kw_events_open(r->arena, r->dir, step, r->per_epoch, &r->log, e));
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_START, .name = r->s.name, .steps = r->steps });
+    return KW_OK;
+}
+
+static int64_t epoch_of(const kw_run *r, int64_t step) { return (KW_MAX(step, 1) - 1) / KW_MAX(r->per_epoch, 1) + 1; }
+
+void kw__watch_step(kw_run *r, const kw_step_report *report, double seconds)
+{
+    int64_t step = kw_trainer_steps(r->trainer);
+    kw_event v = { .kind = KW_EVENT_STEP, .step = step, .epoch = epoch_of(r, step), .loss = report->loss, .norm = report->norm,
+                   .seconds = seconds, .skipped = report->skipped };
+    for (int g = 0; g < KW_N_GROUPS; g++)
+        v.rate[g] = kw_trainer_trained(r->trainer)->group_count[g] ? report->rate[g] : -1;
+    kw_events_add(r->log, &v);
+}
+
+void kw__watch_validation(kw_run *r)
+{
+    int64_t step = kw_trainer_steps(r->trainer);
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = step, .epoch = epoch_of(r, step), .loss = r->validation,
+                                       .base = r->base_validation, .epoch_end = step % KW_MAX(r->per_epoch, 1) == 0 });
+}
+
+void kw__watch_save(kw_run *r, const char *file)
+{
+    int64_t step = kw_trainer_steps(r->trainer);
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAVE, .step = step, .epoch = epoch_of(r, step), .file = kw_path_name(file) });
+}
+
+void kw__watch_end(kw_run *r, const char *level, const char *text)
+{
+    kw_err ignored;
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_END, .step = kw_trainer_steps(r->trainer), .level = level, .text = text });
+    kw_status s = kw_events_sync(r->log, &ignored);        /* a log that cannot be written must not fail a run */
+    (void)s;
+}
+
+/* ---- sample pictures ---------------------------------------------------------------------------------------------------- */
+
+/* What the user asked to see; else the trigger word alone and some of the captions. */
+static size_t prompts_of(const kw_run *r, const char *prompts[MOST_PROMPTS])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < r->s.sample_prompts.n && n < MOST_PROMPTS; i++)
+        prompts[n++] = r->s.sample_prompts.item[i];
+    if (n)
+        return n;
+    if (r->s.trigger)
+        prompts[n++] = r->s.trigger;
+    for (size_t i = 0; i < r->data->n && n < 4; i += KW_MAX(r->data->n / 4, 1))
+        if (!r->data->items[i].bad && r->data->items[i].n_captions)
+            prompts[n++] = r->data->items[i].captions[0];
+    return n;
+}
+
+static kw_status write_png(kw_run *r, kw_arena *a, const char *name, const kw_picture *p, kw_err *e)
+{
+    kw_str png = { 0 };
+    char *dir = kw_path_join(a, r->dir, "samples"), *path = dir ? kw_path_join(a, dir, name) : NULL;
+    kw_status s = path ? kw_mkdirs(dir, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!s)
+        s = kw_png_encode(p, NULL, 0, &png, e);
+    if (!s)
+        s = kw_file_write_atomic(path, png.s, png.n, e);
+    kw_str_free(&png);
+    return s;
+}
+
+static kw_status draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed, kw_generated *out, kw_err *e)
+{
+    kw_wish wish = { .prompt = prompt, .seed = seed };
+    int side = KW_MAX(r->resolution / kw_pipeline_factor(p) * kw_pipeline_factor(p), kw_pipeline_factor(p));
+    bool zero_snr = kw_trainer_noise(r->trainer)->spec.zero_snr;
+    kw_request q = { .wish = &wish, .n = 1, .width = side, .height = side, .cfg = r->s.sample_cfg, .clip_skip = r->s.clip_skip, .seeds = KW_SEEDS_KIWAME,
+                     .sampling = { .sampler = kw_sampler_find(zero_snr ? "ddim" : "euler", NULL), .steps = r->s.sample_sampling_steps, .eta = -1 } };
+    return kw_pipeline_generate(p, a, &q, out, e);
+}
+
+static kw_status one_sample(kw_run *r, kw_arena *a, int index, const char *prompt, kw_err *e)
+{
+    kw_generated made;
+    int64_t step = kw_trainer_steps(r->trainer);
+    uint64_t seed = r->s.seed + (uint64_t)index;
+    KW_TRY(draw(r, r->pipeline, a, prompt, seed, &made, e));
+    char *name = kw_name_of_sample(a, r->s.name, -1, step, index, unix_time(), seed);
+    if (!name)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(write_png(r, a, name, &made.picture[0], e));
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAMPLE, .step = step, .epoch = epoch_of(r, step), .index = index, .seed = (int64_t)seed,
+                                       .prompt = prompt, .file = kw_sprintf(a, "samples/%s", name) });
+    return KW_OK;
+}
+
+/* One picture for each prompt with the weights of this moment, always from the same seeds. A failed one is told, not fatal. */
+kw_status kw__watch_samples(kw_run *r, kw_err *e)
+{
+    const char *prompts[MOST_PROMPTS];
+    if (r->vae || r->align)
+        return KW_OK;
+    if (!r->pipeline) {
+        kw_pipeline_options o = { .compute = r->tc.compute };
+        KW_TRY(kw_pipeline_over(r->arena, kw_trainer_base(r->trainer), r->tc.lora ? kw_trainer_adapters(r->trainer) : NULL,
+                                kw_trainer_workspace(r->trainer), &o, &r->pipeline, e));
+    }
+    size_t n = prompts_of(r, prompts);
+    for (size_t i = 0; i < n; i++) {
+        kw_arena *a = kw_arena_new();
+        kw_err trouble = { 0 };
+        kw_status s = a ? one_sample(r, a, (int)i, prompts[i], &trouble) : KW_ENOMEM;
+        kw_arena_free(a);
+        if (s)
+            kw__run_note(r, kw_translate(N_("sample %zu was not drawn: %s")), i + 1, trouble.what);
+    }
+    return KW_OK;
+}
+
+/* ---- the sheet at the end: files x strengths ----------------------------------------------------------------------------- */
+
+static const double strengths[] = { 0, 0.4, 0.6, 0.8, 1.0, 1.2 };
+
+typedef struct { const char *name, *path; int64_t step; } saved_file;
+
+/* Up to six of the saved files, evenly over the run, the last one among them. */
+static size_t saved_files(const kw_run *r, saved_file *f)
+{
+    size_t n, count = 0, k = 0;
+    const kw_event *v = kw_events_list(r->log, &n);
+    for (size_t i = 0; i < n; i++)
+        count += v[i].kind == KW_EVENT_SAVE;
+    for (size_t i = 0, seen = 0; i < n && k < MOST_FILES; i++) {
+        if (v[i].kind != KW_EVENT_SAVE)
+            continue;
+        if (seen++ * MOST_FILES / KW_MAX(count, (size_t)MOST_FILES) == k || seen == count) {
+            f[k].name = v[i].file;
+            f[k].step = v[i].step;
+            f[k].path = kw_path_join(r->arena, r->dir, v[i].file);
+            k += f[k].path && kw_is_file(f[k].path);
+        }
+    }
+    return k;
+}
+
+static kw_status sheet_row(kw_run *r, kw_arena *a, const saved_file *f, const char *prompt, kw_picture *cells, kw_err *e)
+{
+    kw_pipeline *p;
+    kw_pipeline_lora lora = { f->path, 1, 1 };
+    kw_pipeline_options o = { .compute = r->tc.compute };
+    KW_TRY(kw_pipeline_open(a, r->s.base, r->s.vae, &lora, 1, &o, &p, e));
+    for (size_t i = 0; i < KW_LEN(strengths); i++) {
+        kw_generated made;
+        KW_TRY(kw_pipeline_strength(p, 0, strengths[i], strengths[i], e));
+        KW_TRY(draw(r, p, a, prompt, r->s.seed, &made, e));
+        cells[i] = made.picture[0];
+    }
+    return KW_OK;
+}
+
+static kw_status draw_sheet(kw_run *r, kw_arena *a, kw_err *e)
+{
+    saved_file f[MOST_FILES];
+    const char *prompts[MOST_PROMPTS], *columns[KW_LEN(strengths)], *rows[MOST_FILES];
+    size_t n = saved_files(r, f), best = n - 1;
+    kw_picture out, *cells = kw_alloc_array(a, n * KW_LEN(strengths) + 1, sizeof *cells);
+    const kw_picture **shown = kw_alloc_array(a, n * KW_LEN(strengths) + 1, sizeof *shown);
+    if (!n || !prompts_of(r, prompts))
+        return KW_OK;
+    if (!cells || !shown)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < KW_LEN(strengths); i++)
+        columns[i] = kw_sprintf(a, "%g", strengths[i]);
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = kw_sprintf(a, kw_translate(N_("step %lld")), (long long)f[i].step);
+        if (llabs(f[i].step - r->best_step) < llabs(f[best].step - r->best_step))
+            best = i;
+        KW_TRY(sheet_row(r, a, &f[i], prompts[0], cells + i * KW_LEN(strengths), e));
+    }
+    for (size_t i = 0; i < n * KW_LEN(strengths); i++)
+        shown[i] = &cells[i];
+    kw_sheet s = { .title = prompts[0], .columns = (int)KW_LEN(strengths), .rows = (int)n, .column_labels = columns, .row_labels = rows,
+                   .cells = shown, .best = (int)(best * KW_LEN(strengths) + 4) };
+    KW_TRY(kw_sheet_draw(&s, &out, e));
+    kw_status st = write_png(r, a, "sheet.png", &out, e);
+    kw_picture_free(&out);
+    return st;
+}
+
+kw_status kw__watch_sheet(kw_run *r, kw_err *e)
+{
+    if (!r->tc.lora)
+        return KW_OK;
+    kw_arena *a = kw_arena_new();
+    kw_status s = a ? draw_sheet(r, a, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_arena_free(a);
+    return s;
+}

@@ -211,6 +211,13 @@ class EmojiFont:
         return p if known else None
 
 
+def empty_folder(path):
+    """A folder of pictures must hold nothing older: refuse one that is not empty."""
+    if os.path.isdir(path) and os.listdir(path):
+        raise SystemExit(f'{path} is not empty')
+    return path
+
+
 class Ledger:
     """Writes files under a folder, counts them and sums them up by pixels and text, so that zlib's version does not matter."""
 

@@ -15,7 +15,7 @@ import multiprocessing
 import time
 
 import names
-from draw import EmojiFont, Ledger, Picture, Rng, PI
+from draw import EmojiFont, Ledger, Picture, Rng, PI, empty_folder
 
 SIZE = 128
 SEED = 11
@@ -32,6 +32,15 @@ COMMA = {'en': ', ', 'ja': '、'}
 
 # ---- captions ------------------------------------------------------------------------------------------------------
 
+def fitting(name, keywords):
+    """The name and as many of the keywords as leave room for a place and a background in 22 tokens."""
+    parts = [name]
+    for k in keywords:
+        if len(' '.join(parts + [k]).encode()) <= 38:
+            parts.append(k)
+    return parts
+
+
 def caption_lines(emoji, rng, also=('', '')):
     """The variants of a caption, one per line, equally likely: per language 21 x the name, 3 x name and two keywords,
     3 x a word for the kind. With 10 % of captions dropped by the trainer that is 70 : 10 : 10 : 10."""
@@ -40,7 +49,7 @@ def caption_lines(emoji, rng, also=('', '')):
         name, keywords = emoji.name[language], emoji.keywords[language]
         lines += [name + more] * 21
         for _ in range(3):
-            lines.append(COMMA[language].join([name] + rng.some(keywords, 2)) + more)
+            lines.append(COMMA[language].join(fitting(name, rng.some(keywords, 2))) + more)
         lines += [emoji.kind[0][language] + more] * 2 + [emoji.kind[1][language] + more]
     return ''.join(line + '\n' for line in lines)
 
@@ -211,6 +220,7 @@ def main():
     parser.add_argument('out')
     parser.add_argument('--jobs', type=int, default=multiprocessing.cpu_count())
     args = parser.parse_args()
+    empty_folder(args.out)
     start, font = time.time(), EmojiFont()
     emoji, held = names.load(), names.held_out()
     glyphs = [font.glyph(e.text, SIZE) for e in emoji]

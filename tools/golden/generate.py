@@ -1,0 +1,257 @@
+#!/usr/bin/env python3
+"""generate.py - pictures of `kiwame generate` against diffusers' StableDiffusionPipeline, from the same noise or seeds.
+
+  generate.py --kiwame build/kiwame P           P: the folder of make_models.py --pipelines
+  generate.py --golden tests/golden/pipeline    writes the base and the answers that tests/unit/diffusion uses
+
+Each case: latents within 1e-4 relative L2, pictures within 1 of 255 and PSNR >= 40 dB. Exit status 1 when one fails.
+Emphasis, several windows and clip skip are computed here with transformers from A1111's definitions.
+"""
+import argparse
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import make_models
+import reference
+from configs import text, unet, vae
+
+LATENTS, PSNR, PIXEL = 1e-4, 40.0, 1
+SCHEDULERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "euler_ancestral": "EulerAncestralDiscreteScheduler",
+              "dpmpp_2m": "DPMSolverMultistepScheduler"}
+PROMPT, NEGATIVE = "a photo of a red cat on a blue house", "dark water"
+LONG = "a red cat, a blue house, " * 20
+
+TINY = {"unet": unet([8, 16], "-x", 4, 2, 16, 1, sample_size=8), "vae": vae([8, 8], 4, 1, 4, sample_size=16),
+        "text": text(16, 32, 2, 2, 77, 0), "prediction": "epsilon", "scheduler": "DDIMScheduler"}
+
+
+def cases(name):
+    zero = name == "pipe-zero-snr"
+    for sampler in SCHEDULERS:
+        for cfg in (1.0, 7.5):
+            if zero and sampler == "dpmpp_2m":
+                continue                             # diffusers' own last sigma is not finite there
+            yield f"{sampler} cfg {cfg:g}", {"sampler": sampler, "cfg": cfg}
+    yield "cpu seeds, two pictures", {"sampler": "euler_ancestral", "cfg": 4.0, "seeds": [11, 12]}
+    if name != "pipe-zero-snr":                      # its text encoder has one layer
+        yield "clip skip 2", {"sampler": "ddim", "cfg": 3.0, "skip": 2}
+    yield "emphasis", {"sampler": "ddim", "cfg": 3.0, "prompt": "a (red:1.4) [cat] on (a (blue) house)"}
+    yield "two windows each", {"sampler": "euler", "cfg": 3.0, "prompt": LONG, "negative": LONG.replace("red", "green")}
+    yield "wide, ddim eta 0.5", {"sampler": "ddim", "cfg": 2.0, "eta": 0.5, "size": (96, 64)}
+
+
+# ---- A1111's conditioning, from its definitions -------------------------------------------------------------------
+
+def weighted(prompt):
+    """The few forms used here: (x:w), (x), [x], nested once more."""
+    stack, out, spans, text_, i = [], [], [], "", 0
+
+    def flush():
+        nonlocal text_
+        out.extend([text_] if text_ else [])
+        text_ = ""
+
+    while i < len(prompt):
+        c = prompt[i]
+        if c in "([":
+            flush()
+            stack.append((c, len(out)))
+        elif c in ")]":
+            flush()
+            kind, start = stack.pop()
+            spans.append((start, len(out), 1.1 if kind == "(" else 1 / 1.1))
+        elif m := re.match(r":([\d.]+)\)", prompt[i:]):
+            flush()
+            spans.append((stack.pop()[1], len(out), float(m.group(1))))
+            i += m.end() - 1
+        else:
+            text_ += c
+        i += 1
+    flush()
+    return [(t, math.prod(f for a, b, f in spans if a <= k < b)) for k, t in enumerate(out)]
+
+
+def windows(tok, prompt):
+    """(ids, weights) of windows of 77, with A1111's rule for commas near the end."""
+    comma = tok("a,", add_special_tokens=False).input_ids[-1]
+    chunks, ids, weights, last = [], [], [], -1
+    for piece, w in weighted(prompt):
+        for t in tok(piece, add_special_tokens=False).input_ids:
+            if t == comma:
+                last = len(ids)
+            elif len(ids) == 75 and last != -1 and len(ids) - last <= 20:
+                at = last + 1
+                chunks.append((ids[:at], weights[:at]))
+                ids, weights, last = ids[at:], weights[at:], -1
+            if len(ids) == 75:
+                chunks.append((ids, weights))
+                ids, weights, last = [], [], -1
+                if t == comma:
+                    last = 0
+            ids = ids + [t]
+            weights = weights + [w]
+    if ids or not chunks:
+        chunks.append((ids, weights))
+    pad, bos, eos = tok.pad_token_id, tok.bos_token_id, tok.eos_token_id
+    for ids, weights in chunks:
+        fill = 75 - len(ids)
+        yield [bos] + ids + [eos] + [pad] * fill, [1.0] + weights + [1.0] * (1 + fill)
+
+
+def embed(pipe, prompt, skip):
+    parts = []
+    for ids, weights in windows(pipe.tokenizer, prompt):
+        o = pipe.text_encoder(torch.tensor([ids]), output_hidden_states=True)
+        model = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
+        z = o.last_hidden_state if skip == 1 else model.final_layer_norm(o.hidden_states[-skip])
+        before = z.mean()
+        z = z * torch.tensor(weights)[None, :, None]
+        parts.append(z * (before / z.mean()))
+    return torch.cat(parts, 1)
+
+
+# ---- diffusers ------------------------------------------------------------------------------------------------------
+
+def pipeline(base):
+    from diffusers import StableDiffusionPipeline
+    pipe = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def draw(pipe, config, case, noise, injected):
+    """Latents, pictures (n, h, w, 3) of diffusers. injected: noise by step, or None where the generators give it."""
+    import diffusers
+    # StableDiffusionPipeline sets a file's clip_sample to false, but a file without it (PNDM's) would make DDIM clip
+    pipe.scheduler = getattr(diffusers, SCHEDULERS[case["sampler"]]).from_config(config, clip_sample=config.get("clip_sample", False))
+    module = sys.modules[type(pipe.scheduler).__module__]
+    saved, turn = module.randn_tensor, iter(injected or ())
+    generator = None
+    if injected is not None:
+        module.randn_tensor = lambda *a, **k: next(turn).clone()
+    else:
+        generator = [torch.Generator().manual_seed(s) for s in case["seeds"]]
+    prompt, negative, n = case.get("prompt", PROMPT), case.get("negative", NEGATIVE), len(case.get("seeds", [0]))
+    w, h = case.get("size", (None, None))
+    try:
+        with torch.no_grad():
+            c, u = embed(pipe, prompt, case.get("skip", 1)), embed(pipe, negative, case.get("skip", 1))
+            run = dict(prompt_embeds=c.repeat(n, 1, 1), negative_prompt_embeds=u.repeat(n, 1, 1), num_inference_steps=case["steps"],
+                       guidance_scale=case["cfg"], latents=noise, generator=generator, eta=case.get("eta", 0.0), width=w, height=h)
+            latents = pipe(output_type="latent", **run).images
+            x = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    finally:
+        module.randn_tensor = saved
+    pixels = ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return latents, pixels
+
+
+# ---- the program ------------------------------------------------------------------------------------------------------
+
+def kiwame(o, base, case, noise, injected, work):
+    out = os.path.join(work, "out")
+    line = [*o.kiwame.split(), "generate", case.get("prompt", PROMPT), "--negative", case.get("negative", NEGATIVE), "--base", base,
+            "--sampler", case["sampler"], "--spacing", "diffusers", "--steps", str(case["steps"]), "--cfg", str(case["cfg"]),
+            "--clip-skip", str(case.get("skip", 1)), "--out", out, "--save-latents", os.path.join(work, "l.safetensors"), "--no-sheet",
+            "--rng", "cpu", "--seed", str(case.get("seeds", [0])[0]), "--count", str(len(case.get("seeds", [0]))), "--batch", "2", "-q"]
+    if "size" in case:
+        line += ["--width", str(case["size"][0]), "--height", str(case["size"][1])]
+    if "eta" in case:
+        line += ["--eta", str(case["eta"])]
+    if noise is not None:
+        given = {"noise": noise, **{f"noise.{i}": z for i, z in enumerate(injected)}}
+        save_file(given, os.path.join(work, "noise.safetensors"))
+        line += ["--noise", os.path.join(work, "noise.safetensors")]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode:
+        return None, (done.stderr or done.stdout).strip()
+    files = [f for f in done.stdout.split("\n") if f]
+    pixels = np.stack([np.asarray(Image.open(f).convert("RGB")) for f in files])
+    return load_file(os.path.join(work, "l.safetensors"))["latents"], pixels
+
+
+def compare(ours, theirs, a, b):
+    error = ((ours - theirs).norm() / theirs.norm()).item()
+    difference = np.abs(a.astype(int) - b.astype(int))
+    psnr = 99.0 if not difference.any() else 10 * np.log10(255 ** 2 / np.mean(difference.astype(float) ** 2))
+    return error, psnr, int(difference.max())
+
+
+def noise_for(pipe, case, seed):
+    if "seeds" in case:
+        return None, None
+    w, h = case.get("size", (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2)
+    shape = (1, pipe.unet.config.in_channels, h // pipe.vae_scale_factor, w // pipe.vae_scale_factor)
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=g), [torch.randn(shape, generator=g) for _ in range(case["steps"])]
+
+
+def check(o, name):
+    base, bad = os.path.join(o.models, name), 0
+    pipe = pipeline(base)
+    config = pipe.scheduler.config
+    for i, (title, case) in enumerate(cases(name)):
+        case["steps"] = case.get("steps", 8)
+        noise, injected = noise_for(pipe, case, 100 + i)
+        theirs, pixels = draw(pipe, config, case, noise, injected)
+        with tempfile.TemporaryDirectory() as work:
+            ours, got = kiwame(o, base, case, noise, injected, work)
+        if ours is None:
+            print(f"{name:14} {title:26} FAILED: {got}")
+            bad += 1
+            continue
+        error, psnr, worst = compare(ours, theirs, got, pixels)
+        good = error <= LATENTS and psnr >= PSNR and worst <= PIXEL
+        bad += not good
+        print(f"{name:14} {title:26} latents {error:.1e}  PSNR {psnr:5.1f} dB  largest {worst}/255  {'ok' if good else 'FAILED'}", flush=True)
+    return bad
+
+
+# ---- the small base of the unit test -------------------------------------------------------------------------------------
+
+def golden(o):
+    make_models.write_pipeline("base", TINY, o.golden, 7, torch.float16)
+    base = os.path.join(o.golden, "base")
+    pipe = pipeline(base)
+    config, out = pipe.scheduler.config, {}
+    table = {"ddim": {"sampler": "ddim", "cfg": 4.0}, "euler_a": {"sampler": "euler_ancestral", "cfg": 4.0, "seeds": [3, 4]},
+             "emphasis": {"sampler": "euler", "cfg": 1.0, "prompt": "a (red:1.4) [cat] on (a (blue) house)", "skip": 2}}
+    for i, (title, case) in enumerate(table.items()):
+        case["steps"] = 5
+        noise, injected = noise_for(pipe, case, 100 + i)
+        latents, pixels = draw(pipe, config, case, noise, injected)
+        out[title + ".latents"], out[title + ".pixels"] = latents, torch.from_numpy(pixels.copy())
+        if noise is not None:
+            out[title + ".noise"] = noise
+    save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(o.golden, "answers.safetensors"))
+
+
+def main():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("models", nargs="?", help="folder of make_models.py --pipelines")
+    a.add_argument("--kiwame")
+    a.add_argument("--only", help="names of pipelines, comma separated")
+    a.add_argument("--golden", metavar="DIR")
+    o = a.parse_args()
+    reference.quiet()
+    if o.golden:
+        return golden(o)
+    if not o.models or not o.kiwame:
+        a.error("--kiwame BIN and the folder of models are needed")
+    names = o.only.split(",") if o.only else sorted(os.listdir(o.models))
+    bad = sum(check(o, n) for n in names if os.path.isfile(os.path.join(o.models, n, "model_index.json")))
+    print("ok" if not bad else f"{bad} failed")
+    sys.exit(1 if bad else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -82,10 +82,10 @@ static kw_val transformer(const unet *u, kw_val x, int heads, int depth, bool on
     return kw_nn_keep(n, kw_add(n->g, x, h));
 }
 
-static kw_val embed_mlp(const unet *u, kw_val x, int out)
+static kw_val embed_mlp(const unet *u, kw_val x, int out, kw_unary act)
 {
     kw_val h = kw_nn_linear(u->n, "linear_1", x, out, true);
-    return kw_nn_linear(u->n, "linear_2", kw_activation(u->n->g, KW_SILU, h), out, true);
+    return kw_nn_linear(u->n, "linear_2", kw_activation(u->n->g, act, h), out, true);
 }
 
 /* Timestep and, for SDXL, pooled text with the sinusoids of six sizes. */
@@ -95,13 +95,13 @@ static kw_val embed(const unet *u, kw_val t, kw_val text, kw_val ids)
     kw_graph *g = u->n->g;
     int width = 4 * c->ch[0];
     kw_val emb = KW_NONE;
-    KW_IN(u->n, "time_embedding") emb = embed_mlp(u, kw_timestep(g, t, c->ch[0], c->flip_sin, c->freq_shift), width);
+    KW_IN(u->n, "time_embedding") emb = embed_mlp(u, kw_timestep(g, t, c->ch[0], c->flip_sin, c->freq_shift), width, c->act);
     if (!c->add_dim)
         return emb;
     int64_t batch = kw_count(kw_shape_of(g, t)), sizes = kw_last(kw_shape_of(g, ids));
     kw_val s = kw_timestep(g, kw_reshape(g, ids, KW_SHAPE(batch * sizes)), c->add_time_dim, c->flip_sin, c->freq_shift);
     s = kw_concat(g, text, kw_reshape(g, s, KW_SHAPE(batch, sizes * c->add_time_dim)));
-    KW_IN(u->n, "add_embedding") emb = kw_add(g, emb, embed_mlp(u, s, width));
+    KW_IN(u->n, "add_embedding") emb = kw_add(g, emb, embed_mlp(u, s, width, KW_SILU));
     return emb;
 }
 

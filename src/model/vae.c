@@ -18,6 +18,12 @@ static kw_val norm_act(kw_net *n, const kw_vae_config *c, const char *name, kw_v
     return c->act == KW_SILU ? h : kw_activation(n->g, c->act, h);
 }
 
+/* The last activation is SiLU whatever the configuration says (so it is in diffusers). */
+static kw_val norm_silu(kw_net *n, const kw_vae_config *c, const char *name, kw_val x)
+{
+    return kw_nn_group_norm(n, name, x, c->groups, eps, true);
+}
+
 static kw_val resnet(kw_net *n, const kw_vae_config *c, kw_val x, int out)
 {
     kw_val h = kw_nn_conv(n, "conv1", norm_act(n, c, "norm1", x), out, 3, kw_padding(1, 1));
@@ -64,7 +70,7 @@ kw_val kw_vae_encode(kw_net *n, const kw_vae_config *c, kw_val x)
                 if (i < c->levels - 1)    /* the far row and column alone are padded */
                     h = kw_nn_conv(n, "downsamplers.0.conv", h, c->ch[i], 3, (kw_conv_pads){ 2, 0, 0, 1, 1 });
             }
-        h = norm_act(n, c, "conv_norm_out", mid(n, c, h));
+        h = norm_silu(n, c, "conv_norm_out", mid(n, c, h));
         h = kw_nn_conv(n, "conv_out", h, 2 * c->latent, 3, kw_padding(1, 1));
     }
     return c->quant ? kw_nn_conv(n, "quant_conv", h, 2 * c->latent, 1, kw_padding(1, 0)) : h;
@@ -84,7 +90,7 @@ kw_val kw_vae_decode(kw_net *n, const kw_vae_config *c, kw_val z)
                     h = kw_nn_conv(n, "upsamplers.0.conv", kw_upsample(n->g, h, 2 * s.d[1], 2 * s.d[2]), c->ch[i], 3, kw_padding(1, 1));
                 }
             }
-        h = kw_nn_conv(n, "conv_out", norm_act(n, c, "conv_norm_out", h), c->out, 3, kw_padding(1, 1));
+        h = kw_nn_conv(n, "conv_out", norm_silu(n, c, "conv_norm_out", h), c->out, 3, kw_padding(1, 1));
     }
     return h;
 }

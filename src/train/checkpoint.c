@@ -30,13 +30,16 @@ static kw_status save_tensors(kw_run *r, kw_arena *a, const char *path, kw_err *
     return kw_tensors_save(path, t, (size_t)n, NULL, 0, e);
 }
 
+/* JSON has no NaN: a number that is not known yet is null. */
+static json_t *number(double x) { return __builtin_isfinite(x) ? json_real(x) : json_null(); }
+
 static json_t *manifest(const kw_run *r, const char *hash)
 {
-    return json_pack("{s:i, s:I, s:I, s:s, s:s, s:i, s:s, s:I, s:f, s:f, s:f, s:I, s:f}", "version", VERSION, "step",
+    return json_pack("{s:i, s:I, s:I, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:o, s:I}", "version", VERSION, "step",
                      (json_int_t)kw_trainer_steps(r->trainer), "trained", (json_int_t)kw_trainer_trained(r->trainer)->count, "state_sha256", hash,
                      "base", r->base_hash, "threads", kw_threads(), "isa", kw_kern_get()->isa, "steps", (json_int_t)r->steps, "average_loss",
-                     r->average_loss, "base_validation", r->base_validation, "best", r->best, "best_step", (json_int_t)r->best_step,
-                     "validation", r->validation);
+                     number(r->average_loss), "base_validation", number(r->base_validation), "best", number(r->best), "validation",
+                     number(r->validation), "best_step", (json_int_t)r->best_step);
 }
 
 static kw_status save_manifest(const kw_run *r, const char *path, const char *hash, kw_err *e)

@@ -121,3 +121,13 @@ void kw__add_html(kw_str *b, const char *text)
             kw__add_utf8(b, c);
     }
 }
+
+bool kw__is_below(const char *name)
+{
+    if (!name || !*name || *name == '/')
+        return false;
+    for (const char *s = name; s; s = strchr(s, '/'), s += s != NULL)
+        if (kw_starts_with(s, "..") && (!s[2] || s[2] == '/'))
+            return false;
+    return true;
+}

@@ -16,5 +16,7 @@ void kw__add_number(kw_str *b, double v);
 void kw__add_fixed(kw_str *b, double v, int digits);
 /* Text of a page: & < > " ' as entities, controls and marks that turn the direction of writing made visible. */
 void kw__add_html(kw_str *b, const char *text);
+/* A file's name that leads nowhere but below the folder it is looked for in. */
+bool kw__is_below(const char *name);
 
 #endif

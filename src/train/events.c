@@ -167,22 +167,11 @@ const kw_events_trouble *kw_events_trouble_of(const kw_events *l) { return &l->t
 
 /* ---- to TensorBoard ------------------------------------------------------------------------------------------------------ */
 
-/* A name that leads nowhere but below the run's folder. */
-static bool is_below(const char *name)
-{
-    if (!name || !*name || *name == '/')
-        return false;
-    for (const char *s = name; s; s = strchr(s, '/'), s += s != NULL)
-        if (kw_starts_with(s, "..") && (!s[2] || s[2] == '/'))
-            return false;
-    return true;
-}
-
 /* The sample's file lies there already: TensorBoard gets its very bytes. */
 static void to_board(kw_events *l, const kw_event *v)
 {
     kw_str records = { 0 };
-    kw_arena *a = v->kind == KW_EVENT_SAMPLE && is_below(v->file) ? kw_arena_new() : NULL;
+    kw_arena *a = v->kind == KW_EVENT_SAMPLE && kw__is_below(v->file) ? kw_arena_new() : NULL;
     char *path = a ? kw_path_join(a, l->dir, v->file) : NULL, *png = NULL;
     size_t n = 0;
     if (path && kw_file_read(a, path, MOST_PICTURE, &png, &n, NULL))

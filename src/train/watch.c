@@ -18,10 +18,37 @@ static double unix_time(void)
 
 /* ---- events ---------------------------------------------------------------------------------------------------------- */
 
+static bool is_listed(const kw_run *r, const char *name)
+{
+    size_t n;
+    const kw_event *v = kw_events_list(r->log, &n);
+    for (size_t i = 0; i < n; i++)
+        if (v[i].kind == KW_EVENT_SAMPLE && v[i].file && !strcmp(kw_path_name(v[i].file), name))
+            return true;
+    return false;
+}
+
+/* Samples drawn after the checkpoint that a run goes on from will be drawn again: the old ones go. */
+static kw_status drop_later_samples(const kw_run *r, kw_err *e)
+{
+    char **names, *dir = kw_path_join(r->arena, r->dir, "samples"), *ours = kw_sprintf(r->arena, "%s_", r->s.name);
+    size_t n;
+    if (!dir || !ours)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!kw_is_dir(dir))
+        return KW_OK;
+    KW_TRY(kw_dir_list(r->arena, dir, &names, &n, e));
+    for (size_t i = 0; i < n; i++)
+        if (kw_starts_with(names[i], ours) && kw_ends_with(names[i], ".png") && !is_listed(r, names[i]))
+            KW_TRY(kw_remove_all(kw_path_join(r->arena, dir, names[i]), e));
+    return KW_OK;
+}
+
 kw_status kw__watch_open(kw_run *r, int64_t step, kw_err *e)
 {
     r->started = unix_time();
     KW_TRY(kw_events_open(r->arena, r->dir, step, r->per_epoch, &r->log, e));
+    KW_TRY(drop_later_samples(r, e));
     kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_START, .name = r->s.name, .steps = r->steps });
     return KW_OK;
 }

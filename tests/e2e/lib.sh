@@ -1,0 +1,25 @@
+# lib.sh - what the end-to-end scripts share. Usage: . tests/e2e/lib.sh (from the project's root; $1 is the program)
+set -eu
+KIWAME=$1
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+export KIWAME_LANG=en OMP_WAIT_POLICY=passive
+
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+# A tiny base with fresh weights and a tokenizer of its own: $WORK/base
+make_base() {
+    cp -r tools/base/shapes "$WORK/base"
+    cat data/mascot/train/*.txt data/mascot/heldout/*.txt >"$WORK/texts"
+    "$KIWAME" vocab "$WORK/texts" --size 560 --least 1 --max-length 24 -o "$WORK/base/tokenizer" >/dev/null
+    "$KIWAME" init "$WORK/base" --seed 7 >/dev/null
+}
+
+# What must be equal in two runs: state, result, losses, pictures; not times and sessions.
+fingerprint() {
+    (cd "$1" && for s in $(ls -d checkpoints/step-* | tail -1); do sha256sum "$s/state.safetensors"; done
+     for f in *.safetensors; do echo "$f $(grep -ao '"sshs_model_hash":"[0-9a-f]*"' "$f")"; done
+     sed -E 's/"(time|seconds|memory|session)":[^,}]*,?//g; s/_[0-9]{14}_/_/g; s/,}/}/' events.jsonl | grep -v '"type":"\(note\|end\)"'
+     for f in samples/*_*_*.png; do echo "$(echo "$f" | sed -E 's/_[0-9]{14}_/_/') $(sha256sum <"$f")"; done
+     sha256sum samples/sheet.png)
+}

@@ -1,0 +1,43 @@
+#!/bin/sh
+# t0100-resume.sh - kill -9 at random moments, resume, and end with the same bits as the uninterrupted run.
+#   t0100-resume.sh PROGRAM [CYCLES]   20 kills unless told
+. tests/e2e/lib.sh
+CYCLES=${2:-20}
+make_base
+
+# Replaces the shell it runs in, so that its process can be killed: call it as (train DIR) or train DIR &
+train() {
+    exec "$KIWAME" train lora data/mascot/train --base "$WORK/base" --trigger kiwamaru --out "$1" --steps 24 --batch-size 2 --rank 2 --alpha 2 \
+        --targets attention,ff,conv,text --learning-rate 1e-3 --gradient-accumulation-steps 2 --ema 0.9 --max-grad-norm 1 --lr-scheduler cosine \
+        --caption-dropout 0.1 --shuffle-caption --flip --checkpoint-every 2 --validate-every 6 --sample-every-steps 12 --save-every-steps 12 \
+        --sample-prompt kiwamaru --sample-sampling-steps 2 --cache "$WORK/cache" --quiet
+}
+
+(train "$WORK/whole") >/dev/null || fail "the uninterrupted run"
+fingerprint "$WORK/whole" >"$WORK/whole.txt"
+
+left=$CYCLES
+round=0
+while [ "$left" -gt 0 ]; do
+    round=$((round + 1))
+    out=$WORK/run$round
+    train "$out" >/dev/null 2>&1 &
+    pid=$!
+    while [ "$left" -gt 0 ]; do
+        sleep "0.$(awk -v s="$left$round" 'BEGIN { srand(s); printf "%03d", 150 + rand() * 700 }')"
+        kill -9 $pid 2>/dev/null || break
+        wait $pid 2>/dev/null || true
+        left=$((left - 1))
+        if [ -f "$out/recipe.toml" ]; then
+            "$KIWAME" resume "$out" --quiet >/dev/null 2>&1 &
+        else
+            train "$out" >/dev/null 2>&1 &
+        fi
+        pid=$!
+    done
+    wait $pid || { "$KIWAME" resume "$out" || true; fail "round $round did not finish"; }
+    fingerprint "$out" >"$WORK/run.txt"
+    cmp "$WORK/whole.txt" "$WORK/run.txt" || { diff "$WORK/whole.txt" "$WORK/run.txt" | cut -c1-300 | head -20; fail "round $round differs from the uninterrupted run"; }
+    rm -rf "$out"
+done
+echo "$CYCLES kills in $round runs: the same bits"

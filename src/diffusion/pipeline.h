@@ -9,7 +9,7 @@
  *     KW_TRY(kw_pipeline_generate(p, arena, &r, &made, e));                made.picture[0]
  *
  * During training kw_pipeline_over draws with the trainer's own states, so a sample shows the weights of that moment and
- * costs no second copy of them. A given request gives the same bits each time, in a batch of any size.
+ * costs no second copy of them. A given request gives the same bits each time; batches of other sizes differ by rounding.
  */
 #ifndef KW_DIFFUSION_PIPELINE_H
 #define KW_DIFFUSION_PIPELINE_H

@@ -17,31 +17,36 @@ static const kw_option options[] = {
     KW_ROW_GROUP(N_("Pictures")),
     KW_ROW_PATH("dir", config, dir, NULL, N_("folder of pictures"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED,
                 .value = "DIR"),
-    KW_ROW_PATH("base", config, base, NULL, N_("model that would be trained: its resolution, steps of sides, vocabulary"),
+    KW_ROW_PATH("base", config, base, NULL,
+                N_("model that would be trained: its resolution, steps of sides, vocabulary"),
                 .alias = "pretrained_model_name_or_path"),
     KW_ROW_PATH("vae", config, vae, NULL, N_("another autoencoder")),
-    KW_ROW_INT("resolution", config, resolution, 0, 0, 4096, N_("pixels of a square picture"), .word = "base", .word_is = 0),
+    KW_ROW_INT("resolution", config, resolution, 0, 0, 4096, N_("pixels of a square picture"), .word = "base",
+               .word_is = 0),
     KW_ROW_INT("repeats", config, repeats, 0, 0, KW_MAX_REPEATS, N_("how often a picture is seen in one epoch"),
                .word = "auto", .word_is = 0, .alias = "num_repeats"),
     KW_ROW_BOOL("follow", config, follow, false, N_("read links that lead out of the folder")),
-    KW_ROW_BOOL("no-upscale", config, no_upscale, false, N_("small pictures keep their size"), .alias = "bucket_no_upscale"),
+    KW_ROW_BOOL("no-upscale", config, no_upscale, false, N_("small pictures keep their size"),
+                .alias = "bucket_no_upscale"),
     KW_ROW_BOOL("single-size", config, single, false, N_("no buckets: every picture is cut to a square")),
-    KW_ROW_INT("bucket-min", config, bucket_min, 0, 0, 8192, N_("shortest side of a bucket"), .word = "auto", .word_is = 0,
-               .alias = "min_bucket_reso"),
-    KW_ROW_INT("bucket-max", config, bucket_max, 0, 0, 8192, N_("longest side of a bucket"), .word = "auto", .word_is = 0,
-               .alias = "max_bucket_reso"),
+    KW_ROW_INT("bucket-min", config, bucket_min, 0, 0, 8192, N_("shortest side of a bucket"), .word = "auto",
+               .word_is = 0, .alias = "min_bucket_reso"),
+    KW_ROW_INT("bucket-max", config, bucket_max, 0, 0, 8192, N_("longest side of a bucket"), .word = "auto",
+               .word_is = 0, .alias = "max_bucket_reso"),
     KW_ROW_INT("bucket-step", config, bucket_step, 0, 0, 1024, N_("sides are multiples of this"), .word = "auto",
                .word_is = 0, .alias = "bucket_reso_steps"),
     KW_ROW_INT("batch-size", config, batch, 2, 1, 1024, N_("pictures per batch"), .alias = "train_batch_size"),
-    KW_ROW_DOUBLE("validation", config, validation, 0.1, 0, 0.5, N_("share of pictures held out, for the validation loss"),
-                  .alias = "validation_split"),
-    KW_ROW_PATH("held-out", config, held_out, NULL, N_("folder of held-out pictures, instead of a share"), .value = "DIR"),
+    KW_ROW_DOUBLE("validation", config, validation, 0.1, 0, 0.5,
+                  N_("share of pictures held out, for the validation loss"), .alias = "validation_split"),
+    KW_ROW_PATH("held-out", config, held_out, NULL, N_("folder of held-out pictures, instead of a share"),
+                .value = "DIR"),
     KW_ROW_SEED("seed", config, seed, 42, N_("seed of everything random")),
     KW_ROW_GROUP(N_("Captions")),
     KW_ROW_TEXT("trigger", config, trigger, NULL, N_("word that calls the trained subject"), .value = "WORD"),
     KW_ROW_TEXT("caption-extension", config, caption_extension, NULL, N_("caption files to look for first"),
                 .alias = "caption_extension"),
-    KW_ROW_TEXT("encoding", config, encoding, NULL, N_("encoding of caption files, if it is not found out"), .value = "NAME"),
+    KW_ROW_TEXT("encoding", config, encoding, NULL, N_("encoding of caption files, if it is not found out"),
+                .value = "NAME"),
     KW_ROW_BOOL("any-line", config, any_line, false, N_("caption files of several lines: one of them by chance"),
                 .alias = "enable_wildcard"),
     KW_ROW_INT("max-token-length", config, token_length, 75, 75, 225, N_("tokens of a caption: 75, 150 or 225"),
@@ -51,7 +56,7 @@ static const kw_option options[] = {
     KW_ROW_END
 };
 
-/* ---- what the base asks for ------------------------------------------------------------------------------------ */
+/* ---- what the base asks for --------------------------------------------------------------------------- */
 
 typedef struct { int resolution, factor, levels; kw_tokenizer *tokenizer; } base_facts;
 
@@ -100,7 +105,7 @@ static kw_bucket_rule rule_of(const config *g, const base_facts *f)
     return r;
 }
 
-/* ---- the folder -------------------------------------------------------------------------------------------------- */
+/* ---- the folder --------------------------------------------------------------------------------------- */
 
 static bool checked(void *progress, size_t done, size_t n)
 {
@@ -181,8 +186,8 @@ static kw_status run(kw_cli *c, void *config_, kw_err *e)
 
 const kw_command kw_command_data = {
     .name = "data", .help = N_("show what training would make of a folder of pictures"),
-    .about = N_("Reads every picture and caption and tells what was understood: captions and where they come from, sizes, "
-                "what is cut off, and each file that is not used with the reason. Writes nothing."),
+    .about = N_("Reads every picture and caption and tells what was understood: captions and where they come from, "
+                "sizes, what is cut off, and each file that is not used with the reason. Writes nothing."),
     .examples = "kiwame data photos\nkiwame data photos --trigger kiwa --base model --all",
     .options = options, .config_size = sizeof(config), .run = run,
 };

@@ -34,7 +34,8 @@ static void add_item(kw_str *o, const kw_item *t)
     text(o, "sha256", t->hash[0] ? t->hash : NULL);
     text(o, "bad", t->bad);
     if (!t->bad)
-        kw_str_printf(o, ",\"bucket\":[%d,%d],\"scaled\":[%d,%d]", t->fit.w, t->fit.h, t->fit.scaled_w, t->fit.scaled_h);
+        kw_str_printf(o, ",\"bucket\":[%d,%d],\"scaled\":[%d,%d]", t->fit.w, t->fit.h, t->fit.scaled_w,
+                      t->fit.scaled_h);
     text(o, "caption_source", source_id(t->source));
     text(o, "caption_file", t->caption_file);
     kw_str_add(o, ",\"captions\":[");
@@ -59,14 +60,15 @@ static void add_folders(kw_str *o, const kw_dataset *d)
 static void add_captions(kw_str *o, const kw_data_view *v)
 {
     const kw_caption_report *r = &v->report;
-    kw_str_printf(o, "{\"count\":%zu,\"tokens_mean\":%.2f,\"tokens_longest\":%zu,\"tokens_most\":%zu,\"outside_vocabulary\":%.4f",
-                  r->n, r->mean, r->longest, r->most, r->broken);
+    kw_str_printf(o, "{\"count\":%zu,\"tokens_mean\":%.2f,\"tokens_longest\":%zu,\"tokens_most\":%zu,"
+                  "\"outside_vocabulary\":%.4f", r->n, r->mean, r->longest, r->most, r->broken);
     text(o, "trigger", v->d->trigger);
     kw_str_printf(o, ",\"trigger_tokens\":%zu,\"trigger_found\":%zu,\"cut\":[", r->trigger_tokens, v->d->n_trigger);
     for (size_t i = 0; i < r->n_cuts; i++) {
         kw_str_add(o, i ? ",{\"name\":" : "{\"name\":");
         kw_show_json_text(o, v->d->items[r->cuts[i].item].name);
-        kw_str_printf(o, ",\"line\":%u,\"tokens\":%zu,\"cut\":%zu", r->cuts[i].line + 1, r->cuts[i].tokens, r->cuts[i].cut);
+        kw_str_printf(o, ",\"line\":%u,\"tokens\":%zu,\"cut\":%zu", r->cuts[i].line + 1, r->cuts[i].tokens,
+                      r->cuts[i].cut);
         text(o, "text", r->cuts[i].cut_text);
         kw_str_add(o, "}");
     }
@@ -98,10 +100,12 @@ void kw_data_print_json(const kw_data_view *v)
     kw_str o = { 0 };
     kw_str_add(&o, "{\"folder\":");
     kw_show_json_text(&o, d->root);
-    kw_str_printf(&o, ",\"pictures\":%zu,\"training\":%zu,\"held_out\":%zu,\"samples_per_epoch\":%lld,\"batch\":%d,"
-                  "\"batches_per_epoch\":%lld,\"resolution\":[%d,%d],\"side_min\":%d,\"side_max\":%d,\"side_step\":%d,\"folders\":[",
-                  d->n, kw_data_count(d, false), kw_data_count(d, true), (long long)v->samples, v->batch, (long long)v->batches,
-                  r->w, r->h, r->min, r->max, r->step);
+    kw_str_printf(&o,
+                  ",\"pictures\":%zu,\"training\":%zu,\"held_out\":%zu,\"samples_per_epoch\":%lld,\"batch\":%d,"
+                  "\"batches_per_epoch\":%lld,\"resolution\":[%d,%d],\"side_min\":%d,\"side_max\":%d,\"side_step\":%d,"
+                  "\"folders\":[",
+                  d->n, kw_data_count(d, false), kw_data_count(d, true), (long long)v->samples, v->batch,
+                  (long long)v->batches, r->w, r->h, r->min, r->max, r->step);
     add_folders(&o, d);
     kw_str_add(&o, "],\"buckets\":[");
     for (size_t i = 0; i < d->n_buckets; i++)

@@ -45,7 +45,7 @@ static void add_start(kw_str *out, const char *text, bool whole)
     kw_str_add(out, text[n] ? " …" : "");
 }
 
-/* ---- pictures ---------------------------------------------------------------------------------------------------- */
+/* ---- pictures ----------------------------------------------------------------------------------------- */
 
 static void show_folders(const kw_cli *c, const kw_data_view *v)
 {
@@ -106,7 +106,7 @@ static void show_pictures(const kw_cli *c, const kw_data_view *v)
     kw_table_print(&t, stdout, 2);
 }
 
-/* ---- captions ---------------------------------------------------------------------------------------------------------- */
+/* ---- captions ----------------------------------------------------------------------------------------- */
 
 static void show_sources(const kw_cli *c, const kw_data_view *v)
 {
@@ -127,8 +127,8 @@ static void show_trigger(const kw_cli *c, const kw_data_view *v)
     size_t all = 0;
     for (size_t i = 0; i < d->n; i++)
         all += d->items[i].n_captions;
-    sayf(c, _(N_("trigger word \"%s\": %zu tokens; %zu of %zu captions had it, it was put in front of the others")), d->trigger,
-         v->report.trigger_tokens, d->n_trigger, all);
+    sayf(c, _(N_("trigger word \"%s\": %zu tokens; %zu of %zu captions had it, it was put in front of the others")),
+         d->trigger, v->report.trigger_tokens, d->n_trigger, all);
 }
 
 static void show_cuts(const kw_cli *c, const kw_data_view *v)
@@ -137,7 +137,8 @@ static void show_cuts(const kw_cli *c, const kw_data_view *v)
     size_t most = v->all ? r->n_cuts : KW_MIN(r->n_cuts, SHOWN);
     if (!r->n_cuts)
         return;
-    sayf(c, _(N_("! %zu of %zu captions have more than %zu tokens; the rest is cut off (--max-token-length 150 or 225 takes more):")),
+    sayf(c, _(N_("! %zu of %zu captions have more than %zu tokens; the rest is cut off (--max-token-length 150 or 225 "
+                 "takes more):")),
          r->n_cuts, r->n, r->most);
     for (size_t i = 0; i < most; i++) {
         const kw_item *t = &v->d->items[r->cuts[i].item];
@@ -167,17 +168,18 @@ static void show_captions(const kw_cli *c, const kw_data_view *v)
     heading(c, _(N_("Captions")));
     show_sources(c, v);
     if (r->n)
-        sayf(c, _(N_("tokens: %.0f on average, at most %zu (%s)")), r->mean, r->longest, v->d->items[r->longest_item].name);
+        sayf(c, _(N_("tokens: %.0f on average, at most %zu (%s)")), r->mean, r->longest,
+             v->d->items[r->longest_item].name);
     if (v->d->trigger)
         show_trigger(c, v);
     show_tags(c, r);
     show_cuts(c, v);
     if (r->broken > 0.25)
-        sayf(c, _(N_("! %.0f %% of the characters are outside of the base's vocabulary and are spelled byte by byte: it hardly "
-                     "knows such words; English captions work better with this base")), 100 * r->broken);
+        sayf(c, _(N_("! %.0f %% of the characters are outside of the base's vocabulary and are spelled byte by byte: "
+                     "it hardly knows such words; English captions work better with this base")), 100 * r->broken);
 }
 
-/* ---- remarks ------------------------------------------------------------------------------------------------------------- */
+/* ---- remarks ------------------------------------------------------------------------------------------ */
 
 static void show_code(const kw_cli *c, const kw_data_view *v, kw_remark_code code, kw_style colour)
 {
@@ -223,11 +225,11 @@ void kw_data_show(const kw_cli *c, const kw_data_view *v)
     kw_str root = { 0 };
     kw_escape(&root, d->root);
     size_t train = kw_data_count(d, false), held_out = kw_data_count(d, true);
-    printf(_(N_("%s: %zu pictures, %zu to train on, %zu held out, %zu bad\n")), root.s ? root.s : "", d->n, train, held_out,
-           d->n - train - held_out);
+    printf(_(N_("%s: %zu pictures, %zu to train on, %zu held out, %zu bad\n")), root.s ? root.s : "", d->n, train,
+           held_out, d->n - train - held_out);
     kw_str_free(&root);
-    printf(_(N_("one epoch: %lld pictures with repeats, %lld batches of %d\n")), (long long)v->samples, (long long)v->batches,
-           v->batch);
+    printf(_(N_("one epoch: %lld pictures with repeats, %lld batches of %d\n")), (long long)v->samples,
+           (long long)v->batches, v->batch);
     show_folders(c, v);
     show_buckets(c, v);
     show_captions(c, v);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- caption files ----------------------------------------------------------------------------------------------- */
+/* ---- caption files ------------------------------------------------------------------------------------ */
 
 static int by_place(const void *x, const void *y)
 {
@@ -45,7 +45,7 @@ static kw_found *find_caption(const kw_founds *c, uint32_t dir, const char *stem
     return low < c->n && c->list[low].dir == dir && !strcmp(c->list[low].stem, stem) ? &c->list[low] : NULL;
 }
 
-/* ---- one picture ----------------------------------------------------------------------------------------------------- */
+/* ---- one picture -------------------------------------------------------------------------------------- */
 
 static kw_status only(kw_dataset *d, kw_item *t, const char *caption, kw_caption_source source, kw_err *e)
 {
@@ -117,7 +117,7 @@ static kw_status caption(kw_walk *w, const kw_metadata *m, kw_item *t, const kw_
     return line ? from_metadata(w, t, line, e) : from_name(w, t, p, e);
 }
 
-/* ---- the trigger word --------------------------------------------------------------------------------------------------- */
+/* ---- the trigger word --------------------------------------------------------------------------------- */
 
 static bool joins(char c)
 {
@@ -181,7 +181,7 @@ static kw_status put_trigger(kw_dataset *d, kw_item *t, kw_err *e)
     return KW_OK;
 }
 
-/* ---- all of them -------------------------------------------------------------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------------------------------------- */
 
 /* Names that some systems cannot tell apart, once per group of equals. */
 static kw_status tell_same_names(kw_dataset *d, size_t first, kw_err *e)
@@ -207,8 +207,8 @@ static kw_status tell_left_over(kw_walk *w, const kw_metadata *m, kw_err *e)
         if (again)
             m->list[i].used = true;
         if (again || !m->list[i].used)
-            KW_TRY(kw__remark(w->d, again ? KW_REMARK_CAPTION_SECOND : KW_REMARK_METADATA_ALONE, m->list[i].shown, e, "%s",
-                              m->list[i].name));
+            KW_TRY(kw__remark(w->d, again ? KW_REMARK_CAPTION_SECOND : KW_REMARK_METADATA_ALONE, m->list[i].shown, e,
+                              "%s", m->list[i].name));
     }
     return KW_OK;
 }
@@ -226,7 +226,8 @@ kw_status kw__attach(kw_walk *w, size_t first, kw_err *e)
         const kw_found *p = &w->pictures.list[i];
         KW_TRY(kw_grow(d->arena, &d->items, &d->capacity, d->n, sizeof *d->items, e));
         kw_item *t = &d->items[d->n];
-        *t = (kw_item){ .path = p->path, .name = p->name, .repeats = w->places[p->dir].repeats, .twin = (uint32_t)d->n };
+        *t = (kw_item){ .path = p->path, .name = p->name, .twin = (uint32_t)d->n };
+        t->repeats = w->places[p->dir].repeats;
         KW_TRY(caption(w, &m, t, p, e));
         KW_TRY(put_trigger(d, t, e));
         d->folders[p->folder].n++;

@@ -21,16 +21,19 @@ kw_bucket_rule kw_bucket_rule_for(int resolution, int vae_factor, int unet_level
 static kw_status check_rule(const kw_bucket_rule *r, kw_err *e)
 {
     if (r->step < 1 || r->w < r->step || r->h < r->step || r->w > KW_PICTURE_MAX_SIDE || r->h > KW_PICTURE_MAX_SIDE)
-        return kw_fail(e, KW_EUSAGE, N_("resolution %dx%d: sides must be %d to %d"), r->w, r->h, r->step, KW_PICTURE_MAX_SIDE);
+        return kw_fail(e, KW_EUSAGE, N_("resolution %dx%d: sides must be %d to %d"), r->w, r->h, r->step,
+                       KW_PICTURE_MAX_SIDE);
     if (r->single && (r->w % r->step || r->h % r->step))
-        return kw_fail(e, KW_EUSAGE, N_("resolution %dx%d: without buckets sides must be multiples of %d"), r->w, r->h, r->step);
+        return kw_fail(e, KW_EUSAGE, N_("resolution %dx%d: without buckets sides must be multiples of %d"), r->w, r->h,
+                       r->step);
     if (!r->single && !r->no_upscale && (r->min < r->step || r->max < r->min || r->min % r->step))
-        return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("buckets from %d to %d in steps of %d: not possible"), r->min, r->max, r->step),
+        return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("buckets from %d to %d in steps of %d: not possible"), r->min,
+                                    r->max, r->step),
                          N_("the least side must be a multiple of the step and not above the largest"));
     return KW_OK;
 }
 
-/* ---- the list -------------------------------------------------------------------------------------------------------- */
+/* ---- the list ----------------------------------------------------------------------------------------- */
 
 static int by_size(const void *x, const void *y)
 {
@@ -70,7 +73,7 @@ kw_status kw_buckets_make(kw_arena *a, const kw_bucket_rule *r, kw_bucket **list
     return KW_OK;
 }
 
-/* ---- choosing ----------------------------------------------------------------------------------------------------------- */
+/* ---- choosing ----------------------------------------------------------------------------------------- */
 
 static kw_bucket nearest(const kw_bucket *list, size_t n, int w, int h)
 {
@@ -119,28 +122,32 @@ enum { LEAST_KEPT = 10, MOST_ENLARGED = 16 };
 
 static double kept(const kw_fit *f) { return (double)f->w * f->h / ((double)f->scaled_w * f->scaled_h); }
 
-kw_status kw_bucket_select(const kw_bucket_rule *r, const kw_bucket *list, size_t n, int w, int h, kw_fit *fit, kw_err *e)
+kw_status kw_bucket_select(const kw_bucket_rule *r, const kw_bucket *list, size_t n, int w, int h, kw_fit *fit,
+                           kw_err *e)
 {
     if (w < 1 || h < 1)
         return kw_fail(e, KW_EDATA, N_("%dx%d pixels: too small"), w, h);
     if (r->no_upscale && !r->single) {
         *fit = keep_size(r, w, h);
         if (!fit->w || !fit->h)
-            return kw_fail(e, KW_EDATA, N_("%dx%d pixels: too small (a side below %d, and pictures are not to be enlarged)"), w, h,
+            return kw_fail(e, KW_EDATA,
+                           N_("%dx%d pixels: too small (a side below %d, and pictures are not to be enlarged)"), w, h,
                            r->step);
     } else {
         kw_bucket b = nearest(list, n, w, h);
         *fit = kw_fit_cover(w, h, b.w, b.h);
     }
     if (kept(fit) * LEAST_KEPT < 1)
-        return kw_fail(e, KW_EDATA, N_("%dx%d pixels: so long that a bucket of %dx%d would hold less than a tenth of it"), w, h, fit->w,
-                       fit->h);
+        return kw_fail(e, KW_EDATA,
+                       N_("%dx%d pixels: so long that a bucket of %dx%d would hold less than a tenth of it"), w, h,
+                       fit->w, fit->h);
     if (fit->scaled_w >= (double)MOST_ENLARGED * w)
-        return kw_fail(e, KW_EDATA, N_("%dx%d pixels: too small (it would be enlarged %.0f times)"), w, h, (double)fit->scaled_w / w);
+        return kw_fail(e, KW_EDATA, N_("%dx%d pixels: too small (it would be enlarged %.0f times)"), w, h,
+                       (double)fit->scaled_w / w);
     return KW_OK;
 }
 
-/* ---- a dataset's ------------------------------------------------------------------------------------------------------------ */
+/* ---- a dataset's -------------------------------------------------------------------------------------- */
 
 static kw_status place(kw_dataset *d, const kw_bucket_rule *r, const kw_bucket *list, size_t n, kw_item *t, kw_err *e)
 {
@@ -155,7 +162,8 @@ static kw_status place(kw_dataset *d, const kw_bucket_rule *r, const kw_bucket *
     if (enlarged > 2)
         KW_TRY(kw__remark(d, KW_REMARK_SMALL, t->name, e, "%dx%d → %dx%d", t->w, t->h, t->fit.w, t->fit.h));
     if (lost > 0.25)
-        KW_TRY(kw__remark(d, KW_REMARK_CROPPED, t->name, e, "%dx%d → %dx%d, %.0f %%", t->w, t->h, t->fit.w, t->fit.h, 100 * lost));
+        KW_TRY(kw__remark(d, KW_REMARK_CROPPED, t->name, e, "%dx%d → %dx%d, %.0f %%", t->w, t->h, t->fit.w, t->fit.h,
+                          100 * lost));
     return KW_OK;
 }
 

@@ -31,7 +31,7 @@ static size_t count_of(const int64_t *shape, int rank)
     return n;
 }
 
-/* ---- memory ---------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------- */
 
 /* The entry of a key, or the empty place where it belongs. Keys are hashes already. */
 static entry *place(entry *table, size_t room, const char *key)
@@ -77,9 +77,12 @@ static void remember(kw_cache *c, const char *key, const float *data, size_t n)
     memcpy(t->key, key, sizeof t->key);
 }
 
-/* ---- disk ------------------------------------------------------------------------------------------------------------ */
+/* ---- disk --------------------------------------------------------------------------------------------- */
 
-static char *file_name(kw_cache *c, kw_arena *a, const char *key) { return kw_sprintf(a, "%s/%s.safetensors", c->dir, key); }
+static char *file_name(kw_cache *c, kw_arena *a, const char *key)
+{
+    return kw_sprintf(a, "%s/%s.safetensors", c->dir, key);
+}
 
 static bool is_as_written(const kw_tensors *f, const char *key, const int64_t *shape, int rank)
 {
@@ -130,7 +133,7 @@ static kw_status write_file(kw_cache *c, const char *key, const int64_t *shape, 
     return s;
 }
 
-/* ---- both ---------------------------------------------------------------------------------------------------------------- */
+/* ---- both --------------------------------------------------------------------------------------------- */
 
 bool kw_cache_find(kw_cache *c, const char key[65], const int64_t *shape, int rank, float *out)
 {

@@ -70,8 +70,8 @@ static const char *change_tags(kw_arena *a, const kw_dataset *d, const kw_captio
     tag *tags = kw_alloc_array(a, count_commas(line) + 1, sizeof *tags);
     if (!tags)
         return NULL;
-    size_t n = split(line, tags), keep = c->keep_tokens < 0 ? trigger_tags(d->trigger, line) : (size_t)c->keep_tokens, left;
-    keep = left = KW_MIN(keep, n);
+    size_t n = split(line, tags), keep = c->keep_tokens < 0 ? trigger_tags(d->trigger, line) : (size_t)c->keep_tokens;
+    size_t left = keep = KW_MIN(keep, n);
     if (c->shuffle)
         shuffle(r, tags + keep, n - keep);
     for (size_t i = keep; i < n; i++)
@@ -80,8 +80,8 @@ static const char *change_tags(kw_arena *a, const kw_dataset *d, const kw_captio
     return join(a, tags, left);
 }
 
-kw_status kw_caption_make(kw_arena *a, const kw_dataset *d, const kw_caption_config *c, const kw_sample *s, const char **text,
-                          kw_err *e)
+kw_status kw_caption_make(kw_arena *a, const kw_dataset *d, const kw_caption_config *c, const kw_sample *s,
+                          const char **text, kw_err *e)
 {
     const kw_item *t = &d->items[s->item];
     kw_rng r = { .seed = c->seed, .stream = KW_RNG_CAPTION, .step = s->epoch, .sample = s->id };

@@ -1,6 +1,6 @@
 /*
- * check.c - every picture decoded once before the first step: size, content hash, and which cannot be used. Threads take
- * the next picture each; results go to the picture's own place, so their order does not matter.
+ * check.c - every picture decoded once before the first step: size, content hash, and which cannot be used. Threads
+ * take the next picture each; results go to the picture's own place, so their order does not matter.
  */
 #include "internal.h"
 
@@ -26,7 +26,7 @@ kw_status kw__picture_load(kw_decoder *decoder, const char *path, const char *na
     return s;
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------ */
+/* ---- threads ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     kw_dataset *d;
@@ -143,7 +143,7 @@ static kw_status check_all(work *w, kw_err *e)
     return w->status;
 }
 
-/* ---- judging ---------------------------------------------------------------------------------------------------------- */
+/* ---- judging ------------------------------------------------------------------------------------------ */
 
 static int by_hash(const void *x, const void *y)
 {
@@ -215,7 +215,8 @@ static kw_status judge(const kw_dataset *d, size_t n_bad, double most, kw_err *e
     kw_str_free(&s);
     if (n_bad == d->n)
         return kw_advise(e, status, N_("none is left to train on"));
-    return kw_advise(e, status, N_("repair or remove them: `kiwame data %s` lists all; up to %.0f %% may be bad"), d->root, 100 * most);
+    return kw_advise(e, status, N_("repair or remove them: `kiwame data %s` lists all; up to %.0f %% may be bad"),
+                     d->root, 100 * most);
 }
 
 kw_status kw_data_check(kw_dataset *d, const kw_check *c, kw_err *e)

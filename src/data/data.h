@@ -2,11 +2,12 @@
  * data.h - from a folder of pictures to batches: what is there, which caption belongs to what, buckets, order, caches.
  *
  *     kw_dataset *d;
- *     KW_TRY(kw_data_scan(arena, "photos", &(kw_scan){ .trigger = "kiwa" }, &d, e));          names and captions
- *     KW_TRY(kw_data_check(d, &(kw_check){ .decoder = decoder, .workers = 2, .most_bad = 0.1 }, e));   every picture once
- *     KW_TRY(kw_data_split(d, 0.1, seed, e));                                                 some are held out
+ *     KW_TRY(kw_data_scan(arena, "photos", &(kw_scan){ .trigger = "kiwa" }, &d, e));     names and captions
+ *     kw_check check = { .decoder = decoder, .workers = 2, .most_bad = 0.1 };
+ *     KW_TRY(kw_data_check(d, &check, e));                                               every picture decoded once
+ *     KW_TRY(kw_data_split(d, 0.1, seed, e));                                            some are held out
  *     kw_bucket_rule rule = kw_bucket_rule_for(512, 8, 4);
- *     KW_TRY(kw_data_buckets(d, &rule, e));                                                   a size for each picture
+ *     KW_TRY(kw_data_buckets(d, &rule, e));                                              a size for each picture
  *     kw_plan *p;
  *     KW_TRY(kw_plan_new(arena, d, &(kw_plan_config){ .seed = 42, .batch = 2 }, &p, e));
  *     for (int64_t step = 0; step < 100; step++) {
@@ -28,7 +29,7 @@
 #include "picture/picture.h"
 #include "text/text.h"
 
-/* ---- remarks ------------------------------------------------------------------------------------------------------ */
+/* ---- remarks ------------------------------------------------------------------------------------------ */
 
 typedef enum {
     KW_CLASS_UNUSED,                      /* a file that is not used */
@@ -87,12 +88,12 @@ kw_remark_class kw_remark_class_of(kw_remark_code c);
 const char *kw_remark_text(kw_remark_code c);           /* not yet translated */
 const char *kw_remark_name(kw_remark_code c);           /* "BAD_PICTURE", for JSON */
 
-/* ---- what is there -------------------------------------------------------------------------------------------------- */
+/* ---- what is there ------------------------------------------------------------------------------------ */
 
 /*  name, what the user is told  -  where a picture's caption comes from, the first that there is  */
 #define KW_CAPTION_MAP(X) \
-    X(FILE, N_("caption file")) X(METADATA, N_("metadata.jsonl")) X(FOLDER, N_("folder name")) X(NAME, N_("file name")) \
-    X(NONE, N_("none"))
+    X(FILE, N_("caption file")) X(METADATA, N_("metadata.jsonl")) X(FOLDER, N_("folder name")) \
+    X(NAME, N_("file name")) X(NONE, N_("none"))
 
 typedef enum {
 #define X(name, text) KW_CAPTION_##name,
@@ -125,7 +126,7 @@ typedef struct {
 
 typedef struct { int w, h; uint32_t n; } kw_bucket;     /* n: items of both kinds that can be used */
 
-typedef struct { const char *name; int repeats; uint32_t n; const char *tokens; } kw_folder;    /* tokens: caption or NULL */
+typedef struct { const char *name; int repeats; uint32_t n; const char *tokens; } kw_folder;    /* tokens: or NULL */
 
 typedef struct {
     const char *root;                     /* as given */
@@ -167,26 +168,26 @@ KW_MUST kw_status kw_data_scan(kw_arena *a, const char *dir, const kw_scan *o, k
 /* The pictures of another folder, all held out: call before kw_data_check, then do without kw_data_split. */
 KW_MUST kw_status kw_data_add_held_out(kw_dataset *d, const char *dir, const kw_scan *o, kw_err *e);
 
-/* Append a caption file's text to the arena as UTF-8. *from: what it was converted from, NULL when it was UTF-8 already.
+/* A caption file's text as UTF-8. *from: what it was converted from, NULL when it was UTF-8 already.
  * KW_EDATA with line and byte when it is in no encoding known, or not in the one named. */
 KW_MUST kw_status kw_text_decode(kw_arena *a, const char *shown, const char *data, size_t n, const char *encoding,
                                  char **text, const char **from, kw_err *e);
 
-/* ---- every picture decoded once --------------------------------------------------------------------------------------- */
+/* ---- every picture decoded once ----------------------------------------------------------------------- */
 
 typedef struct {
     kw_decoder *decoder;                  /* NULL: inside this process, for tests and trusted files */
     int workers;                          /* threads, each with a picture; 0 means 1 */
     const uint8_t *background;            /* below transparency; NULL: white */
-    double most_bad;                      /* the share of bad pictures with which a run may start; 0.1 is usual, 1: any */
-    bool (*progress)(void *user, size_t done, size_t n);        /* false stops (KW_ESTOP); from one thread; may be NULL */
+    double most_bad;                      /* share of bad pictures with which a run may start; 0.1 is usual */
+    bool (*progress)(void *user, size_t done, size_t n);        /* false stops (KW_ESTOP); may be NULL */
     void *user;
 } kw_check;
 
 /* Sets w, h, info, hash, twin, bad. KW_EDATA when more than most_bad of the pictures are bad, or all, naming some. */
 KW_MUST kw_status kw_data_check(kw_dataset *d, const kw_check *c, kw_err *e);
 
-/* ---- held out for validation ----------------------------------------------------------------------------------------- */
+/* ---- held out for validation -------------------------------------------------------------------------- */
 
 /*
  * Hold out about share (0 to 0.5) of the usable pictures, at least one if there are 8 or more. Copies of one picture
@@ -196,12 +197,12 @@ KW_MUST kw_status kw_data_check(kw_dataset *d, const kw_check *c, kw_err *e);
 KW_MUST kw_status kw_data_split(kw_dataset *d, double share, uint64_t seed, kw_err *e);
 size_t kw_data_count(const kw_dataset *d, bool held_out);         /* usable pictures */
 
-/* ---- buckets ------------------------------------------------------------------------------------------------------------ */
+/* ---- buckets ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     int w, h;                             /* the area to keep to: resolution x resolution */
     int min, max, step;                   /* of a side, pixels */
-    bool no_upscale;                      /* as kohya's bucket_no_upscale: small pictures keep their size, min and max unused */
+    bool no_upscale;                      /* kohya's bucket_no_upscale: small pictures keep their size; no min, max */
     bool single;                          /* no buckets: every picture is cut to w x h */
 } kw_bucket_rule;
 
@@ -232,7 +233,7 @@ KW_MUST kw_status kw_data_buckets(kw_dataset *d, const kw_bucket_rule *r, kw_err
 /* SHA-256 over what a run's batches depend on: names, hashes, repeats, captions, sides, buckets. For resuming. */
 KW_MUST kw_status kw_data_fingerprint(const kw_dataset *d, char hex[65], kw_err *e);
 
-/* ---- batches -------------------------------------------------------------------------------------------------------------- */
+/* ---- batches ------------------------------------------------------------------------------------------ */
 
 typedef struct {
     uint64_t seed;
@@ -270,7 +271,7 @@ int64_t kw_plan_samples(const kw_plan *p);              /* pictures x repeats in
  * buckets are. Threads may call it. The samples live on the arena given. */
 KW_MUST kw_status kw_plan_batch(kw_plan *p, kw_arena *a, int64_t step, kw_batch *out, kw_err *e);
 
-/* ---- captions --------------------------------------------------------------------------------------------------------------- */
+/* ---- captions ----------------------------------------------------------------------------------------- */
 
 typedef struct {
     uint64_t seed;
@@ -313,7 +314,7 @@ typedef struct {
 KW_MUST kw_status kw_data_captions(kw_arena *a, const kw_dataset *d, const kw_tokenizer *t, size_t windows,
                                    kw_caption_report *r, kw_err *e);
 
-/* ---- pixels ------------------------------------------------------------------------------------------------------------------ */
+/* ---- pixels ------------------------------------------------------------------------------------------- */
 
 /*
  * Pictures of a batch as floats, decoded, scaled, cropped, flipped. A file that changed or vanished since the check is
@@ -329,7 +330,7 @@ KW_MUST kw_status kw_loader_images(kw_loader *l, kw_batch *b, float *out, kw_err
 void kw_loader_prefetch(kw_loader *l, const kw_batch *b);
 size_t kw_loader_replaced(kw_loader *l, char why[256]); /* samples replaced so far, and the first one's reason */
 
-/* ---- caches -------------------------------------------------------------------------------------------------------------------- */
+/* ---- caches ------------------------------------------------------------------------------------------- */
 
 /* Tensors of floats under 64-digit keys: in memory up to a limit, and in a folder, one file each, with a checksum. */
 typedef struct kw_cache kw_cache;
@@ -349,7 +350,8 @@ KW_MUST kw_status kw_cache_put(kw_cache *c, const char key[65], const int64_t *s
 kw_cache_stats kw_cache_stats_of(kw_cache *c);
 
 /* SHA-256 of encoder's hash, layer and ids: the key of a text encoder's output. */
-KW_MUST kw_status kw_text_key(const char *encoder_hash, int clip_skip, const int32_t *ids, size_t n, char key[65], kw_err *e);
+KW_MUST kw_status kw_text_key(const char *encoder_hash, int clip_skip, const int32_t *ids, size_t n, char key[65],
+                              kw_err *e);
 
 typedef struct {
     kw_cache *cache;
@@ -357,16 +359,17 @@ typedef struct {
     const char *vae_hash;                 /* and whatever else changes its output, the number type for one */
     int factor, channels;                 /* pixels per latent pixel; floats per latent pixel that encode gives */
     uint8_t background[3];                /* the loader's: a part of the key */
-    /* One picture (h, w, 3) to (h/factor, w/factor, channels): the moments of the posterior, mean and log variance. One at
-     * a time, so that the bits do not depend on what shares a batch. */
+    /* One picture (h, w, 3) to (h/factor, w/factor, channels): the moments of the posterior, mean and log variance.
+     * One at a time, so that the bits do not depend on what shares a batch. */
     kw_status (*encode)(void *user, const float *image, int w, int h, float *moments, kw_err *e);
     void *user;
 } kw_latents_config;
 
 typedef struct kw_latents kw_latents;
 
-KW_MUST kw_status kw_latents_new(kw_arena *a, const kw_dataset *d, const kw_latents_config *c, kw_latents **out, kw_err *e);
-/* moments: (b->n, b->h/factor, b->w/factor, channels). Cached, unless the crop is not the centre. May replace samples. */
+KW_MUST kw_status kw_latents_new(kw_arena *a, const kw_dataset *d, const kw_latents_config *c, kw_latents **out,
+                                 kw_err *e);
+/* moments: (b->n, b->h/factor, b->w/factor, channels). Cached if the crop is the centre. May replace samples. */
 KW_MUST kw_status kw_latents_get(kw_latents *l, kw_batch *b, float *moments, kw_err *e);
 /* Start loading the pictures of the next batch in the background, if it is not cached. */
 void kw_latents_prefetch(kw_latents *l, const kw_batch *next);

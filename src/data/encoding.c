@@ -1,9 +1,9 @@
 /*
  * encoding.c - caption files as bytes, and what they say: UTF-8, UTF-16 or CP932, control characters taken out.
  *
- * What is valid UTF-8 is UTF-8 (Japanese in CP932 hardly ever is). A byte order mark decides; NUL bytes without one mean
- * UTF-16, on the side where there are more of them; anything else is tried as CP932. Each conversion is strict and is
- * told to the user with the first words of its result: a wrong guess is seen.
+ * What is valid UTF-8 is UTF-8 (Japanese in CP932 hardly ever is). A byte order mark decides; NUL bytes without one
+ * mean UTF-16, on the side where there are more of them; anything else is tried as CP932. Each conversion is strict and
+ * is told to the user with the first words of its result: a wrong guess is seen.
  */
 #include "internal.h"
 
@@ -27,7 +27,7 @@ static size_t valid_utf8(const char *s, size_t n)
     return i;
 }
 
-/* ---- conversion ------------------------------------------------------------------------------------------------------ */
+/* ---- conversion --------------------------------------------------------------------------------------- */
 
 /* A strict conversion to UTF-8; *bad: the byte at which it fails. KW_EDATA then. */
 static kw_status convert(kw_arena *a, const char *from, const char *data, size_t n, char **text, size_t *bad, kw_err *e)
@@ -62,8 +62,8 @@ static kw_status refuse(const char *shown, const char *data, size_t bad, const c
     return kw_advise(e, s, N_("save the file as UTF-8, or name its encoding with --encoding"));
 }
 
-static kw_status convert_as(kw_arena *a, const char *shown, const char *data, size_t n, const char *encoding, char **text,
-                            kw_err *e)
+static kw_status convert_as(kw_arena *a, const char *shown, const char *data, size_t n, const char *encoding,
+                            char **text, kw_err *e)
 {
     char why[96];
     size_t bad = 0;
@@ -121,13 +121,13 @@ kw_status kw_text_decode(kw_arena *a, const char *shown, const char *data, size_
     return guess(a, shown, data, n, valid, text, from, e);
 }
 
-/* ---- cleaning ------------------------------------------------------------------------------------------------------------ */
+/* ---- cleaning ----------------------------------------------------------------------------------------- */
 
 /* Controls, marks of direction, byte order marks, private use of terminals: nothing that describes a picture. */
 static bool is_control(utf8proc_int32_t c)
 {
-    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || (c >= 0x200e && c <= 0x200f) || (c >= 0x202a && c <= 0x202e)
-        || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb);
+    return c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x61c || (c >= 0x200e && c <= 0x200f)
+        || (c >= 0x202a && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069) || c == 0xfeff || (c >= 0xfff9 && c <= 0xfffb);
 }
 
 /* Bytes of a terminal's colour sequence ESC [ ... letter at s, 0 if there is none. */
@@ -171,7 +171,9 @@ static size_t clean(char *text)
 /* White space of Unicode that can stand around a line: ASCII's and the ideographic space. */
 static size_t space_at(const char *s)
 {
-    return *s == ' ' || *s == '\f' || *s == '\v' ? 1 : !strncmp(s, "\xe3\x80\x80", 3) ? 3 : !strncmp(s, "\xc2\xa0", 2) ? 2 : 0;
+    if (*s == ' ' || *s == '\f' || *s == '\v')
+        return 1;
+    return !strncmp(s, "\xe3\x80\x80", 3) ? 3 : !strncmp(s, "\xc2\xa0", 2) ? 2 : 0;
 }
 
 static char *trim(char *s)
@@ -220,7 +222,8 @@ static void preview(const char *text, char out[64])
     snprintf(out, 64, "%.*s%s", (int)n, text, text[n] && text[n] != '\n' ? "…" : "");
 }
 
-kw_status kw__caption_read(kw_dataset *d, const kw_scan *o, const kw_found *f, const char ***lines, size_t *n, kw_err *e)
+kw_status kw__caption_read(kw_dataset *d, const kw_scan *o, const kw_found *f, const char ***lines, size_t *n,
+                           kw_err *e)
 {
     char *data, *text, shown[64];
     const char *from;

@@ -6,7 +6,7 @@
 
 #define NO_MEMORY(e) kw_fail(e, KW_ENOMEM, N_("out of memory while reading the data"))
 
-/* ---- names (names.c) ---------------------------------------------------------------------------------------- */
+/* ---- names (names.c) ---------------------------------------------------------------------------------- */
 
 /* Valid UTF-8 in NFC; what is invalid becomes U+FFFD, control characters U+FFFD too. NULL: no memory. */
 char *kw__nfc(kw_arena *a, const char *bytes);
@@ -17,7 +17,7 @@ char *kw__words(kw_arena *a, const char *stem);
 /* "10_name": true, with repeats and what follows. */
 bool kw__repeats(const char *folder, long *repeats, const char **words);
 
-/* ---- finding (walk.c) ------------------------------------------------------------------------------------------- */
+/* ---- finding (walk.c) --------------------------------------------------------------------------------- */
 
 typedef struct {                          /* a file that was found */
     const char *path, *name;              /* bytes; NFC, relative to the root */
@@ -51,7 +51,7 @@ typedef struct {
 
 KW_MUST kw_status kw__walk(kw_walk *w, const char *dir, kw_err *e);
 
-/* ---- captions (attach.c, encoding.c) -------------------------------------------------------------------------------- */
+/* ---- captions (attach.c, encoding.c) ------------------------------------------------------------------ */
 
 /* Items from what was found, each with its captions; first: index of the first new item. */
 KW_MUST kw_status kw__attach(kw_walk *w, size_t first, kw_err *e);
@@ -59,11 +59,12 @@ KW_MUST kw_status kw__attach(kw_walk *w, size_t first, kw_err *e);
 KW_MUST kw_status kw__caption_read(kw_dataset *d, const kw_scan *o, const kw_found *f, const char ***lines, size_t *n,
                                    kw_err *e);
 /* Clean one text into lines; remarks for `name`. */
-KW_MUST kw_status kw__caption_lines(kw_dataset *d, const char *name, char *text, const char ***lines, size_t *n, kw_err *e);
+KW_MUST kw_status kw__caption_lines(kw_dataset *d, const char *name, char *text, const char ***lines, size_t *n,
+                                    kw_err *e);
 /* Put the trigger word into a caption; had: it was there already. NULL: no memory. */
 const char *kw__trigger(kw_arena *a, const char *trigger, const char *caption, bool *had);
 
-/* ---- remarks (remark.c) --------------------------------------------------------------------------------------------- */
+/* ---- remarks (remark.c) ------------------------------------------------------------------------------- */
 
 /* detail may be NULL; it is copied. */
 KW_MUST kw_status kw__remark(kw_dataset *d, kw_remark_code code, const char *name, kw_err *e, const char *detail, ...)
@@ -71,7 +72,7 @@ KW_MUST kw_status kw__remark(kw_dataset *d, kw_remark_code code, const char *nam
 
 const kw_plan_config *kw__plan_config(const kw_plan *p);        /* plan.c */
 
-/* ---- pictures (check.c) -------------------------------------------------------------------------------------------------- */
+/* ---- pictures (check.c) ------------------------------------------------------------------------------- */
 
 /* Read and decode one file; hash[65] of its bytes. decoder NULL: in this process. */
 KW_MUST kw_status kw__picture_load(kw_decoder *decoder, const char *path, const char *name, const uint8_t background[3],

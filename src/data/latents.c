@@ -1,7 +1,7 @@
 /*
- * latents.c - pictures as the autoencoder sees them, encoded once. A key is the SHA-256 of all that a tensor depends on:
- * the file's content, the autoencoder, scaling and crop, mirror, background, and this code (VERSION), so nothing stale
- * can be found: an edited picture, another autoencoder or bucket has another key.
+ * latents.c - pictures as the autoencoder sees them, encoded once. A key is the SHA-256 of all that a tensor depends
+ * on: the file's content, the autoencoder, scaling and crop, mirror, background, and this code (VERSION), so nothing
+ * stale can be found: an edited picture, another autoencoder or bucket has another key.
  */
 #include "internal.h"
 
@@ -26,8 +26,8 @@ static kw_status key_of(const kw_latents *l, const kw_sample *s, char key[65], k
     const uint8_t *g = l->c.background;
     kw_str t = { 0 };
     kw_str_printf(&t, "latent %d\n%s\n%s\n%d %d\n%dx%d %d,%d %dx%d\n%d\n%d,%d,%d\n", VERSION, l->d->items[s->item].hash,
-                  l->vae_hash, l->c.factor, l->c.channels, f->scaled_w, f->scaled_h, f->crop_x, f->crop_y, f->w, f->h, s->flip,
-                  g[0], g[1], g[2]);
+                  l->vae_hash, l->c.factor, l->c.channels, f->scaled_w, f->scaled_h, f->crop_x, f->crop_y, f->w, f->h,
+                  s->flip, g[0], g[1], g[2]);
     kw_status status = hash_text(&t, key, e);
     kw_str_free(&t);
     return status;
@@ -44,7 +44,7 @@ kw_status kw_text_key(const char *encoder_hash, int clip_skip, const int32_t *id
     return status;
 }
 
-/* ---- a batch ------------------------------------------------------------------------------------------------------- */
+/* ---- a batch ------------------------------------------------------------------------------------------ */
 
 /* A random crop hardly comes twice. */
 static bool is_cached(const kw_latents *l, const kw_sample *s)
@@ -68,7 +68,8 @@ static bool find(kw_latents *l, const kw_sample *s, const sizes *z, float *out)
     return is_cached(l, s) && !key_of(l, s, key, NULL) && kw_cache_find(l->c.cache, key, z->shape, 3, out);
 }
 
-static kw_status encode(kw_latents *l, const kw_batch *b, size_t i, const sizes *z, const float *image, float *out, kw_err *e)
+static kw_status encode(kw_latents *l, const kw_batch *b, size_t i, const sizes *z, const float *image, float *out,
+                        kw_err *e)
 {
     char key[65];
     KW_TRY(l->c.encode(l->c.user, image, b->w, b->h, out, e));
@@ -99,7 +100,8 @@ static kw_status make_one(kw_latents *l, kw_batch *b, size_t i, const sizes *z, 
     return encode(l, b, i, z, image, out + i * z->floats, e);
 }
 
-static kw_status make(kw_latents *l, kw_batch *b, const kw_batch *next, const bool *have, const sizes *z, float *out, kw_err *e)
+static kw_status make(kw_latents *l, kw_batch *b, const kw_batch *next, const bool *have, const sizes *z, float *out,
+                      kw_err *e)
 {
     bool all = true;
     for (size_t i = 0; i < b->n; i++)
@@ -120,8 +122,8 @@ static kw_status get(kw_latents *l, kw_batch *b, const kw_batch *next, float *mo
     sizes z = sizes_of(l, b);
     size_t missing = 0;
     if (b->w % l->c.factor || b->h % l->c.factor)
-        return kw_fail(e, KW_EUSAGE, N_("a bucket of %dx%d is not a multiple of the autoencoder's factor %d"), b->w, b->h,
-                       l->c.factor);
+        return kw_fail(e, KW_EUSAGE, N_("a bucket of %dx%d is not a multiple of the autoencoder's factor %d"), b->w,
+                       b->h, l->c.factor);
     kw_arena *a = kw_arena_new();
     bool *have = a ? kw_alloc_array(a, b->n, sizeof *have) : NULL;
     kw_status s = have ? KW_OK : NO_MEMORY(e);
@@ -147,7 +149,7 @@ void kw_latents_prefetch(kw_latents *l, const kw_batch *next)
         kw_loader_prefetch(l->c.loader, next);
 }
 
-/* ---- all of them -------------------------------------------------------------------------------------------------------- */
+/* ---- all of them -------------------------------------------------------------------------------------- */
 
 static kw_batch nth(const kw_latents *l, const kw_plan_config *c, size_t i, kw_sample *s)
 {
@@ -158,8 +160,8 @@ static kw_batch nth(const kw_latents *l, const kw_plan_config *c, size_t i, kw_s
     return (kw_batch){ .w = t->fit.w, .h = t->fit.h, .samples = s, .n = used };
 }
 
-kw_status kw_latents_fill(kw_latents *l, const kw_plan *p, bool (*progress)(void *user, size_t done, size_t n), void *user,
-                          kw_err *e)
+kw_status kw_latents_fill(kw_latents *l, const kw_plan *p, bool (*progress)(void *user, size_t done, size_t n),
+                          void *user, kw_err *e)
 {
     const kw_plan_config *c = kw__plan_config(p);
     size_t n = l->d->n * (c->flip && !c->held_out ? 2 : 1);

@@ -28,7 +28,7 @@ struct kw_loader {
     char why[256];
 };
 
-/* ---- one sample ---------------------------------------------------------------------------------------------------- */
+/* ---- one sample --------------------------------------------------------------------------------------- */
 
 static kw_status load(kw_loader *l, const kw_sample *s, float *out, kw_err *e)
 {
@@ -52,7 +52,8 @@ static bool replace(const kw_dataset *d, kw_sample *s, uint32_t first)
     uint32_t i = s->item;
     do
         i = (i + 1) % (uint32_t)d->n;
-    while (i != first && (d->items[i].bad || d->items[i].bucket != was->bucket || d->items[i].held_out != was->held_out));
+    while (i != first && (d->items[i].bad || d->items[i].bucket != was->bucket
+                          || d->items[i].held_out != was->held_out));
     s->item = i;
     s->fit = d->items[i].fit;
     s->replaced = true;
@@ -85,7 +86,7 @@ static kw_status load_batch(kw_loader *l, kw_batch *b, float *out, kw_err *e)
     return KW_OK;
 }
 
-/* ---- one batch ahead --------------------------------------------------------------------------------------------------- */
+/* ---- one batch ahead ---------------------------------------------------------------------------------- */
 
 static void *in_background(void *arg)
 {
@@ -167,7 +168,7 @@ kw_status kw_loader_images(kw_loader *l, kw_batch *b, float *out, kw_err *e)
     return load_batch(l, b, out, e);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------------------------------------- */
 
 size_t kw_loader_replaced(kw_loader *l, char why[256])
 {
@@ -186,8 +187,8 @@ static void end(void *loader)
     pthread_mutex_destroy(&l->lock);
 }
 
-kw_status kw_loader_new(kw_arena *a, const kw_dataset *d, kw_decoder *decoder, const uint8_t background[3], kw_loader **out,
-                        kw_err *e)
+kw_status kw_loader_new(kw_arena *a, const kw_dataset *d, kw_decoder *decoder, const uint8_t background[3],
+                        kw_loader **out, kw_err *e)
 {
     kw_loader *l = *out = kw_alloc(a, sizeof *l);
     if (!l)

@@ -1,4 +1,4 @@
-/* metadata.c - metadata.jsonl as Hugging Face's ImageFolder has it: {"file_name": "a/b.png", "text": "..."} per line. */
+/* metadata.c - metadata.jsonl as Hugging Face's ImageFolder has it: {"file_name": ..., "text": ...} per line. */
 #include "metadata.h"
 
 #include <stdlib.h>
@@ -25,7 +25,8 @@ static char *full_name(kw_arena *a, const char *metadata, const char *file)
     return kw_sprintf(a, "%s/%s", kw_path_dir(a, metadata), name);
 }
 
-static kw_status one_line(kw_dataset *d, kw_metadata *m, const kw_found *f, size_t number, const char *line, size_t n, kw_err *e)
+static kw_status one_line(kw_dataset *d, kw_metadata *m, const kw_found *f, size_t number, const char *line, size_t n,
+                          kw_err *e)
 {
     static const char *const file_keys[] = { "file_name", "image", NULL };
     static const char *const text_keys[] = { "text", "caption", "prompt", NULL };
@@ -34,9 +35,11 @@ static kw_status one_line(kw_dataset *d, kw_metadata *m, const kw_found *f, size
     if (!shown)
         return NO_MEMORY(e);
     KW_TRY(kw_json_parse(d->arena, shown, line, n, &json, e));
-    const char *file = json_is_object(json) ? text_of(json, file_keys) : NULL, *text = file ? text_of(json, text_keys) : NULL;
+    const char *file = json_is_object(json) ? text_of(json, file_keys) : NULL;
+    const char *text = file ? text_of(json, text_keys) : NULL;
     if (!text)
-        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: a line must be {\"file_name\": \"...\", \"text\": \"...\"}"), shown),
+        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: a line must be {\"file_name\": \"...\", \"text\": \"...\"}"),
+                                    shown),
                          N_("correct the line, or remove the file: captions then come from files beside the pictures"));
     KW_TRY(kw_grow(d->arena, &m->list, &m->capacity, m->n, sizeof *m->list, e));
     kw_metadata_line *l = &m->list[m->n];

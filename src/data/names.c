@@ -28,7 +28,8 @@ char *kw__nfc(kw_arena *a, const char *bytes)
 {
     char *clean = printable(a, bytes);
     uint8_t *composed = NULL;
-    if (!clean || utf8proc_map((uint8_t *)clean, 0, &composed, UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE) < 0)
+    if (!clean
+        || utf8proc_map((uint8_t *)clean, 0, &composed, UTF8PROC_NULLTERM | UTF8PROC_STABLE | UTF8PROC_COMPOSE) < 0)
         return NULL;
     char *out = kw_strdup(a, (char *)composed);
     free(composed);
@@ -58,7 +59,7 @@ bool kw__repeats(const char *folder, long *repeats, const char **words)
     return *end == '_' && end[1];
 }
 
-/* ---- words ----------------------------------------------------------------------------------------------------- */
+/* ---- words -------------------------------------------------------------------------------------------- */
 
 static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -66,8 +67,8 @@ static bool is_digit(char c) { return c >= '0' && c <= '9'; }
 static bool says_nothing(const char *word)
 {
     static const char *const list[] = {
-        "img", "dsc", "dscn", "dscf", "pxl", "mvimg", "image", "images", "photo", "picture", "pic", "screenshot", "untitled",
-        "copy", "画像", "写真", "スクリーンショット", "名称未設定",
+        "img", "dsc", "dscn", "dscf", "pxl", "mvimg", "image", "images", "photo", "picture", "pic", "screenshot",
+        "untitled", "copy", "画像", "写真", "スクリーンショット", "名称未設定",
     };
     for (size_t i = 0; i < KW_LEN(list); i++)
         if (!strcasecmp(word, list[i]))
@@ -75,7 +76,7 @@ static bool says_nothing(const char *word)
     return false;
 }
 
-/* A word without its number at the end; one with digits inside ("a3f9c0") is a code and goes, "3d" and "2girls" stay. */
+/* A word without its number at the end; with digits inside ("a3f9c0") it is a code and goes, "3d" and "2girls" stay. */
 static void add_word(kw_str *out, const char *s, size_t n)
 {
     char word[256];

@@ -39,9 +39,11 @@ static kw_status count_slots(kw_plan *p, kw_err *e)
     for (size_t i = 0; i < p->d->n; i++)
         n += repeats(p, &p->d->items[i]);
     if (n > 100000000)
-        return kw_fail(e, KW_EUSAGE, N_("%llu samples in an epoch are too many: lower the repeats"), (unsigned long long)n);
+        return kw_fail(e, KW_EUSAGE, N_("%llu samples in an epoch are too many: lower the repeats"),
+                       (unsigned long long)n);
     if (!n)
-        return kw_fail(e, KW_EDATA, p->c.held_out ? N_("%s: no picture is held out") : N_("%s: no picture is left to train on"),
+        return kw_fail(e, KW_EDATA,
+                       p->c.held_out ? N_("%s: no picture is held out") : N_("%s: no picture is left to train on"),
                        p->d->root);
     p->n_slots = (uint32_t)n;
     return KW_OK;
@@ -101,7 +103,7 @@ const kw_plan_config *kw__plan_config(const kw_plan *p) { return &p->c; }
 int64_t kw_plan_steps(const kw_plan *p) { return p->n_chunks; }
 int64_t kw_plan_samples(const kw_plan *p) { return p->n_slots; }
 
-/* ---- the order of an epoch -------------------------------------------------------------------------------------------- */
+/* ---- the order of an epoch ---------------------------------------------------------------------------- */
 
 static void permute(const kw_plan *p, uint32_t epoch, uint32_t key, uint32_t *order, uint32_t n)
 {
@@ -125,10 +127,11 @@ static void order_epoch(kw_plan *p, uint32_t epoch)
 /* Mirror image and crop of a sample: each from its own stream, so that one option does not move the other's numbers. */
 static kw_sample sample(const kw_plan *p, const slot *s, uint32_t epoch)
 {
-    kw_sample out = { .item = s->item, .repeat = s->repeat, .id = s->id, .epoch = epoch, .fit = p->d->items[s->item].fit };
+    kw_sample out = { .item = s->item, .repeat = s->repeat, .id = s->id, .epoch = epoch };
     kw_rng flip = { .seed = p->c.seed, .stream = KW_RNG_FLIP, .step = epoch, .sample = s->id };
     kw_rng crop = { .seed = p->c.seed, .stream = KW_RNG_CROP, .step = epoch, .sample = s->id };
     kw_fit *f = &out.fit;
+    *f = p->d->items[s->item].fit;
     if (p->c.held_out)
         return out;
     out.flip = p->c.flip && kw_rng_u32(flip, 0) >> 31;

@@ -1,4 +1,4 @@
-/* report.c - what captions look like to the text encoder: lengths, what is cut off, what the vocabulary cannot spell. */
+/* report.c - captions as the text encoder sees them: lengths, what is cut off, what the vocabulary cannot spell. */
 #include "internal.h"
 
 #include <stdlib.h>
@@ -103,8 +103,8 @@ static kw_status all(count *c, const kw_dataset *d, kw_err *e)
     return count_tags(c->a, &c->words, c->r, e);
 }
 
-kw_status kw_data_captions(kw_arena *a, const kw_dataset *d, const kw_tokenizer *t, size_t windows, kw_caption_report *r,
-                           kw_err *e)
+kw_status kw_data_captions(kw_arena *a, const kw_dataset *d, const kw_tokenizer *t, size_t windows,
+                           kw_caption_report *r, kw_err *e)
 {
     count c = { .a = a, .t = t, .windows = windows, .r = r };
     *r = (kw_caption_report){ .most = windows * (size_t)(kw_tokenizer_max_length(t) - 2) };

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int by_name(const void *x, const void *y) { return strcmp(((const kw_folder *)x)->name, ((const kw_folder *)y)->name); }
+static int by_name(const void *x, const void *y)
+{
+    return strcmp(((const kw_folder *)x)->name, ((const kw_folder *)y)->name);
+}
 
 /* Only folders with pictures, in order. */
 static void tidy_folders(kw_dataset *d)
@@ -18,7 +21,7 @@ static void tidy_folders(kw_dataset *d)
         qsort(d->folders, n, sizeof *d->folders, by_name);
 }
 
-/* ---- no picture ------------------------------------------------------------------------------------------------- */
+/* ---- no picture --------------------------------------------------------------------------------------- */
 
 static size_t count(const kw_dataset *d, kw_remark_code code, const char **first)
 {
@@ -34,14 +37,16 @@ static kw_status advise(const kw_dataset *d, kw_status s, kw_err *e)
 {
     const char *first = "";
     if (count(d, KW_REMARK_FORMAT, &first))
-        return kw_advise(e, s, N_("%s is of a format that is not supported: convert the pictures to PNG or JPEG"), first);
+        return kw_advise(e, s, N_("%s is of a format that is not supported: convert the pictures to PNG or JPEG"),
+                         first);
     if (count(d, KW_REMARK_LINK_OUTSIDE, &first))
         return kw_advise(e, s, N_("%s leads out of the folder: --follow reads such links"), first);
     if (count(d, KW_REMARK_ZERO_REPEATS, &first))
         return kw_advise(e, s, N_("%s is in a folder whose name says 0 repeats: rename it"), first);
     if (count(d, KW_REMARK_MASK, &first))
         return kw_advise(e, s, N_("there are only masks here (%s): give the folder with the pictures"), first);
-    return kw_advise(e, s, N_("pictures are .png .jpg .jpeg .webp .bmp .gif .tif files; give the folder that holds them"));
+    return kw_advise(e, s,
+                     N_("pictures are .png .jpg .jpeg .webp .bmp .gif .tif files; give the folder that holds them"));
 }
 
 /* Does some folder at or below hold pictures? Looks at few names only: this is for a hint. */
@@ -103,14 +108,14 @@ static kw_status not_a_folder(kw_arena *a, const char *dir, kw_err *e)
 {
     struct stat st;
     if (!kw_io_now->stat(dir, &st) && !S_ISDIR(st.st_mode))
-        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: is a file, not a folder"), dir), N_("give the folder that it is in: %s"),
-                         kw_path_dir(a, dir));
+        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: is a file, not a folder"), dir),
+                         N_("give the folder that it is in: %s"), kw_path_dir(a, dir));
     kw_status s = kw_fail(e, KW_EDATA, N_("%s: no such folder"), dir);
     const char *other = neighbour(a, dir, false);
     return other ? kw_advise(e, s, N_("did you mean %s?"), other) : s;
 }
 
-/* ---- scanning ------------------------------------------------------------------------------------------------------ */
+/* ---- scanning ----------------------------------------------------------------------------------------- */
 
 static kw_status scan(kw_dataset *d, const char *dir, const kw_scan *o, kw_err *e)
 {

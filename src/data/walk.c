@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- kinds by extension -------------------------------------------------------------------------------------------- */
+/* ---- kinds by extension ------------------------------------------------------------------------------- */
 
 static bool is_one_of(const char *extension, const char *const *list)
 {
@@ -21,15 +21,16 @@ static bool is_one_of(const char *extension, const char *const *list)
 
 static bool is_picture(const char *extension)
 {
-    static const char *const list[] = { ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff",
-                                        NULL };
+    static const char *const list[] = { ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif",
+                                        ".tiff", NULL };
     return is_one_of(extension, list);
 }
 
 static bool is_foreign_picture(const char *extension)
 {
-    static const char *const list[] = { ".avif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".clip", ".kra", ".xcf", ".svg",
-                                        ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".tga", ".ico", NULL };
+    static const char *const list[] = { ".avif", ".heic", ".heif", ".jxl", ".jp2", ".psd", ".clip", ".kra", ".xcf",
+                                        ".svg", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".exr", ".tga",
+                                        ".ico", NULL };
     return is_one_of(extension, list);
 }
 
@@ -46,7 +47,7 @@ static int caption_rank(const kw_scan *o, const char *extension)
     return -1;
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------------- */
 
 typedef struct {                          /* where the walk is */
     const char *path, *name;              /* of the folder; name "" at the root */
@@ -94,7 +95,7 @@ static kw_status file(kw_walk *w, const here *h, const char *path, const char *n
     return kw__remark(w->d, is_foreign_picture(extension) ? KW_REMARK_FORMAT : KW_REMARK_OTHER, name, e, NULL);
 }
 
-/* ---- links ----------------------------------------------------------------------------------------------------------------- */
+/* ---- links -------------------------------------------------------------------------------------------- */
 
 static bool is_inside(const char *root, const char *path)
 {
@@ -119,7 +120,7 @@ static kw_status link_leads(kw_walk *w, const char *path, const char *name, bool
     return KW_OK;
 }
 
-/* ---- folders ----------------------------------------------------------------------------------------------------------------- */
+/* ---- folders ------------------------------------------------------------------------------------------ */
 
 static kw_status folder(kw_walk *w, here h, kw_err *e);
 
@@ -131,7 +132,8 @@ static bool was_read(const kw_walk *w, const struct stat *st)
     return false;
 }
 
-static kw_status enter(kw_walk *w, const here *above, const char *path, const char *name, const struct stat *st, kw_err *e)
+static kw_status enter(kw_walk *w, const here *above, const char *path, const char *name, const struct stat *st,
+                       kw_err *e)
 {
     if (above->depth >= KW_DATA_MAX_DEPTH)
         return kw__remark(w->d, KW_REMARK_TOO_DEEP, name, e, NULL);
@@ -196,7 +198,8 @@ static kw_status add_place(kw_walk *w, here *h, kw_err *e)
     h->dir = (uint32_t)w->n_places;
     h->folder = (uint32_t)d->n_folders;
     w->places[w->n_places++] = (kw_place){ h->name, h->repeats, h->tokens, st.st_dev, st.st_ino };
-    d->folders[d->n_folders++] = (kw_folder){ .name = *h->name ? h->name : ".", .repeats = h->repeats, .tokens = h->tokens };
+    d->folders[d->n_folders++] =
+        (kw_folder){ .name = *h->name ? h->name : ".", .repeats = h->repeats, .tokens = h->tokens };
     return KW_OK;
 }
 
@@ -219,5 +222,6 @@ kw_status kw__walk(kw_walk *w, const char *dir, kw_err *e)
         return kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), dir, strerror(errno));
     w->root = dir;
     w->real_root = kw_strdup(w->d->arena, real);
-    return w->real_root ? folder(w, (here){ .path = dir, .name = "", .repeats = KW_MAX(1, w->o->repeats) }, e) : NO_MEMORY(e);
+    return w->real_root ? folder(w, (here){ .path = dir, .name = "", .repeats = KW_MAX(1, w->o->repeats) }, e)
+                        : NO_MEMORY(e);
 }

@@ -9,7 +9,7 @@ static place here;
 static int before(void **state) { (void)state; place_open(&here); return 0; }
 static int after(void **state) { (void)state; place_close(&here); return 0; }
 
-/* ---- a stand-in for the autoencoder: the mean colour of each 8x8 square ------------------------------------------------ */
+/* ---- a stand-in for the autoencoder: the mean colour of each 8x8 square ------------------------------- */
 
 typedef struct { int calls; } coder;
 
@@ -64,7 +64,7 @@ static size_t get(rig *r, int64_t step, float *out)
     return b.n;
 }
 
-/* ---- tests --------------------------------------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------------------------------------- */
 
 static void latents_are_made_once(void **state)
 {

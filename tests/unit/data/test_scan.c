@@ -58,9 +58,11 @@ static void kohya_folders_give_repeats_and_words(void **state)
     put_picture(&here, "2024_summer/IMG_0001.png", 8, 8, 6);
     kw_dataset *d = scan_with(&here, &(kw_scan){ .repeats = 3 });
     static const struct { const char *name, *caption; int repeats; kw_caption_source source; } want[] = {
-        { "10_sks dog/deep/y.png", "its own", 10, KW_CAPTION_FILE }, { "10_sks dog/x.png", "sks dog", 10, KW_CAPTION_FOLDER },
+        { "10_sks dog/deep/y.png", "its own", 10, KW_CAPTION_FILE },
+        { "10_sks dog/x.png", "sks dog", 10, KW_CAPTION_FOLDER },
         { "2024_summer/IMG_0001.png", "", 3, KW_CAPTION_NONE },
-        { "2024_summer/beach_walk-012 (2).png", "beach walk", 3, KW_CAPTION_NAME }, { "5_cat/x.png", "cat", 5, KW_CAPTION_FOLDER },
+        { "2024_summer/beach_walk-012 (2).png", "beach walk", 3, KW_CAPTION_NAME },
+        { "5_cat/x.png", "cat", 5, KW_CAPTION_FOLDER },
     };
     assert_int_equal(d->n, KW_LEN(want));
     for (size_t i = 0; i < d->n; i++) {
@@ -86,7 +88,8 @@ static void metadata_is_understood(void **state)
     put_picture(&here, "train/c.png", 8, 8, 3);
     put_text(&here, "train/c.txt", "from the file");
     put_text(&here, "train/metadata.jsonl", "{\"file_name\": \"a.png\", \"text\": \"one\\nline\"}\n\n"
-             "{\"file_name\": \"sub/b.png\", \"text\": \"\\u732b\", \"n\": [1]}\r\n{\"file_name\": \"c.png\", \"text\": \"second\"}\n"
+             "{\"file_name\": \"sub/b.png\", \"text\": \"\\u732b\", \"n\": [1]}\r\n"
+             "{\"file_name\": \"c.png\", \"text\": \"second\"}\n"
              "{\"file_name\": \"gone.png\", \"text\": \"x\"}\n{\"file_name\": \"a.png\", \"text\": \"again\"}");
     kw_dataset *d = scan(&here);
     assert_int_equal(d->n, 3);
@@ -211,9 +214,14 @@ static void lines_are_cleaned(void **state)
 static void the_trigger_word_is_put_in_once(void **state)
 {
     (void)state;
-    static const struct { const char *caption, *want; } rows[] = {
-        { "a cat", "kiwa, a cat" }, { "photo of Kiwa, sitting", "photo of Kiwa, sitting" }, { "kiwameku", "kiwa, kiwameku" },
-        { "[trigger] and [trigger]", "kiwa and kiwa" }, { "", "kiwa" }, { "猫kiwa猫", "猫kiwa猫" },
+    static const struct { const char *caption, *want;
+    } rows[] = {
+        { "a cat", "kiwa, a cat" },
+        { "photo of Kiwa, sitting", "photo of Kiwa, sitting" },
+        { "kiwameku", "kiwa, kiwameku" },
+        { "[trigger] and [trigger]", "kiwa and kiwa" },
+        { "", "kiwa" },
+        { "猫kiwa猫", "猫kiwa猫" },
     };
     for (size_t i = 0; i < KW_LEN(rows); i++) {
         put_picture(&here, kw_sprintf(here.arena, "%zu.png", i), 8, 8, (int)i);
@@ -286,7 +294,8 @@ static void nothing_found_says_where_it_looked(void **state)
     assert_int_equal(kw_mkdirs(path_of(&here, "empty"), NULL), KW_OK);
     assert_int_equal(kw_data_scan(here.arena, path_of(&here, "empty"), &(kw_scan){ 0 }, &d, &e), KW_EDATA);
     assert_non_null(strstr(e.advice, "photo-inu"));
-    assert_int_equal(kw_data_scan(here.arena, path_of(&here, "photo-inu/inu/a.png"), &(kw_scan){ 0 }, &d, &e), KW_EDATA);
+    const char *file = path_of(&here, "photo-inu/inu/a.png");
+    assert_int_equal(kw_data_scan(here.arena, file, &(kw_scan){ 0 }, &d, &e), KW_EDATA);
     assert_non_null(strstr(e.advice, "photo-inu/inu"));
     put_text(&here, "heic/a.heic", "x");
     assert_int_equal(kw_data_scan(here.arena, path_of(&here, "heic"), &(kw_scan){ 0 }, &d, &e), KW_EDATA);

@@ -2,7 +2,6 @@
 #include "report_parts.h"
 
 #include <math.h>
-#include <string.h>
 
 typedef struct { kw__point *p; size_t n; } points;
 typedef double value_of(const kw_event *v, int i);
@@ -30,6 +29,20 @@ static bool collect(kw_arena *a, const kw_report *r, kw_event_kind kind, value_o
     return out->p;
 }
 
+/* The mean of the first values that are there, from one end: where an average begins. */
+static double beginning(const double *x, size_t n, bool backwards, double many)
+{
+    double sum = 0, count = 0;
+    for (size_t k = 0; k < n && count < many; k++) {
+        double v = x[backwards ? n - 1 - k : k];
+        if (isfinite(v)) {
+            sum += v;
+            count++;
+        }
+    }
+    return sum / count;
+}
+
 /*
  * A moving average without delay: exponential, forwards and backwards, both halved; and all of it once more, so that
  * single values leave no spike.
@@ -37,20 +50,23 @@ static bool collect(kw_arena *a, const kw_report *r, kw_event_kind kind, value_o
  */
 static bool trend(kw_arena *a, const points *in, points *out)
 {
-    double w = 2 / (fmax(7, (double)in->n / 20) + 1);
-    double *x = kw_alloc_array(a, in->n + 1, sizeof *x);
-    *out = (points){ kw_alloc_array(a, in->n + 1, sizeof *out->p), in->n };
+    size_t n = in->n;
+    double w = 2 / (fmax(7, (double)n / 20) + 1), *x = kw_alloc_array(a, n + 1, sizeof *x);
+    *out = (points){ kw_alloc_array(a, n + 1, sizeof *out->p), n };
     if (!x || !out->p)
         return false;
-    memcpy(out->p, in->p, in->n * sizeof *in->p);
+    for (size_t i = 0; i < n; i++)
+        out->p[i] = in->p[i];
     for (int pass = 0; pass < 4; pass++) {
-        double s = NAN;
-        for (size_t k = 0; k < in->n; k++) {
-            size_t i = pass % 2 ? in->n - 1 - k : k;
-            x[i] = pass % 2 ? x[i] : out->p[i].y;                  /* what this round begins with */
+        bool backwards = pass % 2;
+        for (size_t i = 0; i < n && !backwards; i++)
+            x[i] = out->p[i].y;                                    /* what this round begins with */
+        double s = beginning(x, n, backwards, 1 / w);
+        for (size_t k = 0; k < n; k++) {
+            size_t i = backwards ? n - 1 - k : k;
             if (isfinite(x[i]))
-                s = isfinite(s) ? s + w * (x[i] - s) : x[i];
-            out->p[i].y = pass % 2 ? (out->p[i].y + s) / 2 : s;
+                s += w * (x[i] - s);
+            out->p[i].y = backwards ? (out->p[i].y + s) / 2 : s;
         }
     }
     return true;

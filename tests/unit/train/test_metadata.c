@@ -83,7 +83,7 @@ static kw_tensors *save_and_open(room *r, bool small, const kw_lora_facts *f, kw
 {
     kw_err e = { 0 };
     size_t n;
-    kw_tensors *t;
+    kw_tensors *t = NULL;
     char *path = kw_path_join(r->a, r->dir, small ? "small.safetensors" : "large.safetensors");
     kw_tensor *list = make_tensors(r->a, small, &n);
     if (kw_lora_save(path, list, n, f, level, hash, &e) || kw_tensors_open(r->a, path, &t, &e))

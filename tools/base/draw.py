@@ -11,7 +11,6 @@ import zlib
 EMOJI_FONT = '/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf'
 P, D, I = C.c_void_p, C.c_double, C.c_int
 ARGB32, RGB24 = 0, 1
-OVER, SOURCE = 2, 1
 FILTER_BEST = 2
 PI = math.pi
 
@@ -30,7 +29,7 @@ declare(cairo, {
     'cairo_surface_write_to_png': (I, [P, C.c_char_p]), 'cairo_surface_flush': (None, [P]),
     'cairo_surface_mark_dirty': (None, [P]), 'cairo_surface_destroy': (None, [P]), 'cairo_surface_status': (I, [P]),
     'cairo_create': (P, [P]), 'cairo_destroy': (None, [P]), 'cairo_save': (None, [P]), 'cairo_restore': (None, [P]),
-    'cairo_set_operator': (None, [P, I]), 'cairo_set_source_surface': (None, [P, P, D, D]),
+    'cairo_set_source_surface': (None, [P, P, D, D]),
     'cairo_get_source': (P, [P]), 'cairo_pattern_set_filter': (None, [P, I]),
     'cairo_set_source_rgb': (None, [P, D, D, D]), 'cairo_set_line_width': (None, [P, D]),
     'cairo_set_line_cap': (None, [P, I]), 'cairo_paint': (None, [P]), 'cairo_fill': (None, [P]),

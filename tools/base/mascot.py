@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """mascot.py OUT - kiwamaru, the mascot of the demo: a teal ball with a sprout and an orange scarf. Ours; CC0.
 
-Draws OUT/train (16 pictures) and OUT/heldout (6), 128 x 128, each with a caption; OUT/prompts.txt: the demo's 16 prompts. Needs Debian's libcairo2 only.
+Draws OUT/train (16 pictures) and OUT/heldout (6), 128 x 128, each with a caption, and OUT/prompts.txt, the demo's 16
+prompts with their seeds. Needs Debian's libcairo2 only.
 """
 import sys
 
@@ -146,7 +147,8 @@ def main():
         for i, (mood, pose, background, x, y, scale, tilt, language) in enumerate(rows, 1):
             out.picture(f'{folder}/kiwamaru-{i:02d}.png', draw(mood, pose, colours[background], x, y, scale, tilt))
             out.text(f'{folder}/kiwamaru-{i:02d}.txt', caption(mood, pose, background, language) + '\n')
-    out.text('prompts.txt', ''.join(f'{caption(*p, "ja" if i in (2, 7, 10, 16) else "en")} --d {i}\n' for i, p in enumerate(PROMPTS, 1)))
+    lines = [caption(*p, 'ja' if i in (2, 7, 10, 16) else 'en') + f' --d {i}\n' for i, p in enumerate(PROMPTS, 1)]
+    out.text('prompts.txt', ''.join(lines))
     out.report()
 
 

@@ -128,7 +128,7 @@ static bool joins(char c)
 static bool has_word(const char *text, const char *word)
 {
     size_t n = strlen(word);
-    for (const char *p = text; (p = strcasestr(p, word)); p++)
+    for (const char *p = text; (p = kw__find_folded(p, word)); p++)
         if (!(p > text && joins(p[-1]) && joins(word[0])) && !(joins(p[n]) && joins(word[n - 1])))
             return true;
     return false;
@@ -187,7 +187,7 @@ static kw_status put_trigger(kw_dataset *d, kw_item *t, kw_err *e)
 static kw_status tell_same_names(kw_dataset *d, size_t first, kw_err *e)
 {
     for (size_t i = first + 1; i < d->n; i++)
-        if (!strcasecmp(d->items[i].name, d->items[i - 1].name))
+        if (!kw__compare_folded(d->items[i].name, d->items[i - 1].name, SIZE_MAX))
             KW_TRY(kw__remark(d, KW_REMARK_SAME_NAME, d->items[i].name, e, "%s", d->items[i - 1].name));
     return KW_OK;
 }

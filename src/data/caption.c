@@ -36,7 +36,7 @@ static size_t split(const char *text, tag *tags)
 /* Tags that the trigger word takes at the start of a caption. */
 static size_t trigger_tags(const char *trigger, const char *text)
 {
-    return trigger && !strncasecmp(text, trigger, strlen(trigger)) ? 1 + count_commas(trigger) : 0;
+    return trigger && !kw__compare_folded(text, trigger, strlen(trigger)) ? 1 + count_commas(trigger) : 0;
 }
 
 /* Fisher-Yates as kw_rng_permute, from DRAW_SHUFFLE on. */

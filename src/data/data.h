@@ -33,7 +33,7 @@
 
 typedef enum {
     KW_CLASS_UNUSED,                      /* a file that is not used */
-    KW_CLASS_BAD,                         /* a picture that cannot be used; counts against kw_check.most_bad */
+    KW_CLASS_BAD,                         /* a picture that cannot be used */
     KW_CLASS_WARNING,                     /* used, but look at it */
     KW_CLASS_NOTE,                        /* used, and changed as it should be */
 } kw_remark_class;
@@ -49,6 +49,7 @@ typedef enum {
     X(LINK_BROKEN,    UNUSED,  N_("link that leads nowhere")) \
     X(TOO_DEEP,       UNUSED,  N_("folder nested too deeply")) \
     X(SPECIAL,        UNUSED,  N_("pipe, socket or device")) \
+    X(RUN,            UNUSED,  N_("folder of a training run: its pictures are results")) \
     X(ZERO_REPEATS,   UNUSED,  N_("its folder's name says 0 repeats")) \
     X(LEAK,           UNUSED,  N_("held-out picture that is a training picture too")) \
     X(CAPTION_ALONE,  UNUSED,  N_("caption without a picture")) \

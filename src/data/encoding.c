@@ -109,14 +109,15 @@ kw_status kw_text_decode(kw_arena *a, const char *shown, const char *data, size_
     } else if (n >= 2 && ((b[0] == 0xff && b[1] == 0xfe) || (b[0] == 0xfe && b[1] == 0xff))) {
         *from = b[0] == 0xff ? "UTF-16LE" : "UTF-16BE";
         return convert_as(a, shown, data + 2, n - 2, *from, text, e);
-    } else if (encoding && *encoding && strcasecmp(encoding, "auto") && strcasecmp(encoding, "utf-8")) {
+    } else if (encoding && *encoding && kw__compare_folded(encoding, "auto", SIZE_MAX)
+               && kw__compare_folded(encoding, "utf-8", SIZE_MAX)) {
         *from = encoding;
         return convert_as(a, shown, data, n, encoding, text, e);
     }
     size_t valid = valid_utf8(data, n);
     if (valid == n)
         return (*text = kw_strndup(a, data, n)) ? KW_OK : NO_MEMORY(e);
-    if (encoding && !strcasecmp(encoding, "utf-8"))
+    if (encoding && !kw__compare_folded(encoding, "utf-8", SIZE_MAX))
         return refuse(shown, data, valid, kw_translate(N_("not UTF-8")), e);
     return guess(a, shown, data, n, valid, text, from, e);
 }

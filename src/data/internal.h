@@ -12,6 +12,9 @@
 char *kw__nfc(kw_arena *a, const char *bytes);
 char *kw__stem(kw_arena *a, const char *name);          /* without the last extension and without folders */
 const char *kw__extension(const char *name);            /* from the last dot on, "" when there is none */
+/* As strcasecmp and strcasestr, but for ASCII and in every locale (Turkish has two letters i). */
+int kw__compare_folded(const char *x, const char *y, size_t most);
+const char *kw__find_folded(const char *text, const char *word);
 /* A file's or folder's name as words: "cat_sitting-02 (1)" is "cat sitting". May be empty. NULL: no memory. */
 char *kw__words(kw_arena *a, const char *stem);
 /* "10_name": true, with repeats and what follows. */

@@ -43,6 +43,24 @@ const char *kw__extension(const char *name)
     return dot && dot != name ? dot : "";
 }
 
+static int fold(char c) { return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : (unsigned char)c; }
+
+int kw__compare_folded(const char *x, const char *y, size_t most)
+{
+    for (; most && *x && fold(*x) == fold(*y); most--)
+        x++, y++;
+    return most ? fold(*x) - fold(*y) : 0;
+}
+
+const char *kw__find_folded(const char *text, const char *word)
+{
+    size_t n = strlen(word);
+    for (; *text; text++)
+        if (!kw__compare_folded(text, word, n))
+            return text;
+    return NULL;
+}
+
 char *kw__stem(kw_arena *a, const char *name)
 {
     name = kw_path_name(name);
@@ -71,7 +89,7 @@ static bool says_nothing(const char *word)
         "untitled", "copy", "画像", "写真", "スクリーンショット", "名称未設定",
     };
     for (size_t i = 0; i < KW_LEN(list); i++)
-        if (!strcasecmp(word, list[i]))
+        if (!kw__compare_folded(word, list[i], SIZE_MAX))
             return true;
     return false;
 }

@@ -14,7 +14,7 @@
 static bool is_one_of(const char *extension, const char *const *list)
 {
     for (; *list; list++)
-        if (!strcasecmp(extension, *list))
+        if (!kw__compare_folded(extension, *list, SIZE_MAX))
             return true;
     return false;
 }
@@ -39,10 +39,11 @@ static int caption_rank(const kw_scan *o, const char *extension)
 {
     static const char *const list[] = { ".txt", ".caption", ".cap" };
     if (o->caption_extension && *o->caption_extension
-        && !strcasecmp(extension + (*extension == '.'), o->caption_extension + (*o->caption_extension == '.')))
+        && !kw__compare_folded(extension + (*extension == '.'), o->caption_extension + (*o->caption_extension == '.'),
+                               SIZE_MAX))
         return 0;
     for (size_t i = 0; i < KW_LEN(list); i++)
-        if (!strcasecmp(extension, list[i]))
+        if (!kw__compare_folded(extension, list[i], SIZE_MAX))
             return 1 + (int)i;
     return -1;
 }
@@ -203,6 +204,15 @@ static kw_status add_place(kw_walk *w, here *h, kw_err *e)
     return KW_OK;
 }
 
+/* What `kiwame train` writes: its samples and sheets are no training pictures. */
+static bool is_run(char *const *names, size_t n)
+{
+    int signs = 0;
+    for (size_t i = 0; i < n; i++)
+        signs += !strcmp(names[i], "recipe.toml") || !strcmp(names[i], "events.jsonl");
+    return signs == 2;
+}
+
 static kw_status folder(kw_walk *w, here h, kw_err *e)
 {
     char **names;
@@ -210,6 +220,8 @@ static kw_status folder(kw_walk *w, here h, kw_err *e)
     KW_TRY(read_name(w, &h, e));
     KW_TRY(add_place(w, &h, e));
     KW_TRY(kw_dir_list(w->d->arena, h.path, &names, &n, e));
+    if (*h.name && is_run(names, n))
+        return kw__remark(w->d, KW_REMARK_RUN, h.name, e, NULL);
     for (size_t i = 0; i < n; i++)
         KW_TRY(entry(w, &h, names[i], e));
     return KW_OK;

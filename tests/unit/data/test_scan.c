@@ -22,6 +22,9 @@ static void every_file_is_used_or_named(void **state)
     put_text(&here, ".cache/x.png", "x");
     put_text(&here, "c.heic", "x");
     put_picture(&here, "a-masklabel.png", 8, 8, 3);
+    put_picture(&here, "run/samples/1.png", 8, 8, 3);
+    put_text(&here, "run/recipe.toml", "x");
+    put_text(&here, "run/events.jsonl", "x");
     assert_int_equal(mkfifo(path_of(&here, "pipe.png"), 0600), 0);
     assert_int_equal(symlink("/etc/hostname", path_of(&here, "out.png")), 0);
     assert_int_equal(symlink("nowhere", path_of(&here, "broken.png")), 0);
@@ -43,7 +46,8 @@ static void every_file_is_used_or_named(void **state)
     remark(d, KW_REMARK_LINK_OUTSIDE, "out.png");
     remark(d, KW_REMARK_LINK_BROKEN, "broken.png");
     remark(d, KW_REMARK_LINK_TWICE, "loop");
-    assert_int_equal(d->n_remarks, 10);
+    remark(d, KW_REMARK_RUN, "run");
+    assert_int_equal(d->n_remarks, 11);
 }
 
 static void kohya_folders_give_repeats_and_words(void **state)

@@ -1,8 +1,10 @@
 /*
  * events.c - a run's log: the two files it goes to, and what is cut off when a run is resumed.
  *
- *   add ── in memory ──┬── line ──► pending ──► events.jsonl            refused: stays pending, the file is cut back to its
- *                      └── records ► pending ──► events.out.tfevents…   last whole event, tried again with the next one
+ *   add ── in memory ──┬── line ──► pending ──► events.jsonl
+ *                      └── records ► pending ──► events.out.tfevents...
+ *
+ * Refused bytes stay pending; the file is cut back to its last whole event, and all is tried again with the next one.
  */
 #include "escape.h"
 #include "events_line.h"
@@ -47,7 +49,7 @@ static double now(void)
 
 static kw_status no_memory(kw_err *e, const char *path) { return kw_fail(e, KW_ENOMEM, N_("%s: out of memory"), path); }
 
-/* ---- files that grow ---------------------------------------------------------------------------------------------------- */
+/* ---- files that grow --------------------------------------------------------------------------------------------- */
 
 static void note_trouble(kw_events *l, const tail *t, const char *reason)
 {
@@ -130,7 +132,7 @@ static void close_log(void *user)
     tail_close(&l->board);
 }
 
-/* ---- in memory ------------------------------------------------------------------------------------------------------------ */
+/* ---- in memory --------------------------------------------------------------------------------------------------- */
 
 static kw_status keep(kw_events *l, const kw_event *v, kw_err *e)
 {
@@ -165,7 +167,7 @@ const kw_event *kw_events_list(const kw_events *l, size_t *n)
 
 const kw_events_trouble *kw_events_trouble_of(const kw_events *l) { return &l->trouble; }
 
-/* ---- to TensorBoard ------------------------------------------------------------------------------------------------------ */
+/* ---- to TensorBoard ---------------------------------------------------------------------------------------------- */
 
 /* The sample's file lies there already: TensorBoard gets its very bytes. */
 static void to_board(kw_events *l, const kw_event *v)
@@ -210,7 +212,7 @@ static void remove_boards(kw_arena *a, const char *dir)
             kw_io_now->unlink(path);
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 typedef kw_status take(void *user, const char *line, size_t n, kw__line kind, const kw_event *v, kw_err *e);
 
@@ -296,7 +298,7 @@ kw_status kw_events_open(kw_arena *a, const char *dir, int64_t resume_step, int6
     return KW_OK;
 }
 
-/* ---- adding --------------------------------------------------------------------------------------------------------------- */
+/* ---- adding ------------------------------------------------------------------------------------------------------ */
 
 static bool copy_texts(kw_arena *a, kw_event *v)
 {
@@ -336,7 +338,7 @@ kw_status kw_events_sync(kw_events *l, kw_err *e)
     return kw_fail(e, KW_ESTORAGE, N_("%s: cannot %s: %s"), t->path, kw_translate(N_("write")), strerror(error));
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 typedef struct { kw_events l; size_t broken; } reading;
 

@@ -12,8 +12,8 @@
  *
  * A resumed run has the same lines as an uninterrupted one, except for what depends on the clock: "time", "seconds",
  * "memory", "session", and the time inside the name of a sample's file. For this the state of a step must be saved
- * after all other events of that step. A disk that refuses does not stop a run: what could not be written is tried again with
- * the next event, and counted.
+ * after all other events of that step. A disk that refuses does not stop a run: what could not be written is tried
+ * again with the next event, and counted.
  */
 #ifndef KW_TRAIN_EVENTS_H
 #define KW_TRAIN_EVENTS_H
@@ -84,7 +84,7 @@ const kw_events_trouble *kw_events_trouble_of(const kw_events *l);
 KW_MUST kw_status kw_events_read(kw_arena *a, const char *dir, kw_event **events, size_t *n, size_t *n_broken,
                                  kw_err *e);
 
-/* ---- TensorBoard's event files: the bytes (tensorboard.c) ------------------------------------------------------------- */
+/* ---- TensorBoard's event files: the bytes (tensorboard.c) -------------------------------------------------------- */
 
 /*
  * Record: u64 length, u32 mask(crc32c(length)), data, u32 mask(crc32c(data)); mask(c) = (c >> 15 | c << 17) + a282ead8.
@@ -92,7 +92,8 @@ KW_MUST kw_status kw_events_read(kw_arena *a, const char *dir, kw_event **events
  */
 void kw_tensorboard_version(kw_str *out, double time);            /* the first record of a file */
 void kw_tensorboard_scalar(kw_str *out, double time, int64_t step, const char *tag, double value);
-void kw_tensorboard_image(kw_str *out, double time, int64_t step, const char *tag, int w, int h, const void *png, size_t n);
+void kw_tensorboard_image(kw_str *out, double time, int64_t step, const char *tag, int w, int h, const void *png,
+                          size_t n);
 /* The records of an event under kohya's tags; png: of a sample, or NULL. */
 void kw_tensorboard_event(kw_str *out, const kw_event *event, const void *png, size_t n);
 

@@ -82,7 +82,7 @@ void kw__event_write(kw_str *out, const kw_event *event)
     kw_str_add(out, "}\n");
 }
 
-/* ---- reading: a missing or strange value is the default, a missing number is not a number -------------------------------- */
+/* ---- reading: a missing or strange value is the default, a missing number is not a number ------------------------ */
 
 static bool read_text(kw_arena *a, const json_t *j, const char **out)
 {
@@ -103,7 +103,9 @@ static bool read_field(kw_arena *a, size_t f, const json_t *j, void *p)
 {
     switch (fields[f].type) {
     case WHOLE:  *(int64_t *)p = json_is_integer(j) ? json_integer_value(j) : 0; return true;
-    case NUMBER: *(double *)p = json_is_number(j) ? json_number_value(j) : fields[f].flags & ALWAYS ? NAN : 0; return true;
+    case NUMBER:
+        *(double *)p = json_is_number(j) ? json_number_value(j) : fields[f].flags & ALWAYS ? NAN : 0;
+        return true;
     case TRUTH:  *(bool *)p = json_is_true(j); return true;
     case TEXT:   return read_text(a, j, p);
     case RATES:  read_rates(j, p); return true;

@@ -17,7 +17,7 @@ typedef struct {
     bool failed;                          /* memory ran out */
 } list;
 
-/* ---- one value, as Python's str() spells it ------------------------------------------------------------------------------ */
+/* ---- one value, as Python's str() spells it ---------------------------------------------------------------------- */
 
 static void put(list *l, const char *key, const char *value)
 {
@@ -28,7 +28,10 @@ static void put(list *l, const char *key, const char *value)
     l->meta[l->n++] = (kw_meta){ key, value };
 }
 
-static void put_text(list *l, const char *key, const char *text) { put(l, key, text ? kw_strdup(l->arena, text) : "None"); }
+static void put_text(list *l, const char *key, const char *text)
+{
+    put(l, key, text ? kw_strdup(l->arena, text) : "None");
+}
 static void put_bool(list *l, const char *key, bool v) { put(l, key, v ? "True" : "False"); }
 
 static void put_int(list *l, const char *key, int64_t v)
@@ -74,7 +77,7 @@ static const char *last_part(const char *name)
     return slash && slash > back ? slash + 1 : back ? back + 1 : name;
 }
 
-/* ---- ss_*: the groups of sd-scripts' dictionary, in its order --------------------------------------------------------------- */
+/* ---- ss_*: the groups of sd-scripts' dictionary, in its order ---------------------------------------------------- */
 
 static const char *base_version(const kw_lora_facts *f)
 {
@@ -170,7 +173,7 @@ static void put_objective(list *l, const kw_lora_facts *f)
         put_float(l, "ss_validation_split", f->held_out_share);
 }
 
-/* ---- data ------------------------------------------------------------------------------------------------------------------- */
+/* ---- data -------------------------------------------------------------------------------------------------------- */
 
 /*  {"10_kiwa": {"n_repeats": 10, "img_count": 20}}  */
 static void put_folders(list *l, const kw_lora_facts *f)
@@ -244,7 +247,7 @@ static void put_base(list *l, const kw_lora_facts *f)
     put_if(l, "ss_new_vae_hash", f->vae_hash);
 }
 
-/* ---- modelspec.* -------------------------------------------------------------------------------------------------------------- */
+/* ---- modelspec.* ------------------------------------------------------------------------------------------------- */
 
 static const char *architecture(const kw_lora_facts *f)
 {
@@ -267,7 +270,8 @@ static char *date(kw_arena *a, double time)
 static char *usage(kw_arena *a, const kw_lora_facts *f)
 {
     if (f->trigger && *f->trigger)
-        return kw_sprintf(a, "Put \"%s\" into the prompt and load the LoRA: <lora:%s:1> %s", f->trigger, f->name, f->trigger);
+        return kw_sprintf(a, "Put \"%s\" into the prompt and load the LoRA: <lora:%s:1> %s", f->trigger, f->name,
+                          f->trigger);
     return kw_sprintf(a, "Load the LoRA: <lora:%s:1>. It needs no trigger word.", f->name);
 }
 
@@ -293,7 +297,7 @@ static void put_modelspec(list *l, const kw_lora_facts *f)
     put_if(l, "modelspec.thumbnail", f->thumbnail);
 }
 
-/* ---- the file --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static void put_all(list *l, const kw_lora_facts *f, kw_metadata_level level)
 {

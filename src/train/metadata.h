@@ -83,7 +83,7 @@ KW_MUST kw_status kw_lora_metadata(kw_arena *a, const kw_lora_facts *f, kw_metad
 KW_MUST kw_status kw_lora_save(const char *path, const kw_tensor *t, size_t n, const kw_lora_facts *f,
                                kw_metadata_level level, char model_hash[65], kw_err *e);
 
-/* ---- names of files, as kohya's; they live on the arena, NULL: no memory ---------------------------------------------- */
+/* ---- names of files, as kohya's; they live on the arena, NULL: no memory ----------------------------------------- */
 
 /* "name-000002.safetensors", "name-step00000100.safetensors", "name.safetensors" */
 char *kw_name_of_epoch(kw_arena *a, const char *name, int64_t epoch, const char *extension);
@@ -92,7 +92,7 @@ char *kw_name_of_last(kw_arena *a, const char *name, const char *extension);
 /* "name_e000002_00_20260101120000_42.png", "name_000100_..." when epoch < 0; in local time. */
 char *kw_name_of_sample(kw_arena *a, const char *name, int64_t epoch, int64_t step, int index, double time,
                         uint64_t seed);
-/* A text as a name that prompts and Civitai take, [A-Za-z0-9_.-]: other characters become one "-"; "lora" if nothing is left. */
+/* A text as a name that prompts and Civitai take, [A-Za-z0-9_.-]: others become one "-"; "lora" if nothing is left. */
 char *kw_name_plain(kw_arena *a, const char *text);
 
 #endif

@@ -31,7 +31,7 @@ static void element(kw_str *b, const char *tag, const char *class, const char *t
     kw_str_printf(b, "</%s>", tag);
 }
 
-/* ---- the head of the document ------------------------------------------------------------------------------------------- */
+/* ---- the head of the document ------------------------------------------------------------------------------------ */
 
 static void lang(page *p) { kw__add_html(p->out, p->r->lang ? p->r->lang : "en"); }
 static void style(page *p) { kw_str_add(p->out, kw_report_style); }
@@ -61,7 +61,7 @@ static void title(page *p)
     kw_str_add(p->out, " – Kiwame");
 }
 
-/* ---- the top of the page ---------------------------------------------------------------------------------------------------- */
+/* ---- the top of the page ----------------------------------------------------------------------------------------- */
 
 static void named(kw_str *b, const char *label, const char *tag, const char *value)
 {
@@ -99,8 +99,9 @@ static void progress(page *p)
     double share = p->s.steps > 0 ? fmin(1, (double)p->s.step / (double)p->s.steps) : 0;
     if (!p->s.steps)
         return;
-    kw_str_add(b, "<div class=\"progress\"><svg viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">"
-                  "<rect class=\"all\" width=\"1000\" height=\"10\"/><rect class=\"done\" height=\"10\" width=\"");
+    kw_str_add(b,
+               "<div class=\"progress\"><svg viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\" aria-hidden=\"true\">"
+               "<rect class=\"all\" width=\"1000\" height=\"10\"/><rect class=\"done\" height=\"10\" width=\"");
     kw__add_fixed(b, 1000 * share, 1);
     kw_str_add(b, "\"/></svg><p><b>");
     kw__textf(b, _(N_("step %lld of %lld")), (long long)p->s.step, (long long)p->s.steps);
@@ -169,7 +170,7 @@ static void tiles(page *p)
     kw_str_add(b, "</div>");
 }
 
-/* ---- what to know and what to take away --------------------------------------------------------------------------------------- */
+/* ---- what to know and what to take away -------------------------------------------------------------------------- */
 
 static void verdict(page *p)
 {
@@ -184,7 +185,8 @@ static void verdict(page *p)
     if (p->s.verdict == KW__GOOD && kw__gain(p->s.newest) >= 0)
         kw__add_html(b, _(N_("The held-out loss is not below the base's yet.")));
     else if (p->s.verdict == KW__GOOD)
-        kw__add_html(b, _(N_("The held-out loss is falling: what is learnt also holds for pictures it has never seen.")));
+        kw__add_html(b,
+                     _(N_("The held-out loss is falling: what is learnt also holds for pictures it has never seen.")));
     else if (p->s.verdict == KW__WATCH)
         kw__textf(b, _(N_("The held-out loss has risen a little. The best checkpoint so far is step %lld.")),
                   (long long)p->s.best->step);
@@ -277,7 +279,7 @@ static void samples(page *p) { kw__samples(p->arena, p->r, p->out); }
 static void curves(page *p) { kw__curves(p->arena, p->r, &p->s, p->out); }
 static void sheet(page *p) { kw__sheet(p->arena, p->r, p->out); }
 
-/* ---- what it was made of ------------------------------------------------------------------------------------------------------ */
+/* ---- what it was made of ----------------------------------------------------------------------------------------- */
 
 static void facts(kw_str *b, const kw_report_fact *f, size_t n)
 {
@@ -298,7 +300,8 @@ static void buckets(kw_str *b, const kw_report *r)
     for (size_t i = 0; i < r->n_buckets; i++) {
         double aspect = fmin(fmax((double)KW_MAX(r->buckets[i].w, 1) / KW_MAX(r->buckets[i].h, 1), 0.25), 4);
         double w = 32 * sqrt(aspect), h = 32 / sqrt(aspect);
-        kw_str_add(b, "<li><svg viewBox=\"0 0 68 68\" width=\"68\" height=\"68\" aria-hidden=\"true\"><rect rx=\"3\" x=\"");
+        kw_str_add(
+            b, "<li><svg viewBox=\"0 0 68 68\" width=\"68\" height=\"68\" aria-hidden=\"true\"><rect rx=\"3\" x=\"");
         kw__add_fixed(b, 34 - w / 2, 1);
         kw_str_add(b, "\" y=\"");
         kw__add_fixed(b, 34 - h / 2, 1);
@@ -378,7 +381,7 @@ static void foot(page *p)
     kw_str_add(b, "</p>");
 }
 
-/* ---- the skeleton ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the skeleton ------------------------------------------------------------------------------------------------ */
 
 static const struct { const char *name; void (*fill)(page *p); } slots[] = {
     { "lang", lang }, { "style_hash", style_hash }, { "refresh", refresh }, { "title", title }, { "style", style },

@@ -1,11 +1,11 @@
 /*
  * report.h - report.html: a run on one page, in one file, for the creator and for those it is sent to.
  *
- *     kw_report r = { .lang = "ja", .dir = "run", .name = "kiwa", .trigger = "kiwa-chan", .events = list, .n_events = n };
+ *     kw_report r = { .lang = "ja", .dir = "run", .name = "kiwa", .events = list, .n_events = n };
  *     KW_TRY(kw_report_write("run/report.html", &r, e));
  *
- * Pictures lie in the file, charts are SVG, nothing is fetched and nothing is executed: a Content-Security-Policy in the
- * page forbids it. While the run lasts (no end among the events) the page reloads itself every 10 seconds. Texts of
+ * Pictures lie in the file, charts are SVG, nothing is fetched and nothing is executed: a Content-Security-Policy in
+ * the page forbids it. While the run lasts (no end among the events) the page reloads itself every 10 seconds. Texts of
  * others - captions, names, prompts - are escaped. Words are translated by kw_translate when the page is made.
  */
 #ifndef KW_TRAIN_REPORT_H

@@ -1,5 +1,5 @@
 /*
- * report_chart.c - one chart as SVG: axes with round numbers, faint values, strong trends, dots, a line at zero, a mark.
+ * report_chart.c - one chart as SVG: axes with round numbers, faint values, strong trends, dots, a line at zero.
  *
  *    title                     ── a  ── b
  *    0.2 ┤ ░░▒▒
@@ -26,7 +26,7 @@ static double py(const frame *f, double y)
     return fmin(fmax(v, -H), 2 * H);
 }
 
-/* ---- what is in the picture ------------------------------------------------------------------------------------------------ */
+/* ---- what is in the picture -------------------------------------------------------------------------------------- */
 
 static int by_value(const void *x, const void *y)
 {
@@ -88,7 +88,7 @@ static bool make_frame(kw_arena *a, const kw__chart *c, frame *f)
     return true;
 }
 
-/* ---- drawing --------------------------------------------------------------------------------------------------------------- */
+/* ---- drawing ----------------------------------------------------------------------------------------------------- */
 
 static void number(kw_str *b, double v) { kw__add_fixed(b, v, 1); }
 
@@ -251,7 +251,8 @@ static void draw_mark(kw_str *b, const kw__chart *c, const frame *f)
     double x = px(f, c->mark->x), y = py(f, c->mark->y);
     bool left = x < LEFT + 100, right = x > W - RIGHT - 100;
     dot(b, f, c->mark, "mark", 0, 6.5);
-    open_text(b, left ? "marktext start" : right ? "marktext end" : "marktext", left ? x - 6 : right ? x + 6 : x, y + 21);
+    const char *class = left ? "marktext start" : right ? "marktext end" : "marktext";
+    open_text(b, class, left ? x - 6 : right ? x + 6 : x, y + 21);
     kw__add_html(b, c->mark_text);
     kw_str_add(b, "</text>");
 }
@@ -279,8 +280,8 @@ void kw__chart_draw(kw_arena *a, kw_str *b, const kw__chart *c)
     if (make_frame(a, c, &f)) {
         kw_str_printf(b, "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"", W, H);
         kw__add_html(b, c->title);
-        kw_str_printf(b, "\"><clipPath id=\"%s\"><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/></clipPath>", c->id,
-                      LEFT, TOP - 8, W - LEFT - RIGHT + 8, H - TOP - BOTTOM + 8);
+        kw_str_printf(b, "\"><clipPath id=\"%s\"><rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\"/></clipPath>",
+                      c->id, LEFT, TOP - 8, W - LEFT - RIGHT + 8, H - TOP - BOTTOM + 8);
         axes(b, c, &f);
         zero_line(b, c, &f);
         kw_str_printf(b, "<g clip-path=\"url(#%s)\">", c->id);

@@ -7,7 +7,7 @@
 
 #define _(text) kw_translate(text)
 
-/* ---- what the events say (report_story.c) ---------------------------------------------------------------------------- */
+/* ---- what the events say (report_story.c) ------------------------------------------------------------------------ */
 
 typedef enum { KW__RUNNING, KW__FINISHED, KW__STOPPED, KW__FAILED } kw__state;
 typedef enum { KW__UNKNOWN, KW__GOOD, KW__WATCH, KW__OVERFITTING } kw__verdict;
@@ -27,17 +27,17 @@ void kw__story_read(const kw_report *r, kw__story *s);
 /* How much lower than the base's loss, -0.12: 12 % lower; NaN: not known. */
 double kw__gain(const kw_event *validation);
 
-/* ---- words ----------------------------------------------------------------------------------------------------------- */
+/* ---- words ------------------------------------------------------------------------------------------------------- */
 
 /* Escaped text, made as printf makes it. */
 void kw__textf(kw_str *b, const char *fmt, ...) KW_PRINTF(2, 3);
 void kw__add_duration(kw_str *b, double seconds);                 /* "3 min 40 s" */
 void kw__add_percent(kw_str *b, double share);                    /* "-12.3 %" with a true minus; "+4.0 %" */
 
-/* ---- charts (report_chart.c) --------------------------------------------------------------------------------------------- */
+/* ---- charts (report_chart.c) ------------------------------------------------------------------------------------- */
 
 typedef struct { double x, y; const char *tip; } kw__point;       /* tip: shown under the mouse, or NULL */
-typedef enum { KW__RAW, KW__LINE, KW__DOTS } kw__look;            /* a faint line or band; a strong line; dots on a line */
+typedef enum { KW__RAW, KW__LINE, KW__DOTS } kw__look;  /* a faint line or band; a strong line; dots on a line */
 
 typedef struct {
     kw__look look;
@@ -63,7 +63,7 @@ typedef struct {
 void kw__chart_draw(kw_arena *a, kw_str *out, const kw__chart *c);
 void kw__curves(kw_arena *a, const kw_report *r, const kw__story *s, kw_str *out);       /* report_curves.c */
 
-/* ---- pictures (report_samples.c) ---------------------------------------------------------------------------------------- */
+/* ---- pictures (report_samples.c) --------------------------------------------------------------------------------- */
 
 void kw__samples(kw_arena *a, const kw_report *r, kw_str *out);
 void kw__before_after(kw_arena *a, const kw_report *r, kw_str *out);

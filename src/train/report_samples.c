@@ -1,4 +1,4 @@
-/* report_samples.c - the report's pictures: before and after, samples over steps, the final sheet. All lie in the page. */
+/* report_samples.c - the report's pictures, inside the page: before and after, samples over steps, the final sheet. */
 #include "report_parts.h"
 
 #include "picture/picture.h"
@@ -13,10 +13,10 @@ typedef struct {
     const kw_event *prompt[MOST_COLUMNS]; /* any sample of the column */
     int64_t steps[MOST_ROWS];
     size_t rows, columns;
-    size_t all_rows;                      /* how many steps have samples; the first, the last, and some between are here */
+    size_t all_rows;  /* how many steps have samples; the first, the last, and some between are here */
 } grid;
 
-/* ---- one picture -------------------------------------------------------------------------------------------------------- */
+/* ---- one picture ------------------------------------------------------------------------------------------------- */
 
 /* The PNG's own size: signature (8), "IHDR" (8), then width and height. */
 static bool png_size(const char *png, size_t n, unsigned *w, unsigned *h)
@@ -30,7 +30,8 @@ static bool png_size(const char *png, size_t n, unsigned *w, unsigned *h)
 }
 
 /* A smaller one, longest side `side`. */
-static kw_status shrink(const char *png, size_t n, const char *name, unsigned side, unsigned *w, unsigned *h, kw_str *uri)
+static kw_status shrink(const char *png, size_t n, const char *name, unsigned side, unsigned *w, unsigned *h,
+                        kw_str *uri)
 {
     kw_picture p, q;
     KW_TRY(kw_picture_decode(png, n, name, (const uint8_t[3]){ 255, 255, 255 }, &p, NULL));
@@ -82,7 +83,7 @@ static void picture(kw_str *b, const char *dir, const char *file, unsigned side,
     kw_str_free(&uri);
 }
 
-/* ---- which pictures -------------------------------------------------------------------------------------------------------- */
+/* ---- which pictures ---------------------------------------------------------------------------------------------- */
 
 static bool is_shown(const kw_event *v)
 {
@@ -147,7 +148,7 @@ static void heading(kw_str *b, const char *id, const char *title, const char *no
     }
 }
 
-/* ---- before and after ------------------------------------------------------------------------------------------------------ */
+/* ---- before and after -------------------------------------------------------------------------------------------- */
 
 static void half(kw_str *b, const kw_report *r, const kw_event *v, const char *class)
 {
@@ -166,7 +167,8 @@ void kw__before_after(kw_arena *a, const kw_report *r, kw_str *b)
     grid *g = make_grid(a, r);
     if (!g || g->rows < 2)
         return;
-    heading(b, "now", _(N_("Before and now")), _(N_("The same prompt and the same seed: first the base, then what it has learnt.")));
+    heading(b, "now", _(N_("Before and now")),
+            _(N_("The same prompt and the same seed: first the base, then what it has learnt.")));
     kw_str_printf(b, "<div class=\"pairs by%d\">", g->columns == 1 ? 1 : g->columns == 2 || g->columns == 4 ? 2 : 3);
     for (size_t i = 0; i < g->columns; i++) {
         const kw_event *first = g->cell[0][i], *last = g->cell[g->rows - 1][i];
@@ -182,7 +184,7 @@ void kw__before_after(kw_arena *a, const kw_report *r, kw_str *b)
     kw_str_add(b, "</div></section>\n");
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------------------------- */
+/* ---- all of them ------------------------------------------------------------------------------------------------- */
 
 static void neighbour(kw_str *b, const grid *g, size_t row, size_t column, int down, int right, const char *class,
                       const char *arrow)
@@ -192,7 +194,7 @@ static void neighbour(kw_str *b, const grid *g, size_t row, size_t column, int d
         kw_str_printf(b, "<a class=\"go %s\" href=\"#s%lld-%zu\">%s</a>", class, (long long)g->steps[y], x, arrow);
 }
 
-/* A picture that fills the window when it is the page's target: :target in the style sheet, arrows to its neighbours. */
+/* A picture that fills the window when it is the page's :target, with arrows to its neighbours. */
 static void cell(kw_str *b, const kw_report *r, const grid *g, size_t row, size_t i, unsigned side)
 {
     const kw_event *v = g->cell[row][i];
@@ -201,8 +203,9 @@ static void cell(kw_str *b, const kw_report *r, const grid *g, size_t row, size_
         return;
     }
     long long step = (long long)v->step;
-    kw_str_printf(b, "<td id=\"c%lld-%zu\"><figure class=\"shot\" id=\"s%lld-%zu\"><a class=\"open\" href=\"#s%lld-%zu\">", step,
-                  i, step, i, step, i);
+    kw_str_printf(b,
+                  "<td id=\"c%lld-%zu\"><figure class=\"shot\" id=\"s%lld-%zu\"><a class=\"open\" href=\"#s%lld-%zu\">",
+                  step, i, step, i, step, i);
     picture(b, r->dir, v->file, side, v->prompt);
     kw_str_printf(b, "</a><a class=\"close\" href=\"#c%lld-%zu\" aria-label=\"", step, i);
     kw__add_html(b, _(N_("Close the picture")));
@@ -255,7 +258,8 @@ void kw__samples(kw_arena *a, const kw_report *r, kw_str *b)
     if (!g)
         return;
     unsigned side = g->rows * g->columns <= 40 ? 256 : g->rows * g->columns <= 96 ? 192 : 128;
-    heading(b, "samples", _(N_("Samples")), _(N_("From top to bottom: steps. Click a picture to enlarge it; the arrows lead on.")));
+    heading(b, "samples", _(N_("Samples")),
+            _(N_("From top to bottom: steps. Click a picture to enlarge it; the arrows lead on.")));
     if (g->all_rows > g->rows) {
         kw_str_add(b, "<p class=\"note\">");
         kw__textf(b, _(N_("%zu of %zu steps are shown; all pictures are in the run's folder.")), g->rows, g->all_rows);

@@ -1,12 +1,14 @@
-/* tensorboard.c - TensorBoard's event files: a little protobuf in framed records. Formats: tensorflow/core/util/event.proto,
- * core/framework/summary.proto, core/lib/io/record_writer.cc. */
+/*
+ * tensorboard.c - TensorBoard's event files: a little protobuf in framed records.
+ * Formats: TensorFlow's core/util/event.proto, core/framework/summary.proto, core/lib/io/record_writer.cc.
+ */
 #include "events.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* ---- protobuf: (field << 3 | wire type), then a varint, 4 or 8 bytes, or a length and bytes ------------------------------ */
+/* ---- protobuf: (field << 3 | wire type), then a varint, 4 or 8 bytes, or a length and bytes ---------------------- */
 
 enum { VARINT = 0, EIGHT = 1, BYTES = 2, FOUR = 5 };
 
@@ -60,7 +62,7 @@ static void inside(kw_str *b, int field, kw_str *message)
     kw_str_free(message);
 }
 
-/* ---- records ---------------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static uint32_t masked(const void *p, size_t n)
 {
@@ -108,7 +110,8 @@ void kw_tensorboard_scalar(kw_str *out, double time, int64_t step, const char *t
     summary(out, time, step, &value);
 }
 
-void kw_tensorboard_image(kw_str *out, double time, int64_t step, const char *tag, int w, int h, const void *png, size_t n)
+void kw_tensorboard_image(kw_str *out, double time, int64_t step, const char *tag, int w, int h, const void *png,
+                          size_t n)
 {
     kw_str value = { 0 }, image = { 0 };
     number(&image, 1, (uint64_t)h);
@@ -120,7 +123,7 @@ void kw_tensorboard_image(kw_str *out, double time, int64_t step, const char *ta
     summary(out, time, step, &value);
 }
 
-/* ---- events under kohya's tags --------------------------------------------------------------------------------------------- */
+/* ---- events under kohya's tags ----------------------------------------------------------------------------------- */
 
 static void scalar(kw_str *out, const kw_event *v, const char *tag, double x)
 {

@@ -28,8 +28,8 @@ def tensors(small):
     for k in range(1 if small else 4):
         for name, shape in [("lora_down", (16, 64 if small else 5000)), ("lora_up", (64 if small else 320, 16))]:
             n = shape[0] * shape[1]
-            out[f"lora_unet_m{k}.{name}.weight"] = (
-                ((np.arange(n, dtype=np.int64) * 37 + k) % 1001 - 500).astype(np.float32) / np.float32(512)).reshape(shape)
+            whole = (np.arange(n, dtype=np.int64) * 37 + k) % 1001 - 500
+            out[f"lora_unet_m{k}.{name}.weight"] = (whole.astype(np.float32) / np.float32(512)).reshape(shape)
         out[f"lora_unet_m{k}.alpha"] = np.array(8.0, dtype=np.float32)
     return out
 
@@ -49,6 +49,9 @@ def tag_frequency():
 
 def metadata():
     """The dictionary of train_network.py, with Python's types."""
+    optimizer = {"weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8}
+    folders = {"10_kiwa": {"n_repeats": 10, "img_count": 20}, "5_bg": {"n_repeats": 5, "img_count": 3}}
+    buckets = {"0": {"resolution": (448, 576), "count": 11}, "1": {"resolution": (512, 512), "count": 204}}
     m = {
         "ss_session_id": 4123456789, "ss_training_started_at": 1767225600.25, "ss_training_finished_at": 1767229200.0,
         "ss_output_name": "kiwa", "ss_learning_rate": 1e-4, "ss_text_encoder_lr": 5e-5, "ss_unet_lr": 1e-4,
@@ -62,17 +65,15 @@ def metadata():
         "ss_network_dropout": None, "ss_mixed_precision": "bf16", "ss_full_fp16": False, "ss_clip_skip": 2,
         "ss_max_token_length": 225, "ss_cache_latents": True, "ss_seed": 18446744073709551615, "ss_lowram": False,
         "ss_noise_offset": 0.0357, "ss_zero_terminal_snr": False, "ss_training_comment": None,
-        "ss_optimizer": "kiwame.AdamW(" + ",".join(f"{k}={v}" for k, v in
-                                                   {"weight_decay": 0.01, "betas": (0.9, 0.999), "eps": 1e-8}.items()) + ")",
+        "ss_optimizer": "kiwame.AdamW(" + ",".join(f"{k}={v}" for k, v in optimizer.items()) + ")",
         "ss_max_grad_norm": 1.0, "ss_caption_dropout_rate": 0.0, "ss_min_snr_gamma": 5.0, "ss_loss_type": "l2",
         "ss_validation_split": 0.1,
         "ss_batch_size_per_device": 2, "ss_total_batch_size": 2, "ss_resolution": (512, 768), "ss_color_aug": False,
         "ss_flip_aug": True, "ss_random_crop": False, "ss_shuffle_caption": True, "ss_enable_bucket": True,
         "ss_bucket_no_upscale": False, "ss_min_bucket_reso": 256, "ss_max_bucket_reso": 1024, "ss_keep_tokens": 1,
-        "ss_dataset_dirs": json.dumps({"10_kiwa": {"n_repeats": 10, "img_count": 20}, "5_bg": {"n_repeats": 5, "img_count": 3}}),
+        "ss_dataset_dirs": json.dumps(folders),
         "ss_reg_dataset_dirs": json.dumps({}), "ss_tag_frequency": json.dumps(tag_frequency()),
-        "ss_bucket_info": json.dumps({"buckets": {"0": {"resolution": (448, 576), "count": 11}, "1": {"resolution": (512, 512), "count": 204}},
-                                      "mean_img_ar_error": 0.0123}),
+        "ss_bucket_info": json.dumps({"buckets": buckets, "mean_img_ar_error": 0.0123}),
         "ss_sd_model_name": "anime.safetensors", "ss_sd_model_hash": "0123abcd", "ss_new_sd_model_hash": "ab" * 32,
     }
     return {k: str(v) for k, v in m.items()}

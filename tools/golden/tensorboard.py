@@ -1,6 +1,6 @@
 """TensorBoard's own writer and reader against src/train/tensorboard.c.
 
-    tensorboard.py make          writes tests/golden/train/board.tfevents, which tests/unit/train/test_events.c compares with
+    tensorboard.py make          writes tests/golden/train/board.tfevents for tests/unit/train/test_events.c
     tensorboard.py read FILE     prints what TensorBoard reads in an event file, one line per value
 
 Needs the PyPI packages tensorboard (2.21.0) and pillow.
@@ -24,7 +24,8 @@ PNG = bytes.fromhex("89504e470d0a1a0a0000000d49484452000000030000000208020000001
 def events():
     """The records of one event of each kind that TensorBoard is told of, as kw_tensorboard_event makes them."""
     def value(time, step, **v):
-        return event_pb2.Event(wall_time=time, step=step, summary=summary_pb2.Summary(value=[summary_pb2.Summary.Value(**v)]))
+        summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**v)])
+        return event_pb2.Event(wall_time=time, step=step, summary=summary)
     yield event_pb2.Event(wall_time=1.5, file_version="brain.Event:2")
     for tag, v in [("loss/current", 0.125), ("loss/average", 0.1), ("lr/unet", 1e-4), ("lr/textencoder", 5e-5),
                    ("norm/avg_grad_norm", 0.75)]:
@@ -58,8 +59,10 @@ def read(path):
         if e.file_version:
             print(f"{e.wall_time:.6f} version {e.file_version}")
         for v in e.summary.value:
-            shown = (f"image {v.image.width}x{v.image.height} sha256 {hashlib.sha256(v.image.encoded_image_string).hexdigest()[:16]}"
-                     if v.HasField("image") else f"{v.simple_value:.9g}")
+            shown = f"{v.simple_value:.9g}"
+            if v.HasField("image"):
+                digest = hashlib.sha256(v.image.encoded_image_string).hexdigest()[:16]
+                shown = f"image {v.image.width}x{v.image.height} sha256 {digest}"
             print(f"{e.wall_time:.6f} step {e.step} {v.tag} {shown}")
 
 

@@ -72,7 +72,7 @@ static kw_events *open_log(room *r, kw_arena *a, int64_t step, int64_t window)
     return l;
 }
 
-/* ---- bytes ------------------------------------------------------------------------------------------------------------------ */
+/* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
 static void assert_hex(const kw_str *b, const char *hex)
 {
@@ -103,13 +103,30 @@ static void same_bytes_as_tensorboard(void **state)
     size_t n;
     kw_str b = { 0 };
     kw_tensorboard_version(&b, 1.5);
-    kw_tensorboard_event(&b, &(kw_event){ .kind = KW_EVENT_STEP, .step = 300, .time = 1700000000.25, .loss = 0.125, .average = 0.1,
-                                          .rate = { 1e-4, 5e-5, -1 }, .norm = 0.75 }, NULL, 0);
-    kw_tensorboard_event(&b, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = 300, .time = 1700000001, .loss = 0.09, .base = 0.11 }, NULL, 0);
-    kw_tensorboard_event(&b, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = 300, .time = 1700000002, .loss = 0.09, .base = 0.11,
-                                          .epoch_end = true }, NULL, 0);
+    kw_tensorboard_event(&b,
+                         &(kw_event){ .kind = KW_EVENT_STEP,
+                                      .step = 300,
+                                      .time = 1700000000.25,
+                                      .loss = 0.125,
+                                      .average = 0.1,
+                                      .rate = { 1e-4, 5e-5, -1 },
+                                      .norm = 0.75 },
+                         NULL, 0);
+    kw_tensorboard_event(
+        &b, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = 300, .time = 1700000001, .loss = 0.09, .base = 0.11 },
+        NULL, 0);
+    kw_tensorboard_event(&b,
+                         &(kw_event){ .kind = KW_EVENT_VALIDATION,
+                                      .step = 300,
+                                      .time = 1700000002,
+                                      .loss = 0.09,
+                                      .base = 0.11,
+                                      .epoch_end = true },
+                         NULL, 0);
     kw_tensorboard_event(&b, &(kw_event){ .kind = KW_EVENT_SAMPLE, .time = 1700000003, .index = 7 }, png, sizeof png);
-    kw_tensorboard_event(&b, &(kw_event){ .kind = KW_EVENT_STEP, .loss = NAN, .average = NAN, .norm = NAN, .rate = { -1, -1, -1 } }, NULL, 0);
+    kw_tensorboard_event(
+        &b, &(kw_event){ .kind = KW_EVENT_STEP, .loss = NAN, .average = NAN, .norm = NAN, .rate = { -1, -1, -1 } },
+        NULL, 0);
     kw_tensorboard_event(&b, &(kw_event){ .kind = KW_EVENT_SAMPLE }, "no picture", 10);
     assert_int_equal(kw_file_read(r->a, KW_TESTS "/golden/train/board.tfevents", 1 << 16, &want, &n, NULL), KW_OK);
     assert_int_equal(b.n, n);
@@ -117,7 +134,7 @@ static void same_bytes_as_tensorboard(void **state)
     kw_str_free(&b);
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------------------ */
+/* ---- lines ------------------------------------------------------------------------------------------------------- */
 
 static void lines_are_json(void **state)
 {
@@ -127,24 +144,46 @@ static void lines_are_json(void **state)
     kw_events *l = open_log(r, a, -1, 4);
     kw_events_add(l, &(kw_event){ .kind = KW_EVENT_START, .time = 1, .name = "kiwa\"\x01", .steps = 3 });
     kw_events_add(l, &(kw_event){ .kind = KW_EVENT_START, .time = 1, .name = "again" });
-    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP, .time = 2.5, .step = 1, .epoch = 1, .loss = 0.1, .rate = { 1e-4, 0, -1 },
-                                  .norm = 1.0 / 3, .seconds = 2 });
-    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP, .time = 3, .step = 2, .loss = NAN, .rate = { -1, -1, -1 }, .norm = INFINITY,
+    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP,
+                                  .time = 2.5,
+                                  .step = 1,
+                                  .epoch = 1,
+                                  .loss = 0.1,
+                                  .rate = { 1e-4, 0, -1 },
+                                  .norm = 1.0 / 3,
+                                  .seconds = 2 });
+    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP,
+                                  .time = 3,
+                                  .step = 2,
+                                  .loss = NAN,
+                                  .rate = { -1, -1, -1 },
+                                  .norm = INFINITY,
                                   .skipped = true });
-    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_VALIDATION, .time = 4, .step = 2, .loss = 0.2, .base = 0.25, .epoch_end = true });
-    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_SAMPLE, .time = 5, .step = 2, .seed = 42, .prompt = "きわ </script>\xff",
+    kw_events_add(
+        l,
+        &(kw_event){ .kind = KW_EVENT_VALIDATION, .time = 4, .step = 2, .loss = 0.2, .base = 0.25, .epoch_end = true });
+    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_SAMPLE,
+                                  .time = 5,
+                                  .step = 2,
+                                  .seed = 42,
+                                  .prompt = "きわ </script>\xff",
                                   .file = "samples/a.png" });
-    kw_events_add(l, &(kw_event){ .kind = KW_EVENT_SAVE, .time = 6, .step = 2, .file = "kiwa.safetensors", .hash = "ab" });
+    kw_events_add(l,
+                  &(kw_event){ .kind = KW_EVENT_SAVE, .time = 6, .step = 2, .file = "kiwa.safetensors", .hash = "ab" });
     kw_events_add(l, &(kw_event){ .kind = KW_EVENT_END, .time = 7, .step = 2, .level = "finished" });
     assert_int_equal(kw_events_trouble_of(l)->failures, 0);
     kw_arena_free(a);
-    assert_string_equal(slurp(r, "events.jsonl", &n),
+    assert_string_equal(
+        slurp(r, "events.jsonl", &n),
         "{\"type\":\"start\",\"step\":0,\"name\":\"kiwa\\\"\\u0001\",\"steps\":3,\"time\":1,\"session\":1}\n"
-        "{\"type\":\"step\",\"step\":1,\"epoch\":1,\"loss\":0.1,\"average\":0.1,\"rate\":{\"unet\":0.0001,\"textencoder\":0},"
+        "{\"type\":\"step\",\"step\":1,\"epoch\":1,\"loss\":0.1,\"average\":0.1,\"rate\":{\"unet\":0.0001,"
+        "\"textencoder\":0},"
         "\"norm\":0.3333333333333333,\"seconds\":2,\"time\":2.5,\"session\":1}\n"
-        "{\"type\":\"step\",\"step\":2,\"loss\":null,\"average\":0.1,\"rate\":{},\"norm\":null,\"skipped\":true,\"time\":3,\"session\":1}\n"
+        "{\"type\":\"step\",\"step\":2,\"loss\":null,\"average\":0.1,\"rate\":{},\"norm\":null,\"skipped\":true,"
+        "\"time\":3,\"session\":1}\n"
         "{\"type\":\"validation\",\"step\":2,\"loss\":0.2,\"base\":0.25,\"epoch_end\":true,\"time\":4,\"session\":1}\n"
-        "{\"type\":\"sample\",\"step\":2,\"index\":0,\"seed\":42,\"prompt\":\"きわ </script>\xef\xbf\xbd\",\"file\":\"samples/a.png\","
+        "{\"type\":\"sample\",\"step\":2,\"index\":0,\"seed\":42,\"prompt\":\"きわ "
+        "</script>\xef\xbf\xbd\",\"file\":\"samples/a.png\","
         "\"time\":5,\"session\":1}\n"
         "{\"type\":\"save\",\"step\":2,\"file\":\"kiwa.safetensors\",\"hash\":\"ab\",\"time\":6,\"session\":1}\n"
         "{\"type\":\"end\",\"step\":2,\"level\":\"finished\",\"time\":7,\"session\":1}\n");
@@ -158,10 +197,17 @@ static void what_is_read_is_what_was_written(void **state)
     kw_arena *a = kw_arena_new();
     kw_events *l = open_log(r, a, -1, 2);
     for (int i = 1; i <= 5; i++)
-        kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP, .time = i, .step = i, .loss = 1.0 / i, .norm = NAN, .rate = { 1e-5 * i, -1, -1 } });
+        kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP,
+                                      .time = i,
+                                      .step = i,
+                                      .loss = 1.0 / i,
+                                      .norm = NAN,
+                                      .rate = { 1e-5 * i, -1, -1 } });
     kw_arena_free(a);
     FILE *f = fopen(kw_path_join(r->a, r->dir, "events.jsonl"), "a");
-    fputs("{\"type\":\"later\",\"step\":2}\nnonsense\n{\"step\":3}\n{\"type\":\"note\",\"step\":5,\"text\":7}\n{\"type\":\"note\",\"st", f);
+    fputs("{\"type\":\"later\",\"step\":2}\nnonsense\n{\"step\":3}\n{\"type\":\"note\",\"step\":5,\"text\":7}\n{"
+          "\"type\":\"note\",\"st",
+          f);
     fclose(f);
     assert_int_equal(kw_events_read(r->a, r->dir, &v, &n, &n_broken, NULL), KW_OK);
     assert_int_equal(n, 6);
@@ -169,7 +215,7 @@ static void what_is_read_is_what_was_written(void **state)
     for (int i = 1; i <= 5; i++) {
         assert_true(v[i - 1].loss == 1.0 / i && v[i - 1].rate[0] == 1e-5 * i && v[i - 1].rate[1] == -1);
         assert_true(isnan(v[i - 1].norm));
-        assert_true(fabs(v[i - 1].average - (i == 1 ? 1 : (1.0 / i + 1.0 / (i - 1)) / 2)) < 1e-16);      /* over two steps */
+        assert_true(fabs(v[i - 1].average - (i == 1 ? 1 : (1.0 / i + 1.0 / (i - 1)) / 2)) < 1e-16); /* over two steps */
     }
     assert_null(v[5].text);
     kw_err e;
@@ -179,9 +225,18 @@ static void what_is_read_is_what_was_written(void **state)
 static void numbers_read_back(void **state)
 {
     (void)state;
-    static const struct { double v; const char *text; } known[] = {
-        { 0, "0" }, { 0.1, "0.1" }, { 1e-4, "0.0001" }, { 1e-5, "1e-05" }, { 1e22, "1e+22" }, { -2.5, "-2.5" },
-        { 0.1 + 0.2, "0.30000000000000004" }, { 5e-324, "4.94065645841247e-324" }, { NAN, "null" }, { -INFINITY, "null" },
+    static const struct { double v; const char *text;
+    } known[] = {
+        { 0, "0" },
+        { 0.1, "0.1" },
+        { 1e-4, "0.0001" },
+        { 1e-5, "1e-05" },
+        { 1e22, "1e+22" },
+        { -2.5, "-2.5" },
+        { 0.1 + 0.2, "0.30000000000000004" },
+        { 5e-324, "4.94065645841247e-324" },
+        { NAN, "null" },
+        { -INFINITY, "null" },
     };
     for (size_t i = 0; i < KW_LEN(known); i++) {
         kw_str b = { 0 };
@@ -204,7 +259,7 @@ static void pages_are_safe(void **state)
     kw_str_free(&b);
 }
 
-/* ---- resuming ------------------------------------------------------------------------------------------------------------- */
+/* ---- resuming ---------------------------------------------------------------------------------------------------- */
 
 /* The events of steps from..to of a made-up run; the clock differs between sessions. */
 static void live(room *r, kw_events *l, int from, int to, double clock)
@@ -214,10 +269,18 @@ static void live(room *r, kw_events *l, int from, int to, double clock)
     fclose(f);
     kw_events_add(l, &(kw_event){ .kind = KW_EVENT_START, .time = clock, .name = "r", .steps = 20 });
     for (int i = from; i <= to; i++) {
-        kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP, .step = i, .time = clock + i, .loss = sin(i), .norm = cos(i), .rate = { 1e-4, -1, -1 } });
+        kw_events_add(l, &(kw_event){ .kind = KW_EVENT_STEP,
+                                      .step = i,
+                                      .time = clock + i,
+                                      .loss = sin(i),
+                                      .norm = cos(i),
+                                      .rate = { 1e-4, -1, -1 } });
         if (i % 5 == 0) {
-            kw_events_add(l, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = i, .time = clock + i, .loss = sin(i), .base = 1 });
-            kw_events_add(l, &(kw_event){ .kind = KW_EVENT_SAMPLE, .step = i, .time = clock + i, .prompt = "p", .file = "s.png" });
+            kw_events_add(
+                l, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = i, .time = clock + i, .loss = sin(i), .base = 1 });
+            kw_events_add(
+                l,
+                &(kw_event){ .kind = KW_EVENT_SAMPLE, .step = i, .time = clock + i, .prompt = "p", .file = "s.png" });
         }
     }
 }
@@ -292,7 +355,7 @@ static void old_logs(void **state)
     kw_arena_free(a);
 }
 
-/* ---- a disk that refuses ---------------------------------------------------------------------------------------------------- */
+/* ---- a disk that refuses ----------------------------------------------------------------------------------------- */
 
 /* For each of the writes, once and for a while, whole or half: nothing is lost once the disk takes bytes again. */
 static void full_disk(void **state)
@@ -309,7 +372,8 @@ static void full_disk(void **state)
         for (int kind = 0; kind < 4; kind++) {
             a = kw_arena_new();
             kw_events *l = open_log(r, a, -1, 7);
-            kw_io_fault_start(&(kw_io_fault){ .at = at, .error = ENOSPC, .persistent = kind & 1, .half = kind & 2, .only = "write" });
+            kw_io_fault_start(
+                &(kw_io_fault){ .at = at, .error = ENOSPC, .persistent = kind & 1, .half = kind & 2, .only = "write" });
             live(r, l, 1, 10, 1000);
             assert_true(kw_io_fault_stop() >= at);
             assert_true(kw_events_trouble_of(l)->failures > 0);

@@ -1,4 +1,4 @@
-/* test_metadata.c - a LoRA file's metadata against Python's spelling of it (tools/golden/lora_metadata.py), and names. */
+/* test_metadata.c - a LoRA file's metadata against Python's (tools/golden/lora_metadata.py), and names of files. */
 #include "train/metadata.h"
 
 #include <setjmp.h>
@@ -24,17 +24,61 @@ static const kw_lora_folder folders[] = {
 static const kw_lora_bucket buckets[] = { { 448, 576, 11 }, { 512, 512, 204 } };
 
 static const kw_lora_facts facts = {
-    .name = "kiwa", .title = "きわちゃん", .trigger = "kiwa-chan", .author = "A. Author", .resolution_w = 512, .resolution_h = 768,
-    .base_name = "/home/somebody/models/anime.safetensors", .base_short_hash = "0123abcd",
+    .name = "kiwa",
+    .title = "きわちゃん",
+    .trigger = "kiwa-chan",
+    .author = "A. Author",
+    .resolution_w = 512,
+    .resolution_h = 768,
+    .base_name = "/home/somebody/models/anime.safetensors",
+    .base_short_hash = "0123abcd",
     .base_hash = "abababababababababababababababababababababababababababababababab",
-    .rank = 16, .alpha = 8, .conv_rank = 4, .conv_alpha = 0.5,
-    .learning_rate = 1e-4, .unet_rate = 1e-4, .text_rate = 5e-5, .scheduler = "constant", .warmup = 20, .optimizer = "AdamW",
-    .weight_decay = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .accumulation = 1, .batch = 2, .max_norm = 1, .min_snr = 5,
-    .noise_offset = 0.0357, .recompute = true, .flip = true, .shuffle = true, .cache_latents = true, .keep_tokens = 1,
-    .token_length = 225, .clip_skip = 2, .bf16 = true, .seed = UINT64_MAX, .epochs = 4, .epoch = 2, .max_steps = 432, .steps = 216,
-    .batches_per_epoch = 108, .session = 4123456789, .started = 1767225600.25, .finished = 1767229200, .pictures = 215,
-    .held_out = 3, .held_out_share = 0.1, .folders = folders, .n_folders = 3, .buckets = buckets, .n_buckets = 2,
-    .mean_aspect_error = 0.0123, .bucket_min = 256, .bucket_max = 1024,
+    .rank = 16,
+    .alpha = 8,
+    .conv_rank = 4,
+    .conv_alpha = 0.5,
+    .learning_rate = 1e-4,
+    .unet_rate = 1e-4,
+    .text_rate = 5e-5,
+    .scheduler = "constant",
+    .warmup = 20,
+    .optimizer = "AdamW",
+    .weight_decay = 0.01,
+    .beta1 = 0.9,
+    .beta2 = 0.999,
+    .eps = 1e-8,
+    .accumulation = 1,
+    .batch = 2,
+    .max_norm = 1,
+    .min_snr = 5,
+    .noise_offset = 0.0357,
+    .recompute = true,
+    .flip = true,
+    .shuffle = true,
+    .cache_latents = true,
+    .keep_tokens = 1,
+    .token_length = 225,
+    .clip_skip = 2,
+    .bf16 = true,
+    .seed = UINT64_MAX,
+    .epochs = 4,
+    .epoch = 2,
+    .max_steps = 432,
+    .steps = 216,
+    .batches_per_epoch = 108,
+    .session = 4123456789,
+    .started = 1767225600.25,
+    .finished = 1767229200,
+    .pictures = 215,
+    .held_out = 3,
+    .held_out_share = 0.1,
+    .folders = folders,
+    .n_folders = 3,
+    .buckets = buckets,
+    .n_buckets = 2,
+    .mean_aspect_error = 0.0123,
+    .bucket_min = 256,
+    .bucket_max = 1024,
 };
 
 typedef struct { kw_arena *a; char dir[64]; json_t *golden; } room;
@@ -67,14 +111,17 @@ static kw_tensor *make_tensors(kw_arena *a, bool small, size_t *n)
         for (int up = 0; up < 2; up++) {
             kw_tensor *x = &t[(*n)++];
             int64_t d[2] = { up ? small ? 64 : 320 : 16, up ? 16 : small ? 64 : 5000 };
-            *x = (kw_tensor){ .dtype = KW_F32, .rank = 2, .shape = { d[0], d[1] }, .bytes = (uint64_t)(d[0] * d[1] * 4) };
+            *x = (kw_tensor){
+                .dtype = KW_F32, .rank = 2, .shape = { d[0], d[1] }, .bytes = (uint64_t)(d[0] * d[1] * 4)
+            };
             x->name = kw_sprintf(a, "lora_unet_m%d.%s.weight", k, up ? "lora_up" : "lora_down");
             float *p = kw_alloc(a, x->bytes);
             for (int64_t i = 0; i < d[0] * d[1]; i++)
                 p[i] = (float)((i * 37 + k) % 1001 - 500) / 512;
             x->data = p;
         }
-        t[(*n)++] = (kw_tensor){ .name = kw_sprintf(a, "lora_unet_m%d.alpha", k), .dtype = KW_F32, .data = &eight, .bytes = 4 };
+        t[(*n)++] =
+            (kw_tensor){ .name = kw_sprintf(a, "lora_unet_m%d.alpha", k), .dtype = KW_F32, .data = &eight, .bytes = 4 };
     }
     return t;
 }
@@ -152,7 +199,7 @@ static void levels(void **state)
     for (size_t i = 0; i < KW_LEN(kept); i++)
         assert_non_null(kw_tensors_meta(t, kept[i]));
     assert_string_equal(kw_tensors_meta(t, "modelspec.trigger_phrase"), "kiwa-chan");
-    assert_string_equal(minimal, full);                            /* the id of a LoRA does not depend on its metadata */
+    assert_string_equal(minimal, full);  /* the id of a LoRA does not depend on its metadata */
     t = save_and_open(r, false, &facts, KW_METADATA_NONE, none);
     assert_int_equal(kw_tensors_n_meta(t), 0);
     assert_string_equal(none, full);
@@ -179,7 +226,9 @@ static void families(void **state)
         { false, true, false, "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora", "False", "epsilon" },
     };
     for (size_t i = 0; i < KW_LEN(known); i++) {
-        kw_lora_facts f = { .name = "x", .v2 = known[i].v2, .sdxl = known[i].sdxl, .v_prediction = known[i].v, .text_rate = -1 };
+        kw_lora_facts f = {
+            .name = "x", .v2 = known[i].v2, .sdxl = known[i].sdxl, .v_prediction = known[i].v, .text_rate = -1
+        };
         assert_int_equal(kw_lora_metadata(r->a, &f, KW_METADATA_FULL, &m, &n, NULL), KW_OK);
         assert_string_equal(get(m, n, "ss_base_model_version"), known[i].version);
         assert_string_equal(get(m, n, "modelspec.architecture"), known[i].architecture);
@@ -242,7 +291,8 @@ static void names(void **state)
     assert_string_equal(kw_name_of_epoch(r->a, "kiwa", 2, ".safetensors"), "kiwa-000002.safetensors");
     assert_string_equal(kw_name_of_step(r->a, "kiwa", 100, ".safetensors"), "kiwa-step00000100.safetensors");
     assert_string_equal(kw_name_of_last(r->a, "kiwa", ".safetensors"), "kiwa.safetensors");
-    assert_string_equal(kw_name_of_sample(r->a, "kiwa", 1, 0, 3, 1767225600.9, 42), "kiwa_e000001_03_20260101000000_42.png");
+    assert_string_equal(kw_name_of_sample(r->a, "kiwa", 1, 0, 3, 1767225600.9, 42),
+                        "kiwa_e000001_03_20260101000000_42.png");
     assert_string_equal(kw_name_of_sample(r->a, NULL, -1, 100, 12, 1767225600, UINT64_MAX),
                         "000100_12_20260101000000_18446744073709551615.png");
     static const struct { const char *text, *name; } plain[] = {

@@ -1,4 +1,4 @@
-/* test_report.c - report.html: well-formed, self-contained, safe, translated, and with the right pictures and curves. */
+/* test_report.c - report.html: well-formed, self-contained, safe, translated; the right pictures and curves. */
 #include "train/report_parts.h"
 
 #include "picture/picture.h"
@@ -60,8 +60,14 @@ static void add(room *r, kw_event v) { r->v[r->n++] = v; }
 
 static void add_step(room *r, int step, double loss)
 {
-    add(r, (kw_event){ .kind = KW_EVENT_STEP, .step = step, .time = 1000 + step, .loss = loss, .average = loss, .norm = 1,
-                       .rate = { 1e-4, -1, -1 }, .seconds = 0.5 });
+    add(r, (kw_event){ .kind = KW_EVENT_STEP,
+                       .step = step,
+                       .time = 1000 + step,
+                       .loss = loss,
+                       .average = loss,
+                       .norm = 1,
+                       .rate = { 1e-4, -1, -1 },
+                       .seconds = 0.5 });
 }
 
 static void add_validation(room *r, int step, double loss)
@@ -128,7 +134,7 @@ static void assert_well_formed(const char *s)
     assert_int_equal(depth, 0);
 }
 
-/* ---- the page --------------------------------------------------------------------------------------------------------------- */
+/* ---- the page ---------------------------------------------------------------------------------------------------- */
 
 /* Hostile texts in every place where somebody else's text can come. */
 static kw_report hostile(room *r)
@@ -163,7 +169,8 @@ static void safe_and_self_contained(void **state)
     char *s = html(r, &report);
     assert_well_formed(s);
     assert_int_equal(count(s, "<script"), 0);
-    assert_int_equal(count(s, "&lt;script&gt;alert(&#39;x&#39;)"), 15 + 2 * 3 + 2 + 3 * 2 * 2);      /* words; pairs; table */
+    assert_int_equal(count(s, "&lt;script&gt;alert(&#39;x&#39;)"),
+                     15 + 2 * 3 + 2 + 3 * 2 * 2); /* words; pairs; table */
     assert_int_equal(count(s, "</style"), 1);
     assert_null(strchr(s, '\x1b'));
     assert_null(strstr(s, "{{"));
@@ -198,8 +205,12 @@ static void policy_names_the_style(void **state)
 static void reloads_while_it_lasts(void **state)
 {
     room *r = *state;
-    static const struct { const char *level, *shown; } ends[] = { { "finished", "state finished" }, { "stopped", "state stopped" },
-                                                                  { "failed", "state failed" }, { NULL, "state finished" } };
+    static const struct {
+        const char *level, *shown;
+    } ends[] = { { "finished", "state finished" },
+                 { "stopped", "state stopped" },
+                 { "failed", "state failed" },
+                 { NULL, "state finished" } };
     kw_report report = { .name = "x", .seconds_left = 75 };
     add(r, (kw_event){ .kind = KW_EVENT_START, .steps = 8, .time = 1000 });
     add_step(r, 2, 0.1);
@@ -209,7 +220,9 @@ static void reloads_while_it_lasts(void **state)
     assert_non_null(strstr(s, "1 min 15 s"));
     assert_non_null(strstr(s, "width=\"250.0\"/>"));
     for (size_t i = 0; i < KW_LEN(ends); i++) {
-        add(r, (kw_event){ .kind = KW_EVENT_END, .step = 2, .level = ends[i].level, .text = "because of <this>", .time = 1010 });
+        add(r,
+            (kw_event){
+                .kind = KW_EVENT_END, .step = 2, .level = ends[i].level, .text = "because of <this>", .time = 1010 });
         s = html(r, &report);
         assert_null(strstr(s, "http-equiv=\"refresh\""));
         assert_non_null(strstr(s, ends[i].shown));
@@ -239,7 +252,7 @@ static void little_or_nothing(void **state)
     assert_well_formed(html(r, &report));
 }
 
-/* ---- pictures --------------------------------------------------------------------------------------------------------------- */
+/* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
 static void pictures(void **state)
 {
@@ -281,7 +294,7 @@ static void many_rows(void **state)
     assert_well_formed(s);
 }
 
-/* ---- curves ------------------------------------------------------------------------------------------------------------------- */
+/* ---- curves ------------------------------------------------------------------------------------------------------ */
 
 /*
  * Two points, (0, 0) and (10, 1), from zero: y runs from 0 to 1 + 8 %, so y = 1 stands at 190 - 178 / 1.08 = 25.2;
@@ -293,7 +306,8 @@ static void coordinates(void **state)
     kw_str b = { 0 };
     kw__point p[] = { { 0, 0, NULL }, { 10, 1, NULL } };
     kw__series series = { KW__LINE, 1, "a", p, 2 };
-    kw__chart_draw(r->a, &b, &(kw__chart){ .id = "i", .title = "t", .series = &series, .n_series = 1, .from_zero = true });
+    kw__chart_draw(r->a, &b,
+                   &(kw__chart){ .id = "i", .title = "t", .series = &series, .n_series = 1, .from_zero = true });
     assert_non_null(strstr(b.s, "d=\"M54.0 190.0L504.0 25.2\""));
     assert_non_null(strstr(b.s, ">0</text>"));
     assert_non_null(strstr(b.s, ">0.2</text>"));
@@ -313,7 +327,8 @@ static void labels(void **state)
     assert_non_null(strstr(b.s, ">0.2e-4</text>"));
     assert_non_null(strstr(b.s, ">0</text>"));
     kw_str_free(&b);
-    kw__chart_draw(r->a, &b, &(kw__chart){ .id = "i", .title = "t", .series = &two, .n_series = 1, .percent = true, .zero = "z" });
+    kw__chart_draw(
+        r->a, &b, &(kw__chart){ .id = "i", .title = "t", .series = &two, .n_series = 1, .percent = true, .zero = "z" });
     assert_non_null(strstr(b.s, ">−20 %</text>"));
     assert_non_null(strstr(b.s, ">0 %</text>"));
     assert_int_equal(count(b.s, "<circle"), 2);
@@ -367,7 +382,7 @@ static void story(void **state)
     assert_non_null(strstr(page, "base 0.1000"));
 }
 
-/* ---- words -------------------------------------------------------------------------------------------------------------------- */
+/* ---- words ------------------------------------------------------------------------------------------------------- */
 
 /* A language without letters: formats stay, words are gone. */
 static const char *mute(const char *text)

@@ -73,5 +73,6 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
 
 const kw_command kw_command_debug_tokens = {
     .name = "tokens", .help = N_("the ids of a text alone: no start, end, padding or truncation"),
-    .about = N_("Prints JSON. What is not valid UTF-8 counts as U+FFFD."), .options = options, .config_size = sizeof(config), .run = run,
+    .about = N_("Prints JSON. What is not valid UTF-8 counts as U+FFFD."), .options = options,
+    .config_size = sizeof(config), .run = run,
 };

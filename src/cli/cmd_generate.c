@@ -7,10 +7,12 @@
 #define INF __builtin_inf()
 
 static const kw_option options[] = {
-    KW_ROW_LIST("text", C, words, N_("what to draw; several texts give several pictures"), .value = "PROMPT", .flags = KW_OPT_POSITIONAL),
+    KW_ROW_LIST("text", C, words, N_("what to draw; several texts give several pictures"), .value = "PROMPT",
+                .flags = KW_OPT_POSITIONAL),
     KW_ROW_GROUP(N_("What")),
     KW_ROW_LIST("prompt", C, prompt, N_("what to draw: (word:1.2) weighs, <lora:NAME:0.8> adds a LoRA"), .letter = 'p'),
-    KW_ROW_PATH("prompts", C, prompts, NULL, N_("file with a prompt in each line: TEXT --n NEGATIVE --w W --h H --d SEED --l CFG --s STEPS --ss SAMPLER")),
+    KW_ROW_PATH("prompts", C, prompts, NULL,
+                N_("file of prompts: TEXT --n NEGATIVE --w W --h H --d SEED --l CFG --s STEPS --ss SAMPLER")),
     KW_ROW_TEXT("negative", C, negative, NULL, N_("what not to draw"), .alias = "negative-prompt", .letter = 'n'),
     KW_ROW_INT("count", C, count, 1, 1, 10000, N_("pictures of each prompt, with rising seeds")),
     KW_ROW_INT("width", C, width, 0, 1, 16384, N_("width"), .unit = "px", .word = "base", .word_is = 0),
@@ -18,20 +20,28 @@ static const kw_option options[] = {
     KW_ROW_GROUP(N_("Model")),
     KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file"), .value = "DIR", .alias = "model|ckpt"),
     KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
-    KW_ROW_LIST("lora", C, lora, N_("LoRA file, with its strength: FILE:0.8, or FILE:TEXT:UNET"), .value = "FILE[:X[:X]]"),
+    KW_ROW_LIST("lora", C, lora, N_("LoRA file, with its strength: FILE:0.8, or FILE:TEXT:UNET"),
+                .value = "FILE[:X[:X]]"),
     KW_ROW_PATH("lora-dir", C, lora_dir, ".", N_("folder in which <lora:NAME:X> is looked for")),
-    KW_ROW_BOOL("allow-partial", C, partial, false, N_("use a LoRA although some of its keys fit no layer of this base")),
-    KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"), .alias = "clip_skip"),
+    KW_ROW_BOOL("allow-partial", C, partial, false,
+                N_("use a LoRA although some of its keys fit no layer of this base")),
+    KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"),
+               .alias = "clip_skip"),
     KW_ROW_GROUP(N_("Sampling")),
     KW_ROW_INT("steps", C, steps, 20, 1, 1000, N_("steps")),
-    KW_ROW_DOUBLE("cfg", C, cfg, 7, -INF, INF, N_("how strongly the prompt is followed; 1 ignores the negative one"), .alias = "cfg-scale|scale"),
+    KW_ROW_DOUBLE("cfg", C, cfg, 7, -INF, INF, N_("how strongly the prompt is followed; 1 ignores the negative one"),
+                  .alias = "cfg-scale|scale"),
     KW_ROW_SEED("seed", C, seed, 0, N_("seed of the first picture; a random one unless given"), .letter = 's'),
     KW_ROW_TEXT("sampler", C, sampler, "Euler a", N_("Euler, Euler a, DDIM, DPM++ 2M; A1111's and ComfyUI's names")),
-    KW_ROW_TEXT("schedule", C, schedule, NULL, N_("spread of noise levels: normal, karras; the sampler's own unless given"), .alias = "scheduler"),
-    KW_ROW_CHOICE("spacing", C, spacing, KW_SPACING_AUTO, "auto|a1111|diffusers|leading|trailing|linspace", N_("which timesteps belong to the steps")),
+    KW_ROW_TEXT("schedule", C, schedule, NULL,
+                N_("spread of noise levels: normal, karras; the sampler's own unless given"), .alias = "scheduler"),
+    KW_ROW_CHOICE("spacing", C, spacing, KW_SPACING_AUTO, "auto|a1111|diffusers|leading|trailing|linspace",
+                  N_("which timesteps belong to the steps")),
     KW_ROW_DOUBLE("eta", C, eta, -1, 0, 1, N_("noise put back at each step"), .word = "sampler", .word_is = -1),
-    KW_ROW_CHOICE("rng", C, rng, KW_SEEDS_GPU, "gpu|cpu|kiwame", N_("numbers behind a seed: torch's on CUDA (A1111's default), torch's on the CPU, or Kiwame's")),
-    KW_ROW_PATH("noise", C, noise, NULL, N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for what step I puts in")),
+    KW_ROW_CHOICE("rng", C, rng, KW_SEEDS_GPU, "gpu|cpu|kiwame",
+                  N_("numbers behind a seed: torch's on CUDA (A1111's default), torch's on the CPU, or Kiwame's")),
+    KW_ROW_PATH("noise", C, noise, NULL,
+                N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for what step I puts in")),
     KW_ROW_GROUP(N_("Output")),
     KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png"), .letter = 'o'),
     KW_ROW_CHOICE("format", C, format, 0, "png", N_("kind of file; settings are kept in it as A1111 does")),
@@ -40,7 +50,8 @@ static const kw_option options[] = {
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_INT("batch", C, batch, 1, 1, 64, N_("pictures drawn at once"), .alias = "batch-size"),
     KW_ROW_CHOICE("dtype", C, dtype, 0, "f32|bf16", N_("type of the computation")),
-    KW_ROW_SIZE("memory", C, memory, 7500000000.0, 0, 1e15, N_("memory to keep to, as far as speed can be traded for it"), .word = "off", .word_is = 0),
+    KW_ROW_SIZE("memory", C, memory, 7500000000.0, 0, 1e15,
+                N_("memory to keep to, as far as speed can be traded for it"), .word = "off", .word_is = 0),
     KW_ROW_END
 };
 
@@ -64,10 +75,12 @@ static kw_status check_noise(session *s, const kw_tensors *t, const kw_tensor *o
     int c = kw_pipeline_base(s->p)->vae.latent, f = kw_pipeline_factor(s->p);
     const kw_job *j = s->jobs.job;
     char text[160];
-    if (one->dtype == KW_F32 && one->rank == 4 && one->shape[0] == (int64_t)s->jobs.n && one->shape[1] == c && one->shape[2] == j->height / f
+    if (one->dtype == KW_F32 && one->rank == 4 && one->shape[0] == (int64_t)s->jobs.n && one->shape[1] == c
+        && one->shape[2] == j->height / f
         && one->shape[3] == j->width / f)
         return KW_OK;
-    return kw_fail(e, KW_EDATA, N_("%s: %s is %s %s; F32 [%zu, %d, %d, %d] is needed"), kw_tensors_path(t), one->name, kw_dtype_name(one->dtype),
+    return kw_fail(e, KW_EDATA, N_("%s: %s is %s %s; F32 [%zu, %d, %d, %d] is needed"), kw_tensors_path(t), one->name,
+                   kw_dtype_name(one->dtype),
                    kw_shape_text(one, text), s->jobs.n, c, j->height / f, j->width / f);
 }
 
@@ -116,8 +129,10 @@ static kw_status complete(session *s, kw_err *e)
         j->width = j->width ? j->width : native;
         j->height = j->height ? j->height : native;
         if (j->width % f || j->height % f) {
-            kw_status st = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), j->width, j->height, f);
-            return kw_advise(e, st, N_("the nearest size is %d x %d"), KW_MAX((j->width + f / 2) / f, 1) * f, KW_MAX((j->height + f / 2) / f, 1) * f);
+            kw_status st = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"),
+                                   j->width, j->height, f);
+            return kw_advise(e, st, N_("the nearest size is %d x %d"), KW_MAX((j->width + f / 2) / f, 1) * f,
+                             KW_MAX((j->height + f / 2) / f, 1) * f);
         }
         KW_TRY(kw_pipeline_windows(s->p, j->prompt, &j->windows[0], e));
         KW_TRY(kw_pipeline_windows(s->p, j->negative, &j->windows[1], e));
@@ -126,8 +141,9 @@ static kw_status complete(session *s, kw_err *e)
         return kw_fail(e, KW_EUSAGE, N_("--noise and --save-latents need pictures of one size"));
     s->h = s->jobs.job[0].height / f;
     s->w = s->jobs.job[0].width / f;
+    size_t each = (size_t)kw_pipeline_base(s->p)->vae.latent * (size_t)s->h * (size_t)s->w;
     if (s->c->save_latents)
-        s->latents = kw_alloc_array(s->cli->arena, s->jobs.n * (size_t)kw_pipeline_base(s->p)->vae.latent * (size_t)s->h * (size_t)s->w, sizeof(float));
+        s->latents = kw_alloc_array(s->cli->arena, s->jobs.n * each, sizeof(float));
     if (s->c->save_latents && !s->latents)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     return read_noise(s, e);
@@ -145,27 +161,30 @@ static kw_status open_pipeline(session *s, kw_err *e)
     KW_TRY(kw_pipeline_open(s->cli->arena, s->c->base, s->c->vae, files, s->jobs.n_lora, &o, &s->p, e));
     for (size_t i = 0; i < s->jobs.n_lora && !s->cli->global.quiet; i++)
         if (kw_pipeline_lora_passed_over(s->p, i)) {
-            fprintf(stderr, _(N_("%s: %zu keys fit no layer and are passed over")), s->jobs.lora[i].path, kw_pipeline_lora_passed_over(s->p, i));
+            fprintf(stderr, _(N_("%s: %zu keys fit no layer and are passed over")), s->jobs.lora[i].path,
+                    kw_pipeline_lora_passed_over(s->p, i));
             fputc('\n', stderr);
         }
     return KW_OK;
 }
 
-/* ---- batches ---------------------------------------------------------------------------------------------------------- */
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 static bool together(const kw_jobs *jobs, const kw_job *a, const kw_job *b)
 {
     for (size_t i = 0; i < jobs->n_lora; i++)
         if (a->strength[i].te != b->strength[i].te || a->strength[i].unet != b->strength[i].unet)
             return false;
-    return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg == b->cfg && a->sampler == b->sampler
+    return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg == b->cfg
+        && a->sampler == b->sampler
            && a->schedule == b->schedule && a->windows[0] == b->windows[0] && a->windows[1] == b->windows[1];
 }
 
 static size_t batch_at(const session *s, size_t first)
 {
     size_t n = 1;
-    while (first + n < s->jobs.n && n < (size_t)s->c->batch && together(&s->jobs, &s->jobs.job[first], &s->jobs.job[first + n]))
+    while (first + n < s->jobs.n && n < (size_t)s->c->batch && together(&s->jobs, &s->jobs.job[first],
+                                                                        &s->jobs.job[first + n]))
         n++;
     return n;
 }
@@ -208,8 +227,10 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
         KW_TRY(kw_pipeline_strength(s->p, i, j->strength[i].te, j->strength[i].unet, e));
     kw_request r = {
         .wish = wish, .n = (int)n, .width = j->width, .height = j->height, .cfg = j->cfg, .clip_skip = s->c->clip_skip,
-        .sampling = { .sampler = j->sampler, .schedule = j->schedule, .spacing = (kw_spacing)s->c->spacing, .steps = j->steps, .eta = s->c->eta },
-        .seeds = (kw_seeds)s->c->rng, .noise = slice(s->given.noise, first), .injected = injected, .n_injected = s->given.n_steps,
+        .sampling = { .sampler = j->sampler, .schedule = j->schedule, .spacing = (kw_spacing)s->c->spacing,
+                      .steps = j->steps, .eta = s->c->eta },
+        .seeds = (kw_seeds)s->c->rng, .noise = slice(s->given.noise, first), .injected = injected,
+        .n_injected = s->given.n_steps,
         .progress = progress, .ctx = s,
     };
     KW_TRY(kw_pipeline_generate(s->p, a, &r, &g, e));
@@ -247,14 +268,15 @@ static kw_status draw_all(session *s, kw_err *e)
     return KW_OK;
 }
 
-/* ---- after the last ---------------------------------------------------------------------------------------------------- */
+/* ---- after the last ---------------------------------------------------------------------------------------------- */
 
 static kw_status save_latents(const session *s, kw_err *e)
 {
     int c = kw_pipeline_base(s->p)->vae.latent;
     if (!s->latents)
         return KW_OK;
-    kw_tensor t = { .name = "latents", .dtype = KW_F32, .rank = 4, .shape = { (int64_t)s->jobs.n, c, s->h, s->w }, .data = s->latents };
+    kw_tensor t = { .name = "latents", .dtype = KW_F32, .rank = 4, .shape = { (int64_t)s->jobs.n, c, s->h, s->w },
+                    .data = s->latents };
     t.bytes = (uint64_t)kw_tensor_count(&t) * sizeof(float);
     return kw_tensors_save(s->c->save_latents, &t, 1, NULL, 0, e);
 }
@@ -276,7 +298,8 @@ static void print_json(const session *s, const char *sheet)
         add_text(&o, "prompt", j->prompt);
         add_text(&o, "negative", j->negative);
         add_text(&o, "sampler", j->sampler->label);
-        kw_str_printf(&o, ",\"seed\":%llu,\"steps\":%d,\"cfg\":%.10g,\"width\":%d,\"height\":%d}", (unsigned long long)j->seed, j->steps, j->cfg,
+        kw_str_printf(&o, ",\"seed\":%llu,\"steps\":%d,\"cfg\":%.10g,\"width\":%d,\"height\":%d}",
+                      (unsigned long long)j->seed, j->steps, j->cfg,
                       j->width, j->height);
     }
     kw_str_add(&o, "]");

@@ -13,7 +13,8 @@
 typedef struct { kw_texts paths; bool hashes; } config;
 
 static const kw_option options[] = {
-    KW_ROW_PATHS("file", config, paths, N_("model, LoRA, picture or folder of a model"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED),
+    KW_ROW_PATHS("file", config, paths, N_("model, LoRA, picture or folder of a model"),
+                 .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED),
     KW_ROW_BOOL("hashes", config, hashes, true, N_("read everything once for the hashes")),
     KW_ROW_END
 };
@@ -55,7 +56,7 @@ json_t *kw_inspect_metadata(const kw_tensors *t)
     return all;
 }
 
-/* ---- pictures ------------------------------------------------------------------------------------------------------ */
+/* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
 static kw_status decode(kw_cli *c, const char *path, json_t *r, kw_err *e)
 {
@@ -69,7 +70,8 @@ static kw_status decode(kw_cli *c, const char *path, json_t *r, kw_err *e)
     kw_decoder_free(d);
     if (s)
         return s;
-    json_object_set_new(r, "pixels", kw_inspect_text("%d x %d, %d x %d bit", p.info.file_w, p.info.file_h, p.info.channels, p.info.bits));
+    json_object_set_new(r, "pixels", kw_inspect_text("%d x %d, %d x %d bit", p.info.file_w, p.info.file_h,
+                                                     p.info.channels, p.info.bits));
     kw_picture_notes(&p.info, &notes);
     if (notes.n)
         json_object_set_new(r, "notes", json_pack("[s]", notes.s));
@@ -108,7 +110,7 @@ kw_status kw_inspect_picture(kw_cli *c, const char *path, json_t *r, kw_err *e)
     return s;
 }
 
-/* ---- one file ---------------------------------------------------------------------------------------------------------- */
+/* ---- one file ---------------------------------------------------------------------------------------------------- */
 
 static kw_status add_hashes(kw_cli *c, const char *path, bool long_enough, json_t *r, kw_err *e)
 {
@@ -189,5 +191,6 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
 
 const kw_command kw_command_inspect = {
     .name = "inspect", .help = N_("what a file or folder is: model, LoRA or picture, with hashes and metadata"),
-    .examples = "kiwame inspect kiwa.safetensors\nkiwame inspect pictures/00000-1.png", .options = options, .config_size = sizeof(config), .run = run,
+    .examples = "kiwame inspect kiwa.safetensors\nkiwame inspect pictures/00000-1.png", .options = options,
+    .config_size = sizeof(config), .run = run,
 };

@@ -50,7 +50,8 @@ KW_MUST kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs
 typedef struct kw_picture_writer kw_picture_writer;
 
 /* Chooses names, makes the folder; reads the models' hashes for the infotext. */
-KW_MUST kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs, kw_picture_writer **out,
+KW_MUST kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,
+                                        kw_picture_writer **out,
                                         kw_err *e);
 /* Writes picture i and keeps a copy for the sheet. */
 KW_MUST kw_status kw_picture_writer_put(kw_picture_writer *w, size_t i, const kw_picture *p, kw_err *e);

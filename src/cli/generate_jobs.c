@@ -13,7 +13,7 @@
 
 typedef struct { kw_arena *a; const kw_generate_config *c; kw_jobs *out; size_t capacity; kw_err *e; } reader;
 
-/* ---- samplers by name --------------------------------------------------------------------------------------------- */
+/* ---- samplers by name -------------------------------------------------------------------------------------------- */
 
 static kw_status sampler_of(const char *name, kw_job *j, kw_err *e)
 {
@@ -48,7 +48,7 @@ static kw_status schedule_of(const char *name, kw_job *j, kw_err *e)
     return s;
 }
 
-/* ---- LoRA: FILE[:te[:unet]] and tags --------------------------------------------------------------------------------- */
+/* ---- LoRA: FILE[:te[:unet]] and tags ----------------------------------------------------------------------------- */
 
 static const char *stem(kw_arena *a, const char *path)
 {
@@ -129,7 +129,8 @@ static kw_status search(reader *r, const char *name, const char **path)
     if (hits == 1)
         return KW_OK;
     if (hits)
-        return kw_fail(r->e, KW_EDATA, N_("<lora:%s>: %zu files in %s call themselves so; use the file's name"), name, hits, dir);
+        return kw_fail(r->e, KW_EDATA, N_("<lora:%s>: %zu files in %s call themselves so; use the file's name"), name,
+                       hits, dir);
     kw_status s = kw_fail(r->e, KW_EDATA, N_("<lora:%s>: there is no %s.safetensors in %s"), name, name, dir);
     return kw_advise(r->e, s, N_("name the folder with --lora-dir, or the file with --lora"));
 }
@@ -168,7 +169,8 @@ static kw_status apply_loras(reader *r, kw_job *j)
             continue;
         j->strength[i] = l->given;
         j->uses[i] = true;
-        kw_str_printf(&text, l->given.te == l->given.unet ? "%s<lora:%s:%g>" : "%s<lora:%s:%g:%g>", *j->prompt || text.n ? " " : "", l->name,
+        kw_str_printf(&text, l->given.te == l->given.unet ? "%s<lora:%s:%g>" : "%s<lora:%s:%g:%g>",
+                      *j->prompt || text.n ? " " : "", l->name,
                       l->given.te, l->given.unet);
     }
     if (text.n)
@@ -177,7 +179,7 @@ static kw_status apply_loras(reader *r, kw_job *j)
     return j->prompt ? KW_OK : kw_fail(r->e, KW_ENOMEM, "out of memory");
 }
 
-/* ---- jobs -------------------------------------------------------------------------------------------------------------- */
+/* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
 /* --count pictures of one prompt, with rising seeds. */
 static kw_status add(reader *r, const kw_job *one)
@@ -201,13 +203,14 @@ static kw_status add(reader *r, const kw_job *one)
 static kw_status defaults(reader *r, const char *prompt, kw_job *j)
 {
     const kw_generate_config *c = r->c;
-    *j = (kw_job){ .prompt = prompt, .negative = c->negative ? c->negative : "", .seed = c->seed, .width = c->width, .height = c->height,
+    const char *negative = c->negative ? c->negative : "";
+    *j = (kw_job){ .prompt = prompt, .negative = negative, .seed = c->seed, .width = c->width, .height = c->height,
                    .steps = c->steps, .cfg = c->cfg };
     KW_TRY(sampler_of(c->sampler, j, r->e));
     return schedule_of(c->schedule, j, r->e);
 }
 
-/* ---- kohya's lines ------------------------------------------------------------------------------------------------------- */
+/* ---- kohya's lines ----------------------------------------------------------------------------------------------- */
 
 typedef struct { const char *file; size_t line; } place;
 

@@ -15,7 +15,7 @@ struct kw_picture_writer {
     const char *model, *model_hash, *vae, *vae_hash, *parts_hash;
 };
 
-/* ---- names --------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 /* The number after the largest one that a file in the folder starts with: 00041-7.png gives 42. */
 static kw_status next_number(kw_arena *a, const char *dir, unsigned long *out, kw_err *e)
@@ -68,7 +68,7 @@ static kw_status names_of_file(kw_picture_writer *w, kw_err *e)
     return w->sheet ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
-/* ---- hashes --------------------------------------------------------------------------------------------------------- */
+/* ---- hashes ------------------------------------------------------------------------------------------------------ */
 
 static const char *stem_of(kw_arena *a, const char *path)
 {
@@ -125,7 +125,7 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
     return KW_OK;
 }
 
-/* ---- infotext --------------------------------------------------------------------------------------------------------- */
+/* ---- infotext ---------------------------------------------------------------------------------------------------- */
 
 static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
 {
@@ -134,8 +134,10 @@ static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
     char eta[32];
     kw_infotext t = {
         .prompt = j->prompt, .negative = j->negative, .steps = j->steps, .sampler = j->sampler->label,
-        .schedule = j->schedule ? j->schedule->label : "Automatic", .cfg = j->cfg, .seed = j->seed, .width = j->width, .height = j->height,
-        .model = w->model, .model_hash = w->model_hash, .vae = w->vae, .vae_hash = w->vae_hash, .clip_skip = w->c->clip_skip,
+        .schedule = j->schedule ? j->schedule->label : "Automatic", .cfg = j->cfg, .seed = j->seed, .width = j->width,
+        .height = j->height,
+        .model = w->model, .model_hash = w->model_hash, .vae = w->vae, .vae_hash = w->vae_hash,
+        .clip_skip = w->c->clip_skip,
         .rng = w->c->rng == KW_SEEDS_CPU ? "CPU" : w->c->rng == KW_SEEDS_KIWAME ? "Kiwame" : NULL,
         .extra = extra, .lora = lora, .version = "kiwame " KW_VERSION,
     };
@@ -155,7 +157,7 @@ static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
     kw_infotext_write(&t, out);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static kw_status write_png(const char *path, const kw_picture *p, const kw_png_text *text, kw_err *e)
 {
@@ -174,7 +176,8 @@ static void free_kept(void *writer)
         kw_picture_free(&w->kept[i]);
 }
 
-kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs, kw_picture_writer **out, kw_err *e)
+kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,
+                                kw_picture_writer **out, kw_err *e)
 {
     enum { MOST_ON_SHEET = 100 };
     kw_picture_writer *w = kw_alloc(cli->arena, sizeof *w);
@@ -220,7 +223,8 @@ static kw_status draw_sheet(kw_picture_writer *w, const kw_picture **cells, cons
         labels[i] = one ? kw_sprintf(w->cli->arena, "%llu", (unsigned long long)j->seed)
                         : kw_sprintf(w->cli->arena, "%s (%llu)", j->prompt, (unsigned long long)j->seed);
     }
-    kw_sheet sheet = { .title = one ? w->jobs->job[0].prompt : NULL, .columns = columns, .rows = (int)((n + (size_t)columns - 1) / (size_t)columns),
+    kw_sheet sheet = { .title = one ? w->jobs->job[0].prompt : NULL, .columns = columns,
+                       .rows = (int)((n + (size_t)columns - 1) / (size_t)columns),
                        .cells = cells, .cell_labels = labels, .best = -1 };
     kw_picture drawn;
     KW_TRY(kw_sheet_draw(&sheet, &drawn, e));

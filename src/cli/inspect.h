@@ -7,7 +7,8 @@
 
 /* Each fills in what the file or folder is. Texts are English: shown texts are translated where they are printed. */
 KW_MUST kw_status kw_inspect_base(kw_cli *c, const char *path, bool hashes, json_t *r, kw_err *e);
-KW_MUST kw_status kw_inspect_tensors(kw_cli *c, const char *path, json_t *r, kw_err *e);      /* a LoRA, or anything else */
+KW_MUST kw_status kw_inspect_tensors(kw_cli *c, const char *path, json_t *r,
+                                     kw_err *e);      /* a LoRA, or anything else */
 KW_MUST kw_status kw_inspect_picture(kw_cli *c, const char *path, json_t *r, kw_err *e);
 
 bool kw_is_lora(const kw_tensors *t);

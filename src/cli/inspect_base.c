@@ -1,4 +1,4 @@
-/* inspect_base.c - a Stable Diffusion model, as folder or file: its parts, configurations, noise schedule, and guesses. */
+/* inspect_base.c - a Stable Diffusion model, folder or file: parts, configurations, noise schedule, guesses. */
 #include "inspect.h"
 
 #include <string.h>
@@ -10,7 +10,8 @@ static const char *family(const kw_source *s)
         return N_("SDXL");
     if (!kw_source_has(s, KW_PART_UNET))
         width = json_integer_value(json_object_get(kw_source_config(s, KW_PART_TEXT), "hidden_size"));
-    return width == 768 ? N_("Stable Diffusion 1.x") : width == 1024 ? N_("Stable Diffusion 2.x") : N_("Stable Diffusion, another size");
+    return width == 768 ? N_("Stable Diffusion 1.x") : width == 1024 ? N_("Stable Diffusion 2.x")
+        : N_("Stable Diffusion, another size");
 }
 
 static void add_list(kw_str *s, const char *what, const json_t *list)
@@ -32,7 +33,8 @@ static void add_number(kw_str *s, const char *what, const json_t *v)
 static json_t *shape(const json_t *config)
 {
     static const char *const lists[] = { "block_out_channels" };
-    static const char *const numbers[] = { "cross_attention_dim", "in_channels", "latent_channels", "layers_per_block", "sample_size",
+    static const char *const numbers[] = { "cross_attention_dim", "in_channels", "latent_channels", "layers_per_block",
+                                           "sample_size",
                                            "scaling_factor", "hidden_size", "num_hidden_layers", "vocab_size" };
     kw_str s = { 0 };
     for (size_t i = 0; i < KW_LEN(lists); i++)
@@ -70,9 +72,12 @@ static kw_status add_part(kw_arena *a, kw_source *s, kw_part p, bool hash, json_
 static json_t *scheduler(const kw_source *s)
 {
     const kw_noise_config *c = kw_source_noise(s);
-    return json_pack("{s:s, s:s, s:f, s:f, s:s, s:i, s:b, s:b}", "prediction_type", c->prediction_type, "beta_schedule", c->beta_schedule,
-                     "beta_start", c->beta_start, "beta_end", c->beta_end, "timestep_spacing", c->timestep_spacing, "num_train_timesteps",
-                     c->num_train_timesteps, "rescale_betas_zero_snr", (int)c->rescale_betas_zero_snr, "is_guess", (int)c->is_guess);
+    return json_pack("{s:s, s:s, s:f, s:f, s:s, s:i, s:b, s:b}", "prediction_type", c->prediction_type, "beta_schedule",
+                     c->beta_schedule,
+                     "beta_start", c->beta_start, "beta_end", c->beta_end, "timestep_spacing", c->timestep_spacing,
+                         "num_train_timesteps",
+                     c->num_train_timesteps, "rescale_betas_zero_snr", (int)c->rescale_betas_zero_snr, "is_guess",
+                         (int)c->is_guess);
 }
 
 static void add_remarks(const kw_source *s, json_t *r)

@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- how its keys are spelled -------------------------------------------------------------------------------------- */
+/* ---- how its keys are spelled ------------------------------------------------------------------------------------ */
 
 typedef enum { KOHYA, PEFT, LYCORIS, N_SPELLINGS } spelling;
 
@@ -13,7 +13,8 @@ static const struct { const char *piece; spelling kind; } signs[] = {
     { ".lora_down.weight", KOHYA }, { ".lora_A.", PEFT }, { ".lora.down.weight", PEFT }, { "_lora.down.weight", PEFT },
     { ".hada_w1_a", LYCORIS }, { ".lokr_w1", LYCORIS }, { ".oft_", LYCORIS }, { ".dora_scale", LYCORIS },
 };
-static const char *const kinds[N_SPELLINGS] = { N_("LoRA, kohya's names"), N_("LoRA, diffusers' names"), N_("LyCORIS") };
+static const char *const kinds[N_SPELLINGS] = { N_("LoRA, kohya's names"), N_("LoRA, diffusers' names"),
+                                                N_("LyCORIS") };
 static const struct { const char *name; bool reads[N_SPELLINGS]; } readers[] = {
     { "kiwame", { true, false, false } }, { "A1111", { true, false, true } }, { "Forge", { true, false, true } },
     { "ComfyUI", { true, true, true } }, { "diffusers", { true, true, false } },
@@ -44,23 +45,27 @@ static const char *family(const kw_tensors *t)
         const kw_tensor *w = kw_tensors_at(t, i);
         if (strstr(w->name, "lora_te2_") || strstr(w->name, "text_encoder_2"))
             return N_("SDXL");
-        if (strstr(w->name, "double_blocks") || strstr(w->name, "transformer.") == w->name || strstr(w->name, "diffusion_model.") == w->name)
+        if (strstr(w->name, "double_blocks") || strstr(w->name, "transformer.") == w->name
+            || strstr(w->name, "diffusion_model.") == w->name)
             return N_("not a Stable Diffusion 1.x, 2.x or XL model");
         bool reads_text = strstr(w->name, "attn2") && (strstr(w->name, "to_k") || strstr(w->name, "to_v"));
         if (!reads_text || w->rank < 2 || !(strstr(w->name, "down") || strstr(w->name, "lora_A")))
             continue;
         int64_t n = w->shape[1];
-        return n == 768 ? N_("Stable Diffusion 1.x") : n == 1024 ? N_("Stable Diffusion 2.x") : n == 2048 ? N_("SDXL") : N_("Stable Diffusion, another size");
+        return n == 768 ? N_("Stable Diffusion 1.x") : n == 1024 ? N_("Stable Diffusion 2.x") : n == 2048 ? N_("SDXL")
+            : N_("Stable Diffusion, another size");
     }
     return N_("unknown");
 }
 
-/* ---- ranks, alphas, layers -------------------------------------------------------------------------------------------- */
+/* ---- ranks, alphas, layers --------------------------------------------------------------------------------------- */
 
-static void count(json_t *counts, const char *key)
+static void add_count(json_t *counts, const char *key, json_int_t more)
 {
-    json_object_set_new(counts, key, json_integer(json_integer_value(json_object_get(counts, key)) + 1));
+    json_object_set_new(counts, key, json_integer(json_integer_value(json_object_get(counts, key)) + more));
 }
+
+static void count(json_t *counts, const char *key) { add_count(counts, key, 1); }
 
 static const char *part_of(const char *name)
 {
@@ -74,7 +79,8 @@ static void add_ranks(const kw_tensors *t, json_t *r)
     char text[64];
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *w = kw_tensors_at(t, i);
-        bool down = strstr(w->name, "lora_down.weight") || strstr(w->name, "lora.down.weight") || strstr(w->name, ".lora_A.");
+        bool down = strstr(w->name, "lora_down.weight") || strstr(w->name, "lora.down.weight")
+            || strstr(w->name, ".lora_A.");
         if (kw_ends_with(w->name, ".alpha") && kw_tensor_count(w) == 1) {
             double v;
             kw_convert(KW_F64, &v, w->dtype, w->data, 1);
@@ -92,7 +98,7 @@ static void add_ranks(const kw_tensors *t, json_t *r)
     json_object_set_new(r, "alphas", alphas);
 }
 
-/* ---- what its metadata say ----------------------------------------------------------------------------------------------- */
+/* ---- what its metadata say --------------------------------------------------------------------------------------- */
 
 static const char *meta(const kw_tensors *t, const char *key)
 {
@@ -108,7 +114,7 @@ static json_t *frequent_tags(const kw_tensors *t)
     json_t *all = text ? json_loads(text, 0, NULL) : NULL, *sum = json_object(), *best = json_object(), *tags, *n;
     json_object_foreach(all, folder, tags)
         json_object_foreach(tags, tag, n)
-            json_object_set_new(sum, tag, json_integer(json_integer_value(json_object_get(sum, tag)) + json_integer_value(n)));
+            add_count(sum, tag, json_integer_value(n));
     while (json_object_size(best) < MOST && json_object_size(sum)) {
         const char *top = NULL;
         json_int_t most = -1;
@@ -128,7 +134,8 @@ static json_t *frequent_tags(const kw_tensors *t)
 static void add_origin(const kw_tensors *t, json_t *r)
 {
     static const struct { const char *key, *meta; } rows[] = {
-        { "title", "modelspec.title" }, { "trained_on", "ss_sd_model_name" }, { "trigger_words", "modelspec.trigger_phrase" },
+        { "title", "modelspec.title" }, { "trained_on", "ss_sd_model_name" },
+        { "trigger_words", "modelspec.trigger_phrase" },
     };
     for (size_t i = 0; i < KW_LEN(rows); i++)
         if (meta(t, rows[i].meta))
@@ -151,7 +158,7 @@ static void add_readers(const kw_tensors *t, spelling s, json_t *r)
     else if (!meta(t, "modelspec.architecture"))
         json_array_append_new(notes, json_string(N_("no modelspec.architecture: Forge does not know its family")));
     if (meta(t, "sshs_model_hash") && kw_starts_with(meta(t, "sshs_model_hash"), "e3b0c442"))
-        json_array_append_new(notes, json_string(N_("sshs_model_hash is the hash of nothing: the program that wrote it has a fault")));
+        json_array_append_new(notes, json_string(N_("sshs_model_hash is the hash of nothing: its writer has a fault")));
     json_object_set_new(r, "read_by", list);
     if (json_array_size(notes))
         json_object_set(r, "notes", notes);
@@ -169,13 +176,15 @@ static void add_lora(const kw_tensors *t, json_t *r)
     add_readers(t, s, r);
 }
 
-/* ---- any tensor file --------------------------------------------------------------------------------------------------------- */
+/* ---- any tensor file --------------------------------------------------------------------------------------------- */
 
 static const char *other_kind(const kw_tensors *t)
 {
     static const struct { const char *piece, *kind; } known[] = {
-        { "emb_params", N_("textual inversion (an embedding)") }, { "control_model.", N_("ControlNet") }, { "controlnet_cond_embedding", N_("ControlNet") },
-        { "input_hint_block", N_("ControlNet") }, { "double_blocks", N_("FLUX model") }, { "joint_blocks", N_("Stable Diffusion 3 model") },
+        { "emb_params", N_("textual inversion (an embedding)") }, { "control_model.", N_("ControlNet") },
+        { "controlnet_cond_embedding", N_("ControlNet") },
+        { "input_hint_block", N_("ControlNet") }, { "double_blocks", N_("FLUX model") },
+        { "joint_blocks", N_("Stable Diffusion 3 model") },
     };
     for (size_t i = 0; i < kw_tensors_n(t); i++)
         for (size_t k = 0; k < KW_LEN(known); k++)

@@ -6,13 +6,20 @@
 enum { LABEL = 16, LONGEST = 300 };
 
 static const struct { const char *key, *label; } labels[] = {
-    { "kind", N_("kind") }, { "family", N_("family") }, { "bytes", N_("size") }, { "hashes", N_("hashes") }, { "parts", N_("parts") },
-    { "parameters", N_("parameters") }, { "tensors", N_("tensors") }, { "dtypes", N_("types") }, { "shape", N_("shape") },
-    { "scheduler", N_("noise schedule") }, { "tokenizer", N_("tokenizer") }, { "modules", N_("layers") }, { "ranks", N_("rank") },
-    { "alphas", N_("alpha") }, { "trained_on", N_("trained on") }, { "trigger_words", N_("trigger words") }, { "read_by", N_("read by") },
-    { "metadata", N_("metadata") }, { "notes", N_("notes") }, { "unknown", N_("unknown names") }, { "format", N_("format") },
-    { "pixels", N_("pixels") }, { "prompt", N_("prompt") }, { "negative", N_("negative prompt") }, { "settings", N_("settings") },
-    { "native_size", N_("size of pictures") }, { "reason", N_("reason") }, { "title", N_("title") }, { "frequent_tags", N_("frequent tags") },
+    { "kind", N_("kind") }, { "family", N_("family") }, { "bytes", N_("size") }, { "hashes", N_("hashes") },
+    { "parts", N_("parts") },
+    { "parameters", N_("parameters") }, { "tensors", N_("tensors") }, { "dtypes", N_("types") },
+    { "shape", N_("shape") },
+    { "scheduler", N_("noise schedule") }, { "tokenizer", N_("tokenizer") }, { "modules", N_("layers") },
+    { "ranks", N_("rank") },
+    { "alphas", N_("alpha") }, { "trained_on", N_("trained on") }, { "trigger_words", N_("trigger words") },
+    { "read_by", N_("read by") },
+    { "metadata", N_("metadata") }, { "notes", N_("notes") }, { "unknown", N_("unknown names") },
+    { "format", N_("format") },
+    { "pixels", N_("pixels") }, { "prompt", N_("prompt") }, { "negative", N_("negative prompt") },
+    { "settings", N_("settings") },
+    { "native_size", N_("size of pictures") }, { "reason", N_("reason") }, { "title", N_("title") },
+    { "frequent_tags", N_("frequent tags") },
 };
 
 static const char *label_of(const char *key)

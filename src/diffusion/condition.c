@@ -4,8 +4,8 @@
 #include <string.h>
 
 /*
- * A1111's "Original": z' = z w, then z' times mean(z) / mean(z') so that the whole window keeps its mean. Means in double;
- * a window without emphasis stays as it is.
+ * A1111's "Original": z' = z w, then z' times mean(z) / mean(z') so that the whole window keeps its mean. Means in
+ * double; a window without emphasis stays as it is.
  */
 static void emphasise(float *z, const float *weight, size_t tokens, size_t width)
 {
@@ -23,7 +23,8 @@ static void emphasise(float *z, const float *weight, size_t tokens, size_t width
         z[i] *= scale;
 }
 
-static kw_status run(kw_pipeline *p, const int64_t *ids, size_t windows, size_t width, int clip_skip, float *out, kw_err *e)
+static kw_status run(kw_pipeline *p, const int64_t *ids, size_t windows, size_t width, int clip_skip, float *out,
+                     kw_err *e)
 {
     kw_program *program;
     kw__program_key key = { .kind = KW__TEXT, .n = (int)windows, .tokens = (int)width, .skip = clip_skip };
@@ -41,7 +42,8 @@ static kw_status windows_of(const kw_pipeline *p, kw_arena *a, const char *promp
     return kw_prompt_windows(p->tokenizer, a, &parsed, KW_COMMA_REACH, w, e);
 }
 
-kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows, int clip_skip, kw__context *out,
+kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows, int clip_skip,
+                                   kw__context *out,
                                    kw_err *e)
 {
     kw_windows w;

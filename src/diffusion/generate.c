@@ -56,21 +56,24 @@ static kw_status check(const job *j, kw_err *e)
     if (r->n < 1 || r->n > 1024)
         return kw_fail(e, KW_EUSAGE, N_("%d pictures at once: 1 to 1024 are possible"), r->n);
     if (r->width < f || r->height < f || r->width % f || r->height % f) {
-        kw_status s = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), r->width, r->height, f);
-        return kw_advise(e, s, N_("the nearest size is %d x %d"), KW_MAX((r->width + f / 2) / f, 1) * f, KW_MAX((r->height + f / 2) / f, 1) * f);
+        kw_status s = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), r->width,
+                              r->height, f);
+        return kw_advise(e, s, N_("the nearest size is %d x %d"), KW_MAX((r->width + f / 2) / f, 1) * f,
+                         KW_MAX((r->height + f / 2) / f, 1) * f);
     }
     if (r->width > KW_PICTURE_MAX_SIDE || r->height > KW_PICTURE_MAX_SIDE)
         return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: at most %d a side"), r->width, r->height, KW_PICTURE_MAX_SIDE);
     if (!isfinite(r->cfg))
         return kw_fail(e, KW_EUSAGE, N_("the CFG scale must be a number"));
     if (r->clip_skip < 1 || r->clip_skip > j->p->sd->text.layers)
-        return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->clip_skip, j->p->sd->text.layers);
+        return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->clip_skip,
+                       j->p->sd->text.layers);
     if (r->sampling.first && !r->init)
         return kw_fail(e, KW_EUSAGE, N_("starting at step %d needs latents to start from"), r->sampling.first);
     return KW_OK;
 }
 
-/* ---- words ------------------------------------------------------------------------------------------------------------ */
+/* ---- words ------------------------------------------------------------------------------------------------------- */
 
 static const char *words(const kw_wish *w, int which) { return which ? (w->negative ? w->negative : "") : w->prompt; }
 
@@ -122,7 +125,7 @@ static kw_status encode_all(job *j, kw_err *e)
     return KW_OK;
 }
 
-/* ---- noise -------------------------------------------------------------------------------------------------------------- */
+/* ---- noise ------------------------------------------------------------------------------------------------------- */
 
 /* Given noise replaces the seeds', which are drawn all the same: those that follow stay what they were. */
 static void noise_for(job *j, int step, const float *given, float *out)
@@ -166,13 +169,14 @@ static kw_status begin(job *j, kw_err *e)
     return KW_OK;
 }
 
-/* ---- steps ---------------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 /* The network over n samples and their contexts. */
 static kw_status network(job *j, int n, int tokens, const float *context, float *out, kw_err *e)
 {
     kw_program *program;
-    KW_TRY(kw__pipeline_program(j->p, (kw__program_key){ .kind = KW__UNET, .n = n, .h = j->h, .w = j->w, .tokens = tokens }, &program, e));
+    KW_TRY(kw__pipeline_program(j->p, (kw__program_key){ .kind = KW__UNET, .n = n, .h = j->h, .w = j->w,
+                                                         .tokens = tokens }, &program, e));
     kw_program_set(program, "x", j->in);
     kw_program_set(program, "t", j->t);
     kw_program_set(program, "context", context);
@@ -203,13 +207,14 @@ static kw_status steps(job *j, kw_err *e)
     while (!kw_sampling_done(j->s)) {
         KW_TRY(predict(j, e));
         KW_TRY(kw_sampling_next(j->s, j->x, j->eps, inject, j, e));
-        KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_STEP, .done = kw_sampling_step(j->s), .total = kw_sampling_steps(j->s),
+        KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_STEP, .done = kw_sampling_step(j->s),
+                                         .total = kw_sampling_steps(j->s),
                                          .x0 = kw_sampling_x0(j->s) }, e));
     }
     return KW_OK;
 }
 
-/* ---- pixels ------------------------------------------------------------------------------------------------------------------ */
+/* ---- pixels ------------------------------------------------------------------------------------------------------ */
 
 static kw_status check_finite(const float *v, size_t n, kw_err *e)
 {
@@ -251,7 +256,8 @@ kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *l
     int f = kw_vae_factor(c), h = picture->h / f, w = picture->w / f, hw = h * w;
     kw_program *program;
     if (picture->w % f || picture->h % f)
-        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), picture->w, picture->h, f);
+        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), picture->w,
+                       picture->h, f);
     KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__ENCODE, .n = 1, .h = h, .w = w }, &program, e));
     float *pixels = kw_block_new((size_t)picture->w * (size_t)picture->h * 3 * sizeof *pixels);
     if (!pixels)
@@ -289,7 +295,8 @@ static kw_status hand_out(job *j, kw_arena *a, kw_generated *out, kw_err *e)
     kw_generated *g = kw_alloc(a, sizeof *g);
     if (!g)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *g = (kw_generated){ .n = j->n, .channels = j->c, .h = j->h, .w = j->w, .latents = kw_alloc_array(a, j->count, sizeof(float)) };
+    *g = (kw_generated){ .n = j->n, .channels = j->c, .h = j->h, .w = j->w };
+    g->latents = kw_alloc_array(a, j->count, sizeof *g->latents);
     if (!j->r->latents_only)
         g->picture = kw_alloc_array(a, (size_t)j->n, sizeof *g->picture);
     if (!g->latents || (!j->r->latents_only && (!g->picture || kw_defer(a, free_pictures, g))))

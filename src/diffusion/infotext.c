@@ -18,7 +18,8 @@
 /* As Python's json.dumps(ensure_ascii=False). */
 static void add_json(kw_str *out, const char *s)
 {
-    static const char *const named[128] = { ['"'] = "\\\"", ['\\'] = "\\\\", ['\n'] = "\\n", ['\r'] = "\\r", ['\t'] = "\\t",
+    static const char *const named[128] = { ['"'] = "\\\"", ['\\'] = "\\\\", ['\n'] = "\\n", ['\r'] = "\\r",
+                                            ['\t'] = "\\t",
                                             ['\b'] = "\\b", ['\f'] = "\\f" };
     kw_str_add(out, "\"");
     for (; *s; s++) {
@@ -136,7 +137,7 @@ void kw_infotext_write(const kw_infotext *t, kw_str *out)
     add_hashes(out, t);
 }
 
-/* ---- reading: \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$) ----------------------------------------------------- */
+/* ---- reading: \s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$) ----------------------------------------------- */
 
 static bool is_word(unsigned char c)
 {

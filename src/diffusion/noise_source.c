@@ -1,4 +1,4 @@
-/* noise_source.c - seeds to noise, with one generator per picture, as A1111's ImageRNG and diffusers' list of generators. */
+/* noise_source.c - seeds to noise: one generator per picture, as A1111's ImageRNG and diffusers' generators. */
 #include "pipeline.h"
 
 static const char *const names[] = {
@@ -49,5 +49,6 @@ void kw_noise_source_draw(kw_noise_source *s, int step, float *out)
         else if (s->gpu)
             kw_cuda_randn(&s->gpu[i], out, s->each);
         else
-            kw_rng_normals((kw_rng){ .seed = s->seed[i], .stream = KW_RNG_SAMPLE, .step = (uint32_t)(step + 1) }, 0, out, s->each);
+            kw_rng_normals((kw_rng){ .seed = s->seed[i], .stream = KW_RNG_SAMPLE, .step = (uint32_t)(step + 1) }, 0,
+                           out, s->each);
 }

@@ -50,12 +50,15 @@ static kw_val encode(const kw_pipeline *p, kw_graph *g, const kw__program_key *k
 {
     kw_net n = net_of(p, g, KW_PART_VAE);
     int f = kw_vae_factor(&p->sd->vae);
-    return kw_vae_encode(&n, &p->sd->vae, kw_input(g, "image", KW_SHAPE(k->n, (int64_t)k->h * f, (int64_t)k->w * f, p->sd->vae.in), KW_F32));
+    return kw_vae_encode(&n, &p->sd->vae, kw_input(g, "image",
+                                                   KW_SHAPE(k->n, (int64_t)k->h * f, (int64_t)k->w * f, p->sd->vae.in),
+                                                       KW_F32));
 }
 
 static kw_status graph_of(const kw_pipeline *p, kw_arena *a, const kw__program_key *k, kw_graph **out, kw_err *e)
 {
-    static kw_val (*const build[])(const kw_pipeline *, kw_graph *, const kw__program_key *) = { text, unet, decode, encode };
+    static kw_val (*const build[])(const kw_pipeline *, kw_graph *, const kw__program_key *) =
+        { text, unet, decode, encode };
     bool vae = k->kind == KW__DECODE || k->kind == KW__ENCODE;
     kw_graph *g = kw_graph_new(a, vae ? KW_F32 : p->o.compute);
     if (!g)
@@ -83,7 +86,7 @@ kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e)
     return s;
 }
 
-/* ---- programs ------------------------------------------------------------------------------------------------------- */
+/* ---- programs ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t weight_bytes(const kw_sd *sd)
 {
@@ -159,7 +162,7 @@ static void release(void *pipeline)
         kw_arena_free(p->slot[i].arena);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static kw_status check_parts(const kw_sd *sd, kw_err *e)
 {
@@ -168,16 +171,19 @@ static kw_status check_parts(const kw_sd *sd, kw_err *e)
         if (!sd->has[needed[i]]) {
             kw_status s = kw_fail(e, KW_EDATA, N_("%s has no %s"), kw_source_path(sd->source), kw_part_name(needed[i]));
             return needed[i] == KW_PART_VAE ? kw_advise(e, s, N_("give an autoencoder with --vae FILE"))
-                                            : kw_advise(e, s, N_("generating needs a whole model: U-Net, text encoder and autoencoder"));
+                                            : kw_advise(e, s,
+                                                        N_("pictures need a U-Net, a text encoder and an autoencoder"));
         }
     const char *base = kw_source_path(sd->source);
     if (sd->unet.add_dim)
         return kw_fail(e, KW_EDATA, N_("%s is an SDXL model; generating with SDXL is not built yet"), base);
     if (sd->unet.in != sd->vae.latent || sd->unet.out != sd->vae.latent)
-        return kw_fail(e, KW_EDATA, N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d (an inpainting model?)"),
+        return kw_fail(e, KW_EDATA,
+                       N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d (inpainting?)"),
                        base, sd->unet.in, sd->unet.out, sd->vae.latent);
     if (sd->unet.context[0] != sd->text.width)
-        return kw_fail(e, KW_EDATA, N_("%s: the text encoder gives %d numbers per token, the U-Net takes %d"), base, sd->text.width,
+        return kw_fail(e, KW_EDATA, N_("%s: the text encoder gives %d numbers per token, the U-Net takes %d"), base,
+                       sd->text.width,
                        sd->unet.context[0]);
     return KW_OK;
 }
@@ -193,12 +199,14 @@ static kw_status open_tokenizer(kw_pipeline *p, kw_err *e)
     const kw_clip_config *c = &p->sd->text;
     if (size <= c->vocabulary && length <= c->positions)
         return KW_OK;
-    kw_status s = kw_fail(e, KW_EDATA, N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
+    kw_status s = kw_fail(e, KW_EDATA,
+                          N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
                           dir ? dir : kw_source_path(p->sd->source), size, length, c->vocabulary, c->positions);
     return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
 }
 
-kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adapters, kw_workspace *w, const kw_pipeline_options *o,
+kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adapters, kw_workspace *w,
+                           const kw_pipeline_options *o,
                            kw_pipeline **out, kw_err *e)
 {
     kw_noise_spec spec;
@@ -233,7 +241,7 @@ kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const
     return kw__pipeline_loras(*out, lora, n_lora, e);
 }
 
-/* ---- looking ---------------------------------------------------------------------------------------------------------------- */
+/* ---- looking ----------------------------------------------------------------------------------------------------- */
 
 const kw_sd *kw_pipeline_base(const kw_pipeline *p) { return p->sd; }
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p) { return p->noise; }

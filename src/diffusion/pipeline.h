@@ -8,8 +8,8 @@
  *                      .sampling = { .sampler = kw_sampler_find("Euler a", NULL), .steps = 20, .eta = -1 } };
  *     KW_TRY(kw_pipeline_generate(p, arena, &r, &made, e));                made.picture[0]
  *
- * During training kw_pipeline_over draws with the trainer's own states, so a sample shows the weights of that moment and
- * costs no second copy of them. A given request gives the same bits each time; batches of other sizes differ by rounding.
+ * During training kw_pipeline_over draws with the trainer's own states, so a sample shows the weights of that moment
+ * and costs no second copy of them. A request gives the same bits each time; other batch sizes differ by rounding.
  */
 #ifndef KW_DIFFUSION_PIPELINE_H
 #define KW_DIFFUSION_PIPELINE_H
@@ -21,7 +21,7 @@
 
 /* ---- seeds: which generator turns a seed into noise ------------------------------------------------------------ */
 
-/*  GPU: A1111's default (torch on CUDA). CPU: torch.manual_seed, also diffusers with a CPU generator. KIWAME: by index.  */
+/*  name, word, help. CPU is torch.manual_seed, also diffusers with a CPU generator.  */
 #define KW_SEEDS_MAP(X) \
     X(GPU, "gpu", N_("the numbers torch draws on CUDA, A1111's default")) \
     X(CPU, "cpu", N_("the numbers torch draws on the CPU")) \
@@ -37,8 +37,8 @@ typedef enum {
 const char *kw_seeds_name(kw_seeds k);
 
 /*
- * One generator per picture, each of `each` numbers (C, h, w) per draw. The draws follow each other as in A1111: first the
- * starting noise, then what each step of an ancestral sampler injects. KIWAME: step -1 is the starting noise.
+ * One generator per picture, each of `each` numbers (C, h, w) per draw. The draws follow each other as in A1111: first
+ * the starting noise, then what each step of an ancestral sampler injects. KIWAME: step -1 is the starting noise.
  */
 typedef struct kw_noise_source kw_noise_source;
 KW_MUST kw_noise_source *kw_noise_source_new(kw_arena *a, kw_seeds kind, const uint64_t *seed, int n, size_t each);
@@ -56,17 +56,20 @@ typedef struct {
 enum { KW_PIPELINE_LORAS = 8 };
 
 typedef struct {
-    kw_dtype compute;                     /* KW_F32 or KW_BF16, of text encoder and U-Net; the autoencoder runs in f32 */
-    uint64_t memory;                      /* bytes to keep to by packing fewer weights, 0: no limit; one's own stores only */
+    kw_dtype compute;                     /* KW_F32 or KW_BF16; the autoencoder always runs in f32 */
+    uint64_t memory;                      /* bytes to keep to by packing fewer weights; 0: no limit (open only) */
     bool partial;                         /* LoRA keys that fit nothing here are passed over instead of refused */
     kw_run_options run;
 } kw_pipeline_options;
 
 /*
- * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL and inpainting U-Nets, parts that do not
- * belong together, a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
+ * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL and inpainting U-Nets, parts that do
+ * not belong together, a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
+ * The noise schedule is the base's, with steps_offset 1 and no clipping of samples whatever an old file says: so does
+ * diffusers' StableDiffusionPipeline.
  */
-KW_MUST kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const kw_pipeline_lora *lora, size_t n_lora,
+KW_MUST kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const kw_pipeline_lora *lora,
+                                   size_t n_lora,
                                    const kw_pipeline_options *o, kw_pipeline **out, kw_err *e);
 
 /* The same over parts that are open already, with these adapters (may be NULL) and this workspace (NULL: its own). */
@@ -81,19 +84,19 @@ const kw_sd *kw_pipeline_base(const kw_pipeline *p);
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p);
 const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);
 int kw_pipeline_factor(const kw_pipeline *p);          /* picture pixels per latent pixel */
-int kw_pipeline_native(const kw_pipeline *p);          /* px: the side of the pictures it was trained on; 512 if unknown */
+int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its training pictures; 512 if unknown */
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */
 size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i);    /* keys that fit nothing (options.partial) */
 /* The windows of 77 tokens this prompt takes. Pictures of one batch should agree in it, see kw_wish. */
 KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, size_t *n, kw_err *e);
 
-/* ---- generating ---------------------------------------------------------------------------------------------------- */
+/* ---- generating -------------------------------------------------------------------------------------------------- */
 
 /*
- * Prompts are in A1111's grammar (text.h); emphasis as its "Original": hidden states times their weights, then scaled back
- * to the mean they had. Tags are taken out and otherwise ignored: who reads files applies them. Within one batch prompts
- * get empty windows until they have as many as the longest; likewise the negative ones. If the two then differ they run
- * apart, each with its own length (as A1111 does unless told to pad).
+ * Prompts are in A1111's grammar (text.h); emphasis as its "Original": hidden states times their weights, then scaled
+ * back to the mean they had. Tags are taken out and otherwise ignored: who reads files applies them. Within one batch
+ * prompts get empty windows until they have as many as the longest; likewise the negative ones. If the two then differ
+ * they run apart, each with its own length (as A1111 does unless told to pad).
  */
 typedef struct {
     const char *prompt, *negative;        /* negative NULL: "" */
@@ -119,7 +122,7 @@ typedef struct {
     int clip_skip;                        /* 1: the text encoder's last layer */
     kw_seeds seeds;
     const float *noise;                   /* (n, C, h, w) standard normals instead of the seeds', or NULL */
-    const float *const *injected;  int n_injected;     /* [step] likewise for what a step puts in; entries may be NULL */
+    const float *const *injected;  int n_injected;     /* [step] likewise what a step puts in; or NULL */
     const float *init;                    /* (n, C, h, w) latents to start from at step sampling.first, or NULL */
     bool latents_only;                    /* no pictures */
     kw_generate_fn *progress;  void *ctx; /* may be NULL */
@@ -134,14 +137,14 @@ typedef struct {
 /* KW_ENUMERIC when numbers are no longer finite: no picture then. KW_EUSAGE for what the request cannot ask. */
 KW_MUST kw_status kw_pipeline_generate(kw_pipeline *p, kw_arena *a, const kw_request *r, kw_generated *out, kw_err *e);
 
-/* ---- the autoencoder alone ------------------------------------------------------------------------------------------- */
+/* ---- the autoencoder alone --------------------------------------------------------------------------------------- */
 
 /* Scaled latents (C, h, w) -> a picture, to be freed with kw_picture_free. */
 KW_MUST kw_status kw_pipeline_decode(kw_pipeline *p, const float *latents, int h, int w, kw_picture *out, kw_err *e);
 /* A picture of whole latent pixels -> the mean of its scaled latents (C, h, w). */
 KW_MUST kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *latents, kw_err *e);
 
-/* ---- infotext: the text A1111 keeps in a picture ----------------------------------------------------------------------- */
+/* ---- infotext: the text A1111 keeps in a picture ----------------------------------------------------------------- */
 
 typedef struct { const char *name, *hash; } kw_infotext_lora;     /* hash: AutoV3, at least 12 digits; NULL: unknown */
 

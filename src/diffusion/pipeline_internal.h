@@ -37,7 +37,8 @@ KW_MUST kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lor
 
 /* Hidden states of a prompt: (windows * width of a window, text width), emphasis applied, on the arena. */
 typedef struct { const float *h; size_t windows; int tokens; } kw__context;
-KW_MUST kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows, int clip_skip,
+KW_MUST kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows,
+                                           int clip_skip,
                                            kw__context *out, kw_err *e);
 
 /* (C, h, w) of files and seeds <-> (h, w, C) of the graphs, n pictures. */

@@ -1,4 +1,4 @@
-/* pipeline_lora.c - LoRA files on a pipeline: all their keys must fit, and their strengths are inputs of the programs. */
+/* pipeline_lora.c - LoRA files on a pipeline: all their keys must fit; their strengths are inputs of programs. */
 #include "pipeline_internal.h"
 
 #include <string.h>
@@ -38,7 +38,7 @@ kw_status kw_pipeline_strength(kw_pipeline *p, size_t i, double te, double unet,
     return KW_OK;
 }
 
-/* ---- does it fit? ----------------------------------------------------------------------------------------------------- */
+/* ---- does it fit? ------------------------------------------------------------------------------------------------ */
 
 /* The width of the text that a LoRA's cross attention looks at tells its family. */
 static const char *family(const kw_tensors *t)
@@ -57,9 +57,11 @@ static kw_status other_base(const kw_tensors *t, kw_err *e, kw_status s)
 {
     const char *made_for = family(t), *recorded = kw_tensors_meta(t, "ss_sd_model_name");
     if (made_for && recorded)
-        return kw_advise(e, s, N_("this LoRA was trained on %s (%s); use it with that base"), kw_translate(made_for), recorded);
+        return kw_advise(e, s, N_("this LoRA was trained on %s (%s); use it with that base"), kw_translate(made_for),
+                         recorded);
     if (made_for || recorded)
-        return kw_advise(e, s, N_("this LoRA was trained on %s; use it with that base"), made_for ? kw_translate(made_for) : recorded);
+        return kw_advise(e, s, N_("this LoRA was trained on %s; use it with that base"),
+                         made_for ? kw_translate(made_for) : recorded);
     return kw_advise(e, s, N_("this LoRA was trained on another base"));
 }
 
@@ -93,7 +95,8 @@ static kw_status name_unmatched(kw_pipeline *p, size_t which, kw_err *e)
     p->lora[which].n_passed = n;
     kw_status s = KW_OK;
     if (n && (!p->o.partial || n == total)) {
-        s = kw_fail(e, KW_EDATA, N_("%s: %zu of %zu keys fit no layer of this base: %s%s"), p->lora[which].path, n, total,
+        s = kw_fail(e, KW_EDATA, N_("%s: %zu of %zu keys fit no layer of this base: %s%s"), p->lora[which].path, n,
+                    total,
                     names.s ? names.s : "", n > SHOWN ? " ..." : "");
         s = n == total ? other_base(file, e, s) : kw_advise(e, s, N_("--allow-partial uses the keys that fit"));
     }
@@ -101,7 +104,7 @@ static kw_status name_unmatched(kw_pipeline *p, size_t which, kw_err *e)
     return s;
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------------ */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static bool any_starts(const kw_tensors *t, const char *head)
 {

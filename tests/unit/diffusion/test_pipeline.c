@@ -47,8 +47,10 @@ static kw_pipeline *open_base(void) { return open_with(NULL, 0); }
 
 static kw_request request(kw_wish *wish, int n, const char *sampler, double cfg)
 {
-    return (kw_request){ .wish = wish, .n = n, .width = 16, .height = 16, .cfg = cfg, .clip_skip = 1, .seeds = KW_SEEDS_CPU,
-                         .sampling = { .sampler = kw_sampler_find(sampler, NULL), .spacing = KW_SPACING_DIFFUSERS, .steps = 5, .eta = -1 } };
+    return (kw_request){ .wish = wish, .n = n, .width = 16, .height = 16, .cfg = cfg, .clip_skip = 1,
+                         .seeds = KW_SEEDS_CPU,
+                         .sampling = { .sampler = kw_sampler_find(sampler, NULL), .spacing = KW_SPACING_DIFFUSERS,
+                                       .steps = 5, .eta = -1 } };
 }
 
 static kw_generated made(kw_pipeline *p, const kw_request *r)
@@ -131,12 +133,13 @@ static void emphasis_and_clip_skip(void **state)
     check("emphasis", &g);
 }
 
-/* ---- sources of noise ------------------------------------------------------------------------------------------------ */
+/* ---- sources of noise -------------------------------------------------------------------------------------------- */
 
 static void seeds(void **state)
 {
     (void)state;
-    static const float cuda[] = { -0.92466259f, -0.42534415f, -2.6438457f, 0.14518388f };     /* A1111's rng_philox.py */
+    static const float cuda[] = { -0.92466259f, -0.42534415f, -2.6438457f,
+                                  0.14518388f };     /* A1111's rng_philox.py */
     uint64_t seed[] = { 0, 7 };
     float x[2 * 12], y[2 * 12], first[2 * 12];
     kw_noise_source *s = kw_noise_source_new(a, KW_SEEDS_GPU, seed, 2, 12);
@@ -176,7 +179,7 @@ static void given_noise_leaves_the_rest_alone(void **state)
     assert_memory_not_equal(other.latents, seeded.latents, sizeof noise);
 }
 
-/* ---- prompts of different lengths, states that are shared ---------------------------------------------------------------- */
+/* ---- prompts of different lengths, states that are shared -------------------------------------------------------- */
 
 static void long_prompt_short_negative(void **state)
 {
@@ -201,7 +204,8 @@ static void over_open_parts(void **state)
     kw_request r = request(&wish, 1, "euler", 4);
     kw_pipeline *p = open_base(), *q;
     kw_generated g = made(p, &r), h;
-    assert_int_equal(kw_pipeline_over(a, kw_pipeline_base(p), NULL, NULL, &(kw_pipeline_options){ .compute = KW_F32 }, &q, NULL), KW_OK);
+    assert_int_equal(kw_pipeline_over(a, kw_pipeline_base(p), NULL, NULL, &(kw_pipeline_options){ .compute = KW_F32 },
+                                      &q, NULL), KW_OK);
     h = made(q, &r);
     assert_memory_equal(g.latents, h.latents, 4 * 8 * 8 * sizeof(float));
     assert_int_equal(kw_pipeline_native(p), 16);
@@ -226,7 +230,7 @@ static void encode_is_the_way_back(void **state)
     kw_picture_free(&again);
 }
 
-/* ---- LoRA ------------------------------------------------------------------------------------------------------------------ */
+/* ---- LoRA -------------------------------------------------------------------------------------------------------- */
 
 enum { RANK = 2, WIDTH = 16 };
 
@@ -241,7 +245,8 @@ static size_t module(kw_tensor *t, const char *name, int in, int out)
         kw_rng_normals((kw_rng){ .seed = strlen(name), .stream = KW_RNG_TEST, .step = (uint32_t)k }, 0, x, n);
         if (k == 2)
             *x = RANK;
-        t[k] = (kw_tensor){ .name = kw_sprintf(a, "%s.%s", name, leaf[k]), .dtype = KW_F32, .rank = k == 2 ? 0 : 2, .data = x, .bytes = n * 4 };
+        t[k] = (kw_tensor){ .name = kw_sprintf(a, "%s.%s", name, leaf[k]), .dtype = KW_F32, .rank = k == 2 ? 0 : 2,
+                            .data = x, .bytes = n * 4 };
         memcpy(t[k].shape, shape[k], sizeof shape[k]);
     }
     return 3;
@@ -303,7 +308,7 @@ static void lora_that_does_not_fit(void **state)
     unlink(wide);
 }
 
-/* ---- refusals ------------------------------------------------------------------------------------------------------------------ */
+/* ---- refusals ---------------------------------------------------------------------------------------------------- */
 
 static kw_status stop(void *count, const kw_generate_at *at, kw_err *e)
 {
@@ -336,15 +341,19 @@ static void refused(void **state)
     r.ctx = &count;
     assert_int_equal(kw_pipeline_generate(p, a, &r, &g, &e), KW_ESTOP);
     assert_int_equal(count, 1);
-    assert_int_equal(kw_pipeline_open(a, KW_TESTS "/golden/models/unet-tiny", NULL, NULL, 0, &(kw_pipeline_options){ 0 }, &p, &e), KW_EDATA);
+    assert_int_equal(kw_pipeline_open(a, KW_TESTS "/golden/models/unet-tiny", NULL, NULL, 0,
+                                      &(kw_pipeline_options){ 0 }, &p, &e), KW_EDATA);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ddim), cmocka_unit_test(euler_ancestral_from_seeds), cmocka_unit_test(emphasis_and_clip_skip), cmocka_unit_test(seeds),
-        cmocka_unit_test(given_noise_leaves_the_rest_alone), cmocka_unit_test(long_prompt_short_negative), cmocka_unit_test(over_open_parts),
-        cmocka_unit_test(encode_is_the_way_back), cmocka_unit_test(lora_strengths), cmocka_unit_test(lora_that_does_not_fit), cmocka_unit_test(refused),
+        cmocka_unit_test(ddim), cmocka_unit_test(euler_ancestral_from_seeds), cmocka_unit_test(emphasis_and_clip_skip),
+        cmocka_unit_test(seeds),
+        cmocka_unit_test(given_noise_leaves_the_rest_alone), cmocka_unit_test(long_prompt_short_negative),
+        cmocka_unit_test(over_open_parts),
+        cmocka_unit_test(encode_is_the_way_back), cmocka_unit_test(lora_strengths),
+        cmocka_unit_test(lora_that_does_not_fit), cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

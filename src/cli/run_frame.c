@@ -102,7 +102,7 @@ kw_status kw_run_frame(kw_cli *c, const kw_settings *s, const char *recipe, kw_e
 {
     static const char *const decoder[] = { "/proc/self/exe", "_decode-worker", NULL };
     frame f = { .c = c };
-    kw_run_hooks h = { .user = &f, .progress = progress, .note = note, .stop = stop, .decoder = decoder };
+    kw_run_hooks h = { .user = &f, .progress = progress, .note = note, .stop = stop, .decoder = decoder, .lang = kw_i18n_lang() == KW_LANG_JA ? "ja" : "en" };
     kw_run *r;
     catch_signals();
     KW_TRY(kw_run_open(c->arena, s, &h, &r, e));

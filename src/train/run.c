@@ -111,6 +111,32 @@ static void settle_length(kw_run *r)
         r->s.checkpoint_steps = (int)KW_MIN(tenth, 500);
 }
 
+/* The plan stays in the folder, as it was before the first step. */
+static kw_status write_plan(const kw_run *r, kw_err *e)
+{
+    kw_str text = { 0 };
+    kw_run_plan(r, &text);
+    char *path = kw_path_join(r->arena, r->dir, "plan.txt");
+    kw_status s = path && text.s ? kw_file_write_atomic(path, text.s, text.n, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_str_free(&text);
+    return s;
+}
+
+/* Captions that the base's vocabulary can only spell byte by byte teach it nothing: Japanese on CLIP. */
+static kw_status check_captions(kw_run *r, kw_err *e)
+{
+    kw_caption_report c;
+    KW_TRY(kw_data_captions(r->arena, r->data, r->tokenizer, (size_t)KW_MAX(r->s.token_length / 75, 1), &c, e));
+    if (c.broken > 0.3)
+        kw__run_note(r, kw_translate(N_("%.0f %% of the captions' characters are outside of the base's vocabulary: write captions in its language (English for Stable Diffusion)")),
+                     100 * c.broken);
+    for (size_t i = 0; i < c.n_cuts && i < 10; i++)
+        kw__run_note(r, kw_translate(N_("caption too long, this is cut off: %s: %s")), r->data->items[c.cuts[i].item].name, c.cuts[i].cut_text);
+    if (c.n_cuts > 10)
+        kw__run_note(r, kw_translate(N_("... and %zu more captions that are cut off")), c.n_cuts - 10);
+    return KW_OK;
+}
+
 static kw_status hash_parts(kw_run *r, kw_err *e)
 {
     const kw_sd *sd = base(r);
@@ -161,6 +187,8 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     KW_TRY(hash_parts(r, e));
     if (!r->vae)
         KW_TRY(open_tokenizer(r, e));
+    if (r->tokenizer)
+        KW_TRY(check_captions(r, e));
     KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
     *out = r;
     return KW_OK;
@@ -305,6 +333,7 @@ static kw_status loop(kw_run *r, kw_err *e)
         tell(r, &report);
         if (kw_trainer_steps(r->trainer) < r->steps && r->hooks.stop && r->hooks.stop(r->hooks.user)) {
             kw__watch_end(r, "stopped", "");
+            kw__run_report(r);
             KW_TRY(kw__checkpoint_save(r, e));
             kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved", (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
             return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);
@@ -330,6 +359,7 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
     KW_TRY(prepare(r, e));
     KW_TRY(kw__checkpoint_load(r, &step, e));
     KW_TRY(kw__watch_open(r, step, e));
+    KW_TRY(write_plan(r, e));
     if (step < 0) {
         KW_TRY(validate(r, true, &r->base_validation, e));
         KW_TRY(kw__watch_samples(r, e));
@@ -337,5 +367,6 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
     KW_TRY(loop(r, e));
     KW_TRY(kw__watch_sheet(r, e));
     kw__watch_end(r, "finished", "");
+    kw__run_report(r);
     return KW_OK;
 }

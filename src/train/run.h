@@ -29,6 +29,7 @@ typedef struct {
     void (*progress)(void *user, kw_phase phase, const kw_progress_report *r);
     void (*note)(void *user, const char *text);                /* something the user should know; translated */
     bool (*stop)(void *user);                                  /* asked between steps: save and stop */
+    const char *lang;                                          /* of the report: "en", "ja" */
     const char *const *decoder;           /* argv of the decoding worker; NULL: decode inside this process */
 } kw_run_hooks;
 

@@ -62,6 +62,7 @@ void kw__watch_save(kw_run *r, const char *file);
 void kw__watch_end(kw_run *r, const char *level, const char *text);
 KW_MUST kw_status kw__watch_samples(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__watch_sheet(kw_run *r, kw_err *e);
+void kw__run_report(kw_run *r);           /* run_report.c: report.html as things stand */
 
 void kw__run_note(const kw_run *r, const char *fmt, ...) KW_PRINTF(2, 3);
 

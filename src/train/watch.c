@@ -162,6 +162,7 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
         if (s)
             kw__run_note(r, kw_translate(N_("sample %zu was not drawn: %s")), i + 1, trouble.what);
     }
+    kw__run_report(r);
     return KW_OK;
 }
 

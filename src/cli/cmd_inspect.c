@@ -2,7 +2,6 @@
 #include "inspect.h"
 
 #include "diffusion/diffusion.h"
-#include "diffusion/pipeline.h"
 #include "picture/picture.h"
 
 #include <stdarg.h>

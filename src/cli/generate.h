@@ -4,7 +4,6 @@
 
 #include "cli.h"
 #include "diffusion/diffusion.h"
-#include "diffusion/pipeline.h"
 
 typedef struct {
     kw_texts words, prompt, lora;

@@ -1,0 +1,62 @@
+#!/bin/sh
+# t0200-faults.sh - what goes wrong is said clearly, with its exit code, and nothing is lost.
+. tests/e2e/lib.sh
+make_base
+
+# expect CODE TEXT COMMAND...: the exit code, and a text in what it says
+expect() {
+    code=$1 text=$2
+    shift 2
+    got=0
+    "$@" >"$WORK/said" 2>&1 || got=$?
+    [ "$got" = "$code" ] || { cat "$WORK/said"; fail "exit $got instead of $code: $*"; }
+    grep -q -- "$text" "$WORK/said" || { cat "$WORK/said"; fail "does not say '$text': $*"; }
+}
+lora() { "$KIWAME" train lora "$@" --base "$WORK/base" --rank 2 --batch-size 2 --sample-sampling-steps 2 --cache "$WORK/cache" --quiet; }
+
+# folders
+mkdir "$WORK/empty"
+expect 3 "no picture" lora "$WORK/empty" --out "$WORK/r0" --steps 2
+expect 3 "$WORK/nowhere" lora "$WORK/nowhere" --out "$WORK/r0" --steps 2
+[ ! -e "$WORK/r0" ] || fail "a refused run left a folder"
+
+# one bad picture among many is listed with its reason before the first step, and the rest is trained on
+cp -r data/mascot/train "$WORK/photos"
+head -c 900 data/mascot/train/kiwamaru-01.png >"$WORK/photos/kiwamaru-01.png"
+lora "$WORK/photos" --out "$WORK/r1" --steps 2 >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "one bad picture stopped the run"; }
+"$KIWAME" data "$WORK/photos" --json >"$WORK/said" 2>&1 || true
+grep -q kiwamaru-01 "$WORK/said" || fail "the bad picture is not named"
+
+# a run is not overwritten
+expect 2 "holds a run already" lora data/mascot/train --out "$WORK/r1" --steps 2
+expect 2 "not the folder of a run" "$KIWAME" resume "$WORK/empty"
+
+# a finished run resumed is already complete; a damaged newest checkpoint gives way to the one before
+lora data/mascot/train --out "$WORK/r2" --steps 6 --checkpoint-every 2 >/dev/null 2>&1
+(cd "$WORK/r2" && grep -ao '"sshs_model_hash":"[0-9a-f]*"' ./*.safetensors | sort) >"$WORK/before"
+newest=$(ls -d "$WORK"/r2/checkpoints/step-* | tail -1)
+head -c 1000 "$newest/state.safetensors" >"$WORK/cut" && cp "$WORK/cut" "$newest/state.safetensors"
+"$KIWAME" resume "$WORK/r2" >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "a damaged checkpoint was not passed over"; }
+grep -q "passed over" "$WORK/said" || { cat "$WORK/said"; fail "the damage was not told"; }
+(cd "$WORK/r2" && grep -ao '"sshs_model_hash":"[0-9a-f]*"' ./*.safetensors | sort) >"$WORK/after"
+cmp "$WORK/before" "$WORK/after" || fail "the result is another one after the damage"
+for s in "$WORK"/r2/checkpoints/step-*; do echo x >"$s/state.safetensors"; done
+expect 3 "checksum" "$KIWAME" resume "$WORK/r2" --quiet
+
+# no room for a file: the storage error, and what was there stays
+expect 5 "r3" sh -c "ulimit -f 200; exec '$KIWAME' train lora data/mascot/train --base '$WORK/base' --rank 8 --out '$WORK/r3' --steps 2 --cache '$WORK/cache' --quiet"
+[ -z "$(find "$WORK/r3" -name '.tmp-*')" ] || fail "a torn file was left"
+
+# a LoRA for another base
+"$KIWAME" inspect "$WORK/r2/lora.safetensors" >/dev/null
+cp -r "$WORK/base" "$WORK/other"
+sed -i 's/"cross_attention_dim": 32/"cross_attention_dim": 48/' "$WORK/other/unet/config.json"
+sed -i 's/"hidden_size": 32/"hidden_size": 48/' "$WORK/other/text_encoder/config.json"
+"$KIWAME" init "$WORK/other" --overwrite >/dev/null
+expect 3 "lora_unet" "$KIWAME" generate "a ball" --base "$WORK/other" --lora "$WORK/r2/lora.safetensors" --steps 2 --out "$WORK/x.png"
+[ ! -e "$WORK/x.png" ] || fail "a picture was made with a LoRA of another base"
+
+# settings
+expect 2 "rank" lora data/mascot/train --out "$WORK/r4" --rank 0
+expect 2 "learning-rate" lora data/mascot/train --out "$WORK/r4" --learning-rat 1
+echo "faults: all answered"

@@ -1,5 +1,5 @@
 /* test_infotext.c - the text in pictures: known strings written, A1111's rules read. */
-#include "diffusion/pipeline.h"
+#include "diffusion/diffusion.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
 /* test_pipeline.c - pictures against diffusers' (tools/golden/generate.py --golden), LoRA files, refusals. */
-#include "diffusion/pipeline.h"
+#include "diffusion/diffusion.h"
 
 #include <math.h>
 #include <setjmp.h>

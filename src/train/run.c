@@ -148,6 +148,59 @@ static kw_status hash_parts(kw_run *r, kw_err *e)
     return KW_OK;
 }
 
+/* ---- forecast ----------------------------------------------------------------------------------------------------- */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* FLOP/s of products of a usual size, for a tenth of a second. */
+static double measure_speed(kw_arena *a)
+{
+    enum { M = 512, K = 320, N = 320 };
+    kw_gemm_shape s = { .m = M, .n = N, .k = K, .tb = true, .lda = K, .ldb = K, .ldc = N, .a = KW_F32, .b = KW_F32, .c = KW_F32, .alpha = 1 };
+    float *x = kw_alloc_array(a, M * K, 4), *w = kw_alloc_array(a, N * K, 4), *y = kw_alloc_array(a, M * N, 4);
+    void *scratch = kw_alloc(a, kw_gemm_scratch_size(&s) + 64);
+    if (!x || !w || !y || !scratch)
+        return 0;
+    kw_gemm(&s, x, w, NULL, y, scratch);
+    double start = now(), took = 0;
+    int n = 0;
+    for (; took < 0.1; took = now() - start, n++)
+        kw_gemm(&s, x, w, NULL, y, scratch);
+    return 2.0 * M * N * K * n / took;
+}
+
+/* The largest bucket decides; only the sizes of this batch matter. */
+static kw_status forecast(kw_run *r, kw_err *e)
+{
+    static const float some;
+    static const int64_t id;
+    const kw_sd *sd = base(r);
+    int f = r->vae ? 1 : kw_vae_factor(&sd->vae), w = 0, h = 0;
+    for (size_t i = 0; i < r->data->n_buckets; i++)
+        if ((int64_t)r->data->buckets[i].w * r->data->buckets[i].h > (int64_t)w * h)
+            w = r->data->buckets[i].w, h = r->data->buckets[i].h;
+    kw_micro m = { .n = r->s.batch, .h = h / f, .w = w / f, .noise = &some };
+    if (r->vae)
+        m.image = &some;
+    else
+        m.tokens = KW_MAX(r->s.token_length / 75, 1) * kw_tokenizer_max_length(r->tokenizer);
+    if (r->align)
+        m.end = m.order = &id;
+    if (r->learns_text || r->align)
+        m.ids = &id;
+    else
+        m.context = &some;
+    KW_TRY(kw_trainer_forecast(r->trainer, &m, &r->forecast_bytes, &r->forecast_flops, e));
+    r->forecast_flops *= r->s.accumulation;
+    r->speed = measure_speed(r->arena);
+    return KW_OK;
+}
+
 static void free_encoder(void *run) { kw_arena_free(((kw_run *)run)->encoder_arena); }
 
 static kw_status settle(kw_run *r, kw_err *e)
@@ -190,6 +243,7 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     if (r->tokenizer)
         KW_TRY(check_captions(r, e));
     KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
+    KW_TRY(forecast(r, e));
     *out = r;
     return KW_OK;
 }
@@ -206,18 +260,15 @@ void kw_run_plan(const kw_run *r, kw_str *t)
                   (long long)kw_plan_samples(r->plan), r->s.batch, r->s.accumulation, (double)r->steps / (double)KW_MAX(r->per_epoch, 1));
     if (tr)
         kw_str_printf(t, kw_translate(N_("trained:     %lld numbers in %zu tensors\n")), (long long)tr->count, tr->n);
+    kw_str_printf(t, kw_translate(N_("memory:      %.2f GB beside the base's own weights\n")), r->forecast_bytes * 1e-9);
+    if (r->speed > 0)
+        kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes (%.0f GFLOP a step, %.0f GFLOP/s measured, half of it expected)\n")),
+                      (double)r->steps * r->forecast_flops / (0.5 * r->speed) / 60, r->forecast_flops * 1e-9, r->speed * 1e-9);
     kw_str_printf(t, kw_translate(N_("rate:        %g, weight decay %g\n")), r->s.learning_rate, r->s.weight_decay);
     kw_str_printf(t, kw_translate(N_("result:      %s\n")), r->dir);
 }
 
 /* ---- the loop -------------------------------------------------------------------------------------------------------------- */
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static kw_status validation_sum(kw_run *r, bool of_base, int64_t i, double *sum, int *n, kw_err *e)
 {

@@ -37,6 +37,7 @@ struct kw_run {
     kw_events *log;
     kw_pipeline *pipeline;                /* draws samples with the trainer's own weights */
     double started;
+    double forecast_bytes, forecast_flops, speed;          /* memory; FLOPs of a step; FLOP/s measured here */
 };
 
 /* batches.c: the micro-batch of index m (0, 1, ...): a pure function of the run's settings and m. Lives on the arena. */

@@ -48,6 +48,7 @@ const kw_option kw_run_rows[] = {
     KW_ROW_PATH("base", S, base, NULL, N_("model to train on: folder or file; default: the embedded base"), .alias = "pretrained_model_name_or_path"),
     KW_ROW_PATH("vae", S, vae, NULL, N_("another autoencoder")),
     KW_ROW_TEXT("trigger", S, trigger, NULL, N_("word that calls the trained subject"), .value = "WORD"),
+    KW_ROW_TEXT("preset", S, preset, "character", N_("settings that suit a purpose: character, style, object; plain: none"), .value = "NAME"),
     KW_ROW_TEXT("caption-extension", S, caption_extension, NULL, N_("caption files to look for first"), .alias = "caption_extension"),
     KW_ROW_BOOL("any-line", S, any_line, false, N_("caption files of several lines: one of them by chance"), .alias = "enable_wildcard"),
     KW_ROW_INT("resolution", S, resolution, 0, 0, 4096, N_("pixels of a square picture"), .word = "base", .word_is = 0),

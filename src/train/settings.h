@@ -39,6 +39,9 @@ enum { KW_METHOD_LORA, KW_METHOD_FULL, KW_METHOD_ALIGN };
 extern const kw_option kw_model_rows[];   /* adapter, optimizer, objective: what a step is; also of `debug train` */
 extern const kw_option kw_run_rows[];     /* data, length, saving, watching: what a run is */
 
+/* Set the options of a preset ("character", "style", "object"; "plain": none) where the user said nothing. */
+KW_MUST kw_status kw_preset_apply(kw_options *o, const char *preset, kw_err *e);
+
 /* Into what the trainer takes; opens the --init file. total: optimizer steps of the whole run. */
 KW_MUST kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, kw_train_config *c, kw_err *e);
 

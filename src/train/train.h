@@ -60,6 +60,10 @@ const kw_adapters *kw_trainer_adapters(const kw_trainer *t);    /* the U-Net's a
 /* Build the programs for batches of this shape and all trained memory. Called by the others as needed. */
 KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e);
 
+/* What a step over batches like this costs: bytes of memory with the trained ranges and packed weights, FLOPs of one micro-batch.
+ * Only sizes and which pointers are set matter; nothing is read. */
+KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, double *flops, kw_err *e);
+
 typedef struct { double loss, norm, rate[KW_N_GROUPS]; bool skipped; } kw_step_report;
 
 /* One optimizer step over c->accumulation micro-batches. A loss or gradient that is not finite skips the update: KW_ENUMERIC is the caller's choice. */

@@ -174,6 +174,15 @@ kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e)
     return program_for(t, b, true, false, &p, e);
 }
 
+kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, double *flops, kw_err *e)
+{
+    kw_program *p;
+    KW_TRY(program_for(t, b, true, false, &p, e));
+    *bytes = (double)kw_program_bytes(p) + (double)kw_store_bytes(t->store);
+    *flops = kw_program_flops(p);
+    return KW_OK;
+}
+
 /* ---- running --------------------------------------------------------------------------------------------------------- */
 
 typedef struct { float *a, *b, *at, *bt, *t, *weight; } coefficients;

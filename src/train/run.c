@@ -262,7 +262,7 @@ void kw_run_plan(const kw_run *r, kw_str *t)
         kw_str_printf(t, kw_translate(N_("trained:     %lld numbers in %zu tensors\n")), (long long)tr->count, tr->n);
     kw_str_printf(t, kw_translate(N_("memory:      %.2f GB beside the base's own weights\n")), r->forecast_bytes * 1e-9);
     if (r->speed > 0)
-        kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes (%.0f GFLOP a step, %.0f GFLOP/s measured, half of it expected)\n")),
+        kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes (%.1f GFLOP a step, %.0f GFLOP/s measured, half of it expected)\n")),
                       (double)r->steps * r->forecast_flops / (0.5 * r->speed) / 60, r->forecast_flops * 1e-9, r->speed * 1e-9);
     kw_str_printf(t, kw_translate(N_("rate:        %g, weight decay %g\n")), r->s.learning_rate, r->s.weight_decay);
     kw_str_printf(t, kw_translate(N_("result:      %s\n")), r->dir);

@@ -1,0 +1,136 @@
+/*
+ * cmd_whiten.c - kiwame whiten: latents of mean 0 and deviation 1 per channel, folded exactly into the autoencoder's
+ * 1x1 convolutions, so that the model's files stay plain:
+ *
+ *   z' = (z - m) / s      quant_conv:       mean rows  w / s, (b - m) / s;   log variance rows  b - 2 ln s
+ *                         post_quant_conv:  w[:, c] s[c],  b + w m
+ */
+#include "cli.h"
+#include "data/data.h"
+#include "diffusion/diffusion.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct { const char *model, *data, *out; int most; } config;
+
+static const kw_option options[] = {
+    KW_ROW_PATH("model", config, model, NULL, N_("model folder whose autoencoder is rewritten"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DIR"),
+    KW_ROW_PATH("data", config, data, NULL, N_("folder of pictures to measure"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "PICTURES"),
+    KW_ROW_INT("most", config, most, 1000, 1, 1000000, N_("pictures measured at most")),
+    KW_ROW_END
+};
+
+typedef struct { double sum[64], squares[64]; double n; } moments;
+
+static kw_status measure_one(kw_pipeline *p, const char *path, int channels, moments *m, kw_err *e)
+{
+    kw_picture picture, fitted;
+    int f = kw_pipeline_factor(p), side = kw_pipeline_native(p);
+    KW_TRY(kw_picture_read(path, kw_picture_white, &picture, e));
+    kw_status s = kw_picture_fit(&picture, kw_fit_cover(picture.w, picture.h, side, side), &fitted, e);
+    kw_picture_free(&picture);
+    KW_TRY(s);
+    int64_t pixels = (int64_t)(side / f) * (side / f);
+    float *z = kw_block_new(sizeof *z * (size_t)(pixels * channels));
+    s = z ? kw_pipeline_encode(p, &fitted, z, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int64_t i = 0; !s && i < pixels * channels; i++) {
+        m->sum[i / pixels] += (double)z[i];
+        m->squares[i / pixels] += (double)z[i] * (double)z[i];
+    }
+    m->n += (double)pixels;
+    kw_block_free(z);
+    kw_picture_free(&fitted);
+    return s;
+}
+
+static kw_status measure(kw_cli *c, const config *o, kw_pipeline *p, int channels, moments *m, kw_err *e)
+{
+    kw_dataset *d;
+    kw_progress bar;
+    KW_TRY(kw_data_scan(c->arena, o->data, &(kw_scan){ 0 }, &d, e));
+    size_t step = KW_MAX(d->n / (size_t)o->most, 1), done = 0;
+    kw_progress_begin(&bar, c, _(N_("measuring latents")), _(N_("picture")), (int64_t)(d->n / step));
+    for (size_t i = 0; i < d->n; i += step) {
+        KW_TRY(measure_one(p, d->items[i].path, channels, m, e));
+        kw_progress_at(&bar, (int64_t)++done, NULL);
+    }
+    kw_progress_end(&bar, (int64_t)done, NULL);
+    return KW_OK;
+}
+
+/* Latents are measured as the U-Net sees them; the model's own scaling must be 1 for the fold to be the whole truth. */
+static void fold(int c, const moments *m, float *qw, float *qb, float *pw, float *pb)
+{
+    double mean[64], sd[64];
+    for (int i = 0; i < c; i++) {
+        mean[i] = m->sum[i] / m->n;
+        sd[i] = sqrt(KW_MAX(m->squares[i] / m->n - mean[i] * mean[i], 1e-12));
+        for (int k = 0; k < 2 * c; k++)
+            qw[i * 2 * c + k] = (float)(qw[i * 2 * c + k] / sd[i]);
+        qb[i] = (float)((qb[i] - mean[i]) / sd[i]);
+        qb[c + i] -= (float)(2 * log(sd[i]));
+    }
+    for (int o = 0; o < c; o++)
+        for (int i = 0; i < c; i++) {
+            pb[o] += (float)(pw[o * c + i] * mean[i]);
+            pw[o * c + i] = (float)(pw[o * c + i] * sd[i]);
+        }
+}
+
+static kw_status find(kw_arena *a, kw_tensor *list, size_t n, const char *name, float **data, kw_err *e)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i].name, name))
+            continue;
+        size_t count = (size_t)kw_tensor_count(&list[i]);
+        *data = kw_alloc_array(a, count, sizeof **data);
+        if (!*data)
+            return kw_fail(e, KW_ENOMEM, "out of memory");
+        kw_convert(KW_F32, *data, list[i].dtype, list[i].data, count);
+        list[i].dtype = KW_F32;
+        list[i].data = *data;
+        list[i].bytes = count * sizeof **data;
+        return KW_OK;
+    }
+    return kw_fail(e, KW_EDATA, "the autoencoder has no %s", name);
+}
+
+static kw_status rewrite(kw_cli *c, const config *o, const kw_sd *sd, const moments *m, kw_err *e)
+{
+    size_t n = kw_source_n(sd->source, KW_PART_VAE);
+    kw_tensor *list = kw_alloc_array(c->arena, n, sizeof *list);
+    float *qw, *qb, *pw, *pb;
+    if (!list)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < n; i++)
+        list[i] = *kw_source_raw(sd->source, KW_PART_VAE, i);
+    KW_TRY(find(c->arena, list, n, "quant_conv.weight", &qw, e));
+    KW_TRY(find(c->arena, list, n, "quant_conv.bias", &qb, e));
+    KW_TRY(find(c->arena, list, n, "post_quant_conv.weight", &pw, e));
+    KW_TRY(find(c->arena, list, n, "post_quant_conv.bias", &pb, e));
+    fold(sd->vae.latent, m, qw, qb, pw, pb);
+    char *path = kw_sprintf(c->arena, "%s/vae/diffusion_pytorch_model.safetensors", o->model);
+    return path ? kw_tensors_save(path, list, n, NULL, 0, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+}
+
+static kw_status run(kw_cli *c, void *arg, kw_err *e)
+{
+    const config *o = arg;
+    kw_pipeline *p;
+    moments m = { 0 };
+    kw_pipeline_options po = { .compute = KW_F32 };
+    KW_TRY(kw_pipeline_open(c->arena, o->model, NULL, NULL, 0, &po, &p, e));
+    const kw_sd *sd = kw_pipeline_base(p);
+    if (sd->vae.scaling != 1 || sd->vae.shift != 0 || !sd->vae.quant || !sd->vae.post_quant || sd->vae.latent > 64)
+        return kw_fail(e, KW_EDATA, "%s: whitening needs quant and post-quant convolutions and a scaling_factor of 1", o->model);
+    KW_TRY(measure(c, o, p, sd->vae.latent, &m, e));
+    for (int i = 0; i < sd->vae.latent; i++)
+        printf("%d  mean %8.4f  deviation %7.4f\n", i, m.sum[i] / m.n, sqrt(m.squares[i] / m.n - m.sum[i] / m.n * (m.sum[i] / m.n)));
+    return rewrite(c, o, sd, &m, e);
+}
+
+const kw_command kw_command_whiten = {
+    .name = "whiten", .help = N_("give an autoencoder latents of mean 0 and deviation 1"), .options = options, .config_size = sizeof(config),
+    .flags = KW_COMMAND_THREADS, .run = run,
+};

@@ -33,6 +33,7 @@ static const struct {
 };
 
 static const kw_kern *chosen;             /* written by kw_kern_choose before any kernel runs */
+static const kw_kern *usual;              /* the best, found once: cpuid costs tens of microseconds in a virtual machine */
 
 static const kw_kern *best(void)
 {
@@ -44,7 +45,12 @@ static const kw_kern *best(void)
 
 const kw_kern *kw_kern_get(void)
 {
-    return chosen ? chosen : best();
+    if (chosen)
+        return chosen;
+    const kw_kern *k = __atomic_load_n(&usual, __ATOMIC_RELAXED);
+    if (!k)                               /* two threads may both look: they find the same */
+        __atomic_store_n(&usual, k = best(), __ATOMIC_RELAXED);
+    return k;
 }
 
 kw_status kw_kern_choose(const char *isa, kw_err *e)

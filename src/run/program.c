@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 typedef struct {                          /* how one node runs */
@@ -179,6 +180,18 @@ static kw_status grow(kw_workspace *w, size_t bytes, kw_err *e)
     return KW_OK;
 }
 
+/* Once packed, a mapped weight's file pages are not needed again soon: they may leave memory (never their content). */
+static void let_go(const kw_program *p, kw_val v)
+{
+    int state = p->plan->state[v];
+    const kw_stored *s = state >= 0 ? kw_store_at(p->store, state) : NULL;
+    if (!s || s->version)                 /* written to: not a file's */
+        return;
+    uintptr_t from = ((uintptr_t)s->data + 4095) & ~(uintptr_t)4095, to = ((uintptr_t)s->data + kw_value_bytes(p->g, v)) & ~(uintptr_t)4095;
+    if (to > from)
+        (void)madvise((void *)from, to - from, MADV_PAGEOUT);
+}
+
 static void find_packed(kw_program *p, size_t i, kw_call *c)
 {
     step *s = &p->steps[i];
@@ -188,6 +201,8 @@ static void find_packed(kw_program *p, size_t i, kw_call *c)
     void *to = s->copy >= 0 ? kw__store_copy(p->store, s->copy, &fresh) : (char *)c->scratch + aligned(s->need.scratch);
     if (!fresh)
         s->kernel->pack(s->need.held, kw_dtype_of(p->g, p->g->node[i].in[s->need.packed_in]), c->in[s->need.packed_in], to);
+    if (!fresh && s->copy >= 0)
+        let_go(p, p->g->node[i].in[s->need.packed_in]);
     c->packed = to;
 }
 

@@ -121,7 +121,7 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
         .adapter = { .rank = s->rank, .conv_rank = s->conv_rank, .alpha = s->alpha, .conv_alpha = s->conv_alpha, .seed = s->seed },
         .schedule = { .kind = (kw_rate_kind)s->scheduler, .warmup = s->warmup, .total = total, .floor = s->min_factor },
         .optim = { (float)s->beta1, (float)s->beta2, (float)s->eps },
-        .run = { .memory = s->memory ? KW_LEAN : KW_KEEP_ALL, .memory_limit = s->memory },
+        .run = { .memory = KW_LEAN, .memory_limit = s->memory },
     };
     for (int g = 0; g < KW_N_GROUPS; g++) {
         c->rate[g] = g == KW_GROUP_TEXT && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;

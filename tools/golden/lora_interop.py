@@ -37,7 +37,7 @@ def pipeline(o):
         more["tokenizer"] = CLIPTokenizer.from_pretrained(o.tokenizer)
     pipe = StableDiffusionPipeline.from_pretrained(o.base, torch_dtype=torch.float32, safety_checker=None,
                                                    requires_safety_checker=False, **more)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

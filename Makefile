@@ -8,7 +8,7 @@ PACKAGES = gcc g++ make cmake ninja-build pkg-config gettext libdnnl-dev libvips
            libutf8proc-dev libssl-dev libpng-dev liblcms2-dev libcmocka-dev
 PACKAGES_CLANG = clang libclang-rt-14-dev libomp-14-dev
 
-.PHONY: all test check-full asan fuzz-smoke clang bench demo base packages packages-clang layers clean help
+.PHONY: all test check-full asan fuzz-smoke clang packages packages-clang layers clean help
 
 all: ## build build/kiwame
 	@$(CMAKE) -S . -B $(BUILD) -G Ninja >$(BUILD).log 2>&1 || { tail -20 $(BUILD).log; echo "make: 'make packages' installs what the build needs"; exit 1; }

@@ -4,7 +4,8 @@
  *   x ─────────── frozen layer ───────────(+)─ y
  *   └─ down (r) ── up (starts at zero) ── · strength · alpha / r
  *
- * A branch's inner activations and weights are f32 (f64 in double graphs) whatever the base computes in.
+ * A branch's weights are f32 whatever the base computes in, and so are its inner activations, but for 3x3 convolutions,
+ * whose two sides have one type.
  */
 #include "targets.h"
 

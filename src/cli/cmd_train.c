@@ -90,11 +90,28 @@ static kw_status read_recipe(kw_cli *c, const char *dir, kw_settings *s, kw_err 
     return KW_OK;
 }
 
+/* The same bits need the same number of threads and the same instruction set. */
+static kw_status settle_machine(kw_cli *c, const char *dir, kw_err *e)
+{
+    int threads;
+    const char *isa;
+    KW_TRY(kw_run_recorded(c->arena, dir, &threads, &isa, e));
+    if (threads < 1 || !isa)
+        return KW_OK;
+    if (c->global.threads && c->global.threads != threads) {
+        kw_status s = kw_fail(e, KW_EUSAGE, "%s was computed with %d threads; another number gives other bits", dir, threads);
+        return kw_advise(e, s, "leave --threads out");
+    }
+    kw_threads_set(threads);
+    return kw_kern_choose(isa, e);
+}
+
 static kw_status resume(kw_cli *c, void *config, kw_err *e)
 {
     kw_settings s = { 0 };
     const char *dir = ((resume_config *)config)->dir;
     KW_TRY(read_recipe(c, dir, &s, e));
+    KW_TRY(settle_machine(c, dir, e));
     return kw_run_frame(c, &s, NULL, e);
 }
 

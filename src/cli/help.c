@@ -304,7 +304,7 @@ static kw_status markdown_page(const kw_command *m, const char *path, kw_str *ou
     if (m->about)
         kw_str_printf(out, "\n%s\n", _(m->about));
     if (m->examples)
-        kw_str_printf(out, "\n```\n%s```\n", m->examples);
+        kw_str_printf(out, "\n```\n%s%s```\n", m->examples, kw_ends_with(m->examples, "\n") ? "" : "\n");
     if (m->options || m->tables) {
         kw_str_add(out, "\n");
         add_markdown_head(out);

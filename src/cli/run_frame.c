@@ -75,6 +75,8 @@ static void note(void *user, const char *text)
 {
     frame *f = user;
     kw_str safe = { 0 };
+    if (f->c->global.quiet)
+        return;
     if (f->open)
         kw_progress_pause(&f->bar);
     kw_escape(&safe, text);
@@ -98,12 +100,25 @@ static void show_plan(const kw_cli *c, const kw_run *r)
     kw_str_free(&plan);
 }
 
-kw_status kw_run_frame(kw_cli *c, const kw_settings *s, const char *recipe, kw_err *e)
+/* $XDG_CACHE_HOME/kiwame, ~/.cache/kiwame; nothing when there is no home. */
+static const char *cache_folder(kw_arena *a)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (cache && cache[0] == '/')
+        return kw_path_join(a, cache, "kiwame");
+    return home && home[0] == '/' ? kw_path_join(a, home, ".cache/kiwame") : NULL;
+}
+
+kw_status kw_run_frame(kw_cli *c, const kw_settings *given, const char *recipe, kw_err *e)
 {
     static const char *const decoder[] = { "/proc/self/exe", "_decode-worker", NULL };
     frame f = { .c = c };
     kw_run_hooks h = { .user = &f, .progress = progress, .note = note, .stop = stop, .decoder = decoder, .lang = kw_i18n_lang() == KW_LANG_JA ? "ja" : "en" };
     kw_run *r;
+    kw_settings filled = *given;
+    const kw_settings *s = &filled;
+    if (!filled.cache)
+        filled.cache = cache_folder(c->arena);
     catch_signals();
     KW_TRY(kw_run_open(c->arena, s, &h, &r, e));
     show_plan(c, r);

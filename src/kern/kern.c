@@ -73,6 +73,11 @@ kw_status kw_kern_choose(const char *isa, kw_err *e)
     return kw_advise(e, s, N_("known are scalar, avx2, avx512"));
 }
 
+void kw_threads_set(int n)
+{
+    omp_set_num_threads(n);
+}
+
 int kw_threads(void)
 {
     return omp_get_max_threads();

@@ -88,6 +88,7 @@ const kw_kern *kw_kern_get(void);
 KW_MUST kw_status kw_kern_choose(const char *isa, kw_err *e);
 
 int kw_threads(void);                     /* size of the OpenMP team */
+void kw_threads_set(int n);               /* before any kernel runs: bits may depend on it */
 
 /* ---- convolution -------------------------------------------------------------------------------- */
 

@@ -46,6 +46,7 @@ typedef struct {
 } kw_optimizer;
 
 extern const kw_optimizer *const kw_optimizers[];      /* from optims.def, ended by NULL */
+extern const char kw_optimizer_names[];                /* "|adamw|...": + 1 is a list of choices, in the order of kw_optimizers */
 const kw_optimizer *kw_optimizer_find(const char *name);
 
 /* ---- the update ------------------------------------------------------------------------------------------------------ */

@@ -16,6 +16,12 @@ const kw_optimizer *const kw_optimizers[] = {
     NULL
 };
 
+const char kw_optimizer_names[] =
+#define KW_OPTIMIZER(name) "|" #name
+#include "optims.def"
+#undef KW_OPTIMIZER
+    ;
+
 const kw_optimizer *kw_optimizer_find(const char *name)
 {
     for (int i = 0; kw_optimizers[i]; i++)

@@ -201,3 +201,26 @@ kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e)
     }
     return any ? last : KW_OK;
 }
+
+kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char **isa, kw_err *e)
+{
+    char **names, *checkpoints = kw_path_join(a, dir, "checkpoints");
+    size_t n;
+    *threads = 0;
+    *isa = NULL;
+    if (!checkpoints)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!kw_is_dir(checkpoints))
+        return KW_OK;
+    KW_TRY(kw_dir_list(a, checkpoints, &names, &n, e));
+    for (size_t i = n; i-- > 0 && !*threads;) {
+        char *path = kw_sprintf(a, "%s/%s/manifest.json", checkpoints, names[i]);
+        json_t *j;
+        kw_err damaged;
+        if (step_of(names[i]) < 0 || !path || !kw_is_file(path) || kw_json_read(a, path, &j, &damaged))
+            continue;
+        *threads = (int)json_integer_value(json_object_get(j, "threads"));
+        *isa = json_string_value(json_object_get(j, "isa"));
+    }
+    return KW_OK;
+}

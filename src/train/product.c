@@ -115,14 +115,6 @@ static kw_status save_folder(kw_run *r, kw_arena *a, const kw_tensor *t, size_t 
     return kw_temp_dir_commit(temp, path, e);
 }
 
-static kw_status save_full(kw_run *r, kw_arena *a, const kw_tensor *t, size_t n, const char *name, kw_err *e)
-{
-    const kw_sd *sd = kw_trainer_base(r->trainer);
-    if (!kw_source_is_single(sd->source))
-        return save_folder(r, a, t, n, name, e);
-    return kw_fail(e, KW_EUSAGE, "full training of a single-file base is saved as a folder: convert the base to a folder first");
-}
-
 static kw_status save(kw_run *r, kw_arena *a, int64_t epoch, int64_t step, kw_err *e)
 {
     static const kw_dtype types[] = { KW_F16, KW_F32, KW_BF16 };
@@ -135,7 +127,7 @@ static kw_status save(kw_run *r, kw_arena *a, int64_t epoch, int64_t step, kw_er
     if (!name)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (!r->tc.lora)
-        KW_TRY(save_full(r, a, t, n, name, e));
+        KW_TRY(save_folder(r, a, t, n, name, e));
     else {
         name = kw_sprintf(a, "%s.safetensors", name);
         KW_TRY(kw__save_lora(r, a, name, t, n, epoch, e));

@@ -89,6 +89,10 @@ static kw_status check_parts(kw_run *r, kw_err *e)
     for (size_t i = r->vae ? 2 : r->align ? 1 : 0; i < KW_LEN(needed); i++)
         if (!sd->has[needed[i]])
             return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
+    if (!r->tc.lora && kw_source_is_single(r->vae ? sd->vae_source : sd->source)) {
+        kw_status s = kw_fail(e, KW_EUSAGE, "%s: full training of a single file is not possible yet", r->s.base);
+        return kw_advise(e, s, "use the diffusers folder of the same model");
+    }
     if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
         return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base, sd->vae.latent, sd->unet.in);
     return KW_OK;
@@ -385,6 +389,7 @@ static kw_status loop(kw_run *r, kw_err *e)
         if (kw_trainer_steps(r->trainer) < r->steps && r->hooks.stop && r->hooks.stop(r->hooks.user)) {
             kw__watch_end(r, "stopped", "");
             kw__run_report(r);
+            KW_TRY(kw_events_sync(r->log, e));
             KW_TRY(kw__checkpoint_save(r, e));
             kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved", (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
             return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);

@@ -33,6 +33,12 @@ typedef struct {
     const char *const *decoder;           /* argv of the decoding worker; NULL: decode inside this process */
 } kw_run_hooks;
 
+/*
+ * What the newest checkpoint of a run was computed with: bits depend on it, so a resumed run uses the same. *threads = 0
+ * when there is no checkpoint yet.
+ */
+KW_MUST kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char **isa, kw_err *e);
+
 KW_MUST kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, kw_run **out, kw_err *e);
 void kw_run_plan(const kw_run *r, kw_str *text);
 /* KW_ESTOP after a stop with a complete save. */

@@ -19,7 +19,7 @@ const kw_option kw_model_rows[] = {
     KW_ROW_DOUBLE("learning-rate", S, learning_rate, 1e-4, 0, 1, N_("learning rate"), .alias = "learning_rate|unet_lr|lr", .flags = KW_OPT_ABOVE),
     KW_ROW_DOUBLE("text-learning-rate", S, text_learning_rate, -1, 0, 1, N_("learning rate of the text encoder"), .alias = "text_encoder_lr",
                   .word = "same", .word_is = -1),
-    KW_ROW_CHOICE("optimizer", S, optimizer, 0, "adamw", N_("how weights move"), .alias = "optimizer_type"),
+    KW_ROW_CHOICE("optimizer", S, optimizer, 0, kw_optimizer_names + 1, N_("how weights move"), .alias = "optimizer_type"),
     KW_ROW_DOUBLE("weight-decay", S, weight_decay, 0.01, 0, 1, N_("share of a weight that is taken away, times the rate")),
     KW_ROW_DOUBLE("beta1", S, beta1, 0.9, 0, 0.9999, N_("memory of the mean of gradients")),
     KW_ROW_DOUBLE("beta2", S, beta2, 0.999, 0, 0.99999, N_("memory of their squares")),

@@ -447,6 +447,22 @@ static void memory_may_run_out(void **state)
     }
 }
 
+/* A header of 640 bytes begins with 80 02, as a pickle does: it is a header all the same. */
+static void a_header_may_begin_like_a_pickle(void **state)
+{
+    (void)state;
+    unsigned char file[648] = { 0x80, 0x02 };
+    kw_arena *arena = kw_arena_new();
+    kw_tensors *t;
+    kw_err e = { 0 };
+    memset(file + 8, ' ', 640);
+    memcpy(file + 8, "{\"__metadata__\":{\"a\":\"b\"}}", 28);
+    if (kw_tensors_parse(arena, "x", file, sizeof file, &t, &e))
+        fail_msg("%s", e.what);
+    assert_string_equal(kw_tensors_meta(t, "a"), "b");
+    kw_arena_free(arena);
+}
+
 int main(void)
 {
 #define U(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -454,6 +470,7 @@ int main(void)
         U(refuses_what_is_malformed), U(refuses_what_is_something_else), U(limits_hold), U(refuses_every_truncation),
         U(reads_the_reference_library), U(writes_as_the_reference_library), U(hashes_as_kohya),
         U(refuses_to_write_what_it_would_not_read), U(aligns_odd_files), U(reads_shards), U(memory_may_run_out),
+        U(a_header_may_begin_like_a_pickle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

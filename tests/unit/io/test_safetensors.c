@@ -452,15 +452,16 @@ static void a_header_may_begin_like_a_pickle(void **state)
 {
     (void)state;
     unsigned char file[648] = { 0x80, 0x02 };
-    kw_arena *arena = kw_arena_new();
+    kw_arena *a = kw_arena_new();
     kw_tensors *t;
     kw_err e = { 0 };
+    const char *header = "{\"__metadata__\":{\"a\":\"b\"}}";
     memset(file + 8, ' ', 640);
-    memcpy(file + 8, "{\"__metadata__\":{\"a\":\"b\"}}", 28);
-    if (kw_tensors_parse(arena, "x", file, sizeof file, &t, &e))
+    memcpy(file + 8, header, strlen(header));
+    if (kw_tensors_parse(a, "x", file, sizeof file, &t, &e))
         fail_msg("%s", e.what);
     assert_string_equal(kw_tensors_meta(t, "a"), "b");
-    kw_arena_free(arena);
+    kw_arena_free(a);
 }
 
 int main(void)

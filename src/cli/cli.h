@@ -134,6 +134,10 @@ void kw_i18n_init(int argc, char *const *argv);     /* from --lang, KIWAME_LANG,
 void kw_i18n_choose(kw_lang lang);
 kw_lang kw_i18n_lang(void);
 
+/* ---- the model that comes with the program (base.c): its folder, or NULL ------------------------------------- */
+
+const char *kw_embedded_base(kw_arena *a);
+
 /* ---- the machine (machine.c) -------------------------------------------------------------------------------- */
 
 typedef struct {

@@ -18,7 +18,8 @@ static const kw_option options[] = {
     KW_ROW_INT("width", C, width, 0, 1, 16384, N_("width"), .unit = "px", .word = "base", .word_is = 0),
     KW_ROW_INT("height", C, height, 0, 1, 16384, N_("height"), .unit = "px", .word = "base", .word_is = 0),
     KW_ROW_GROUP(N_("Model")),
-    KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file"), .value = "DIR", .alias = "model|ckpt"),
+    KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file; default: the small one that comes along"), .value = "DIR",
+                .alias = "model|ckpt"),
     KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
     KW_ROW_LIST("lora", C, lora, N_("LoRA file, with its strength: FILE:0.8, or FILE:TEXT:UNET"),
                 .value = "FILE[:X[:X]]"),
@@ -314,7 +315,10 @@ static void print_json(const session *s, const char *sheet)
 static kw_status run(kw_cli *cli, void *config, kw_err *e)
 {
     session s = { .cli = cli, .c = config };
+    kw_generate_config *given = config;
     const char *sheet;
+    if (!given->base)
+        given->base = kw_embedded_base(cli->arena);
     if (kw_options_from(cli->options, "seed") == KW_FROM_DEFAULT)
         KW_TRY(kw_options_set(cli->options, "seed", "random", KW_FROM_PRESET, "--seed", e));
     KW_TRY(kw_jobs_read(cli->arena, s.c, &s.jobs, e));

@@ -17,6 +17,8 @@ static kw_status train(kw_cli *c, kw_settings *s, const char *method, kw_err *e)
 {
     kw_str text = { 0 };
     if (!s->base)
+        s->base = kw_embedded_base(c->arena);
+    if (!s->base)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
     if (s->method == KW_METHOD_LORA)
         KW_TRY(kw_preset_apply(c->options, s->preset, e));

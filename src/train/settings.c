@@ -45,7 +45,7 @@ const kw_option kw_model_rows[] = {
 const kw_option kw_run_rows[] = {
     KW_ROW_GROUP(N_("Pictures")),
     KW_ROW_PATH("data", S, data, NULL, N_("folder of pictures"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DIR", .alias = "train_data_dir"),
-    KW_ROW_PATH("base", S, base, NULL, N_("model to train on: folder or file; default: the embedded base"), .alias = "pretrained_model_name_or_path"),
+    KW_ROW_PATH("base", S, base, NULL, N_("model to train on: folder or file; default: the small one that comes along"), .alias = "pretrained_model_name_or_path"),
     KW_ROW_PATH("vae", S, vae, NULL, N_("another autoencoder")),
     KW_ROW_TEXT("trigger", S, trigger, NULL, N_("word that calls the trained subject"), .value = "WORD"),
     KW_ROW_TEXT("preset", S, preset, "character", N_("settings that suit a purpose: character, style, object; plain: none"), .value = "NAME"),

@@ -205,6 +205,7 @@ static kw_status forecast(kw_run *r, kw_err *e)
     return KW_OK;
 }
 
+static void free_decoder(void *decoder) { kw_decoder_free(decoder); }
 static void free_encoder(void *run) { kw_arena_free(((kw_run *)run)->encoder_arena); }
 
 static kw_status settle(kw_run *r, kw_err *e)
@@ -236,8 +237,11 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     KW_TRY(kw_trainer_new(a, r->s.base, r->s.vae, &r->tc, &r->trainer, e));
     KW_TRY(check_parts(r, e));
     r->resolution = r->s.resolution ? r->s.resolution : native_resolution(base(r));
-    if (h->decoder)
+    if (h->decoder) {
         KW_TRY(kw_decoder_new(h->decoder, 2, &r->decoder, e));
+        if (kw_defer(a, free_decoder, r->decoder))
+            return kw_fail(e, KW_ENOMEM, "out of memory");
+    }
     KW_TRY(open_data(r, e));
     settle_length(r);
     kw_trainer_schedule(r->trainer, &r->tc.schedule);

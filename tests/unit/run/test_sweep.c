@@ -109,6 +109,7 @@ static bool build(trial *t, const kw_op *op, int i)
     kw_val y = op->cases(g, i), d[MAX];
     if (y < 0) {
         assert_int_equal(g->err.status, KW_OK);
+        kw_arena_free(t->arena);
         return false;
     }
     const kw_node n = *kw_node_of(g, y);

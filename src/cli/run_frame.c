@@ -58,6 +58,7 @@ static void progress(void *user, kw_phase phase, const kw_progress_report *r)
         if (f->open)
             kw_progress_end(&f->bar, f->bar.total, NULL);
         kw_progress_begin(&f->bar, f->c, phase_name(phase), phase == KW_PHASE_TRAIN ? _(N_("step")) : _(N_("picture")), r->total);
+        f->bar.mark_done = r->done;       /* a resumed run did not do the steps before it just now */
         f->open = true;
         f->phase = phase;
     }

@@ -123,7 +123,7 @@ kw_status kw_run_frame(kw_cli *c, const kw_settings *given, const char *recipe, 
     catch_signals();
     KW_TRY(kw_run_open(c->arena, s, &h, &r, e));
     show_plan(c, r);
-    if (recipe && kw_is_file(kw_path_join(c->arena, kw_run_dir(r), "recipe.toml")) && !s->overwrite) {
+    if (recipe && kw_is_file(kw_path_join(c->arena, kw_run_dir(r), "recipe.toml"))) {
         kw_status st = kw_fail(e, KW_EUSAGE, "%s holds a run already", kw_run_dir(r));
         return kw_advise(e, st, "go on with it: kiwame resume %s; or choose another --out", kw_run_dir(r));
     }

@@ -31,7 +31,6 @@ typedef struct {
     bool any_line, stratified;
     const char *data, *cache;
     const char *held_out;
-    bool overwrite;
 } kw_settings;
 
 enum { KW_METHOD_LORA, KW_METHOD_FULL, KW_METHOD_ALIGN };

@@ -6,9 +6,10 @@ CMAKE ?= cmake
 # What a bare Debian 12 lacks; installed by `make test` and `make demo`, with sudo only when needed.
 PACKAGES = gcc g++ make cmake ninja-build pkg-config gettext libdnnl-dev libvips-dev libjansson-dev libtomlplusplus-dev \
            libutf8proc-dev libssl-dev libpng-dev liblcms2-dev libcmocka-dev
+PACKAGES_BASE  = python3 libpangocairo-1.0-0 fonts-noto-color-emoji unicode-cldr-core unicode-data
 PACKAGES_CLANG = clang libclang-rt-14-dev libomp-14-dev
 
-.PHONY: all test check-full asan fuzz-smoke clang packages packages-clang layers clean help
+.PHONY: all demo base score install test check-full asan fuzz-smoke clang packages packages-clang layers clean help
 
 all: ## build build/kiwame
 	@$(CMAKE) -S . -B $(BUILD) -G Ninja >$(BUILD).log 2>&1 || { tail -20 $(BUILD).log; echo "make: 'make packages' installs what the build needs"; exit 1; }
@@ -19,6 +20,23 @@ packages: ## install the Debian packages that the build and the tests need
 
 packages-clang:
 	@tools/packages $(PACKAGES_CLANG)
+
+demo: packages ## the main job on the base that comes along: 16 pictures -> a LoRA -> pictures, in demo/
+	@$(MAKE) --no-print-directory all
+	@tools/demo $(BUILD)/kiwame demo
+
+PREFIX ?= /usr/local
+install: all ## install below PREFIX (/usr/local): program, manual page, base
+	@$(CMAKE) --install $(BUILD) --prefix $(PREFIX)
+
+BASE_WORK ?= base-work
+base: packages ## train kiwame-emoji-128 from nothing, into BASE_WORK (hours; goes on where it was stopped)
+	@tools/packages $(PACKAGES_BASE)
+	@$(MAKE) --no-print-directory all
+	@tools/base/make-base $(BUILD)/kiwame $(BASE_WORK)
+
+score: all ## how many of 100 captions the base draws recognisably, in English and in Japanese
+	@tools/base/score $(BUILD)/kiwame $(BASE)
 
 test: packages ## build and run the tests (from a bare machine: packages first)
 	@$(MAKE) --no-print-directory all
@@ -46,7 +64,7 @@ layers: ## a file includes only lower layers
 	@find src -name '*.[ch]' -o -name '*.cc' | sort | xargs tools/check-layers src/LAYERS
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)*.log
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-clang $(BUILD)-fuzz $(BUILD)*.log demo
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | sort | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'

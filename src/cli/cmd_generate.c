@@ -47,6 +47,7 @@ static const kw_option options[] = {
     KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png"), .letter = 'o'),
     KW_ROW_CHOICE("format", C, format, 0, "png", N_("kind of file; settings are kept in it as A1111 does")),
     KW_ROW_BOOL("sheet", C, sheet, true, N_("also one sheet of all pictures, when there are several")),
+    KW_ROW_INT("columns", C, columns, 0, 1, 1000, N_("pictures in a row of the sheet"), .word = "square", .word_is = 0),
     KW_ROW_PATH("save-latents", C, save_latents, NULL, N_("also write the latents (N, C, h, w) as safetensors")),
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_INT("batch", C, batch, 1, 1, 64, N_("pictures drawn at once"), .alias = "batch-size"),

@@ -211,7 +211,7 @@ kw_status kw_picture_writer_put(kw_picture_writer *w, size_t i, const kw_picture
 static kw_status draw_sheet(kw_picture_writer *w, const kw_picture **cells, const char **labels, kw_err *e)
 {
     size_t n = w->jobs->n;
-    int columns = (int)ceil(sqrt((double)n));
+    int columns = w->c->columns ? KW_MIN(w->c->columns, (int)n) : (int)ceil(sqrt((double)n));
     bool one = true;
     for (size_t i = 0; i < n; i++) {
         const kw_job *j = &w->jobs->job[i];

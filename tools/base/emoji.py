@@ -6,7 +6,7 @@ Needs Debian's fonts-noto-color-emoji, unicode-cldr-core, unicode-data, libpango
   OUT/unet        N_name folders (N repeats): white 60 %, named flat colour 25 %, named size and place 15 % of an epoch
   OUT/vae         the same glyphs without captions: white, random flat colours, channels permuted; and random drawings
   OUT/heldout     the glyphs of heldout.txt, which are in neither
-  OUT/score       the index of the retrieval score: see score.py
+  OUT/score       the index of the retrieval score: `kiwame debug nearest` reads it
   OUT/captions.txt    texts for the tokenizer, repeated by weight
 The same files every time; the SHA-256 printed are of pixels and texts.
 """
@@ -194,17 +194,30 @@ def shrunk(picture, factor=4):
     return bytes(out)
 
 
+def sheet(tiles, columns=40, side=32):
+    """RGB tiles row by row in one picture, white where there is none."""
+    out = Picture(columns * side, -(-len(tiles) // columns) * side)
+    bgra = bytearray(b'\xff' * 4 * out.width * out.height)
+    for i, rgb in enumerate(tiles):
+        for y in range(side):
+            at = 4 * ((i // columns * side + y) * out.width + i % columns * side)
+            for c in range(3):
+                bgra[at + 2 - c:at + 4 * side:4] = rgb[3 * side * y + c:3 * side * (y + 1):3]
+    out.set_pixels(bgra)
+    return out
+
+
 def score_index(out, emoji, glyphs, held):
     """glyphs.tsv: index, index of the first glyph that looks the same, code points, held out?, names. Same order in
-    glyphs32.rgb, 32 x 32 x 3 bytes each. prompts.*.txt: 100 trained glyphs, evenly over the list, seed = index."""
-    first, rows, small = {}, [], b''
+    glyphs32.png, tiles of 32 x 32. prompts.*.txt: 100 trained glyphs, evenly over the list, seed = index."""
+    first, rows, small = {}, [], []
     for i, (e, g) in enumerate(zip(emoji, glyphs)):
         tiny = shrunk(compose(g, names.WHITE))
         same = first.setdefault(tiny, i)
-        small += tiny
+        small.append(tiny)
         rows.append(f"{i}\t{same}\t{e.code()}\t{int(e.code() in held)}\t{e.name['en']}\t{e.name['ja']}\n")
     out.text('score/glyphs.tsv', ''.join(rows))
-    out.data('score/glyphs32.rgb', small)
+    out.picture('score/glyphs32.png', sheet(small))
     trained = [i for i in sorted(first.values()) if emoji[i].code() not in held]
     chosen = [trained[k * len(trained) // 100] for k in range(100)]
     for language in ('en', 'ja'):

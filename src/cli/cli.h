@@ -137,6 +137,8 @@ kw_lang kw_i18n_lang(void);
 /* ---- the model that comes with the program (base.c): its folder, or NULL ------------------------------------- */
 
 const char *kw_embedded_base(kw_arena *a);
+/* Sets an option nobody gave to what the model's model_index.json wishes: "_sampling": {"sampler", "steps", "cfg"}. */
+KW_MUST kw_status kw_base_wishes(kw_cli *c, const char *base, const char *wish, const char *option, kw_err *e);
 
 /* ---- the machine (machine.c) -------------------------------------------------------------------------------- */
 

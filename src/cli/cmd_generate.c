@@ -320,6 +320,9 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
     const char *sheet;
     if (!given->base)
         given->base = kw_embedded_base(cli->arena);
+    static const char *const wishes[] = { "sampler", "steps", "cfg" };
+    for (size_t i = 0; given->base && i < KW_LEN(wishes); i++)
+        KW_TRY(kw_base_wishes(cli, given->base, wishes[i], wishes[i], e));
     if (kw_options_from(cli->options, "seed") == KW_FROM_DEFAULT)
         KW_TRY(kw_options_set(cli->options, "seed", "random", KW_FROM_PRESET, "--seed", e));
     KW_TRY(kw_jobs_read(cli->arena, s.c, &s.jobs, e));

@@ -20,6 +20,8 @@ static kw_status train(kw_cli *c, kw_settings *s, const char *method, kw_err *e)
         s->base = kw_embedded_base(c->arena);
     if (!s->base)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
+    KW_TRY(kw_base_wishes(c, s->base, "cfg", "sample-cfg", e));
+    KW_TRY(kw_base_wishes(c, s->base, "steps", "sample-sampling-steps", e));
     if (s->method == KW_METHOD_LORA)
         KW_TRY(kw_preset_apply(c->options, s->preset, e));
     kw_status st = recipe_of(c, method, &text, e);

@@ -29,4 +29,9 @@ echo "$last" | awk -F'"loss":|,"base":|,' '{ exit !($5 + 0 < 0.9 * $6 && $5 + 0 
 cmp "$WORK/a.png" "$WORK/b.png" || fail "the same request gave other bits"
 cmp -s "$WORK/a.png" "$WORK/c.png" && fail "the LoRA changes nothing"
 "$KIWAME" inspect "$WORK/a.png" | grep -q kiwamaru || fail "the picture does not tell its prompt"
+
+# a base may wish how it is sampled (model_index.json, "_sampling"); what is asked for comes before it
+"$KIWAME" generate "blue circle" --base data/shapes --steps 2 --seed 1 --out "$WORK/d.png" --quiet >/dev/null
+"$KIWAME" inspect "$WORK/d.png" >"$WORK/said"
+grep -q "CFG scale *3$" "$WORK/said" && grep -q "Sampler *DDIM$" "$WORK/said" && grep -q "Steps *2$" "$WORK/said" || { cat "$WORK/said"; fail "the base's wishes"; }
 echo "the main job: done"

@@ -265,60 +265,82 @@ const char *kw_conv_layout(const kw_conv *c) { return c->text; }
 /* ---- the weight: from the file's order to the packed one, and gradients back ----------------------------- */
 
 /*
- * Both walk in blocks of 16 outputs by 16 inputs, so that what the one side has together and the other apart is
- * still in the cache when its neighbour is needed.
+ * Both walk in blocks of 16 outputs by 16 inputs, so that what the one side has together and the other apart is still in
+ * the cache when its neighbour is needed. Within a block the taps of the kernel are outermost: the packed side has each
+ * of them in a stretch of its own, often a power of two apart, and nine of those at once push each other out of the
+ * first cache (5 ns a number, against 1).
  */
 enum { EDGE = 16 };
 
-/* The weights (o, i0..i1) in the file's order, written where the tables say. */
-static void pack_run(const kw_conv *c, int o, int i0, int i1, const float *from, void *packed)
+typedef struct { int o, o_end, i, i_end; } block;
+
+static block block_at(const kw_conv_shape *s, int o, int high, int i, int edge)
 {
-    for (int i = i0; i < i1; i++)
-        for (int h = 0; h < c->s.kh; h++) {
-            int64_t at = c->o[o] + c->i[i] + c->h[h];
-            for (int w = 0; w < c->s.kw; w++, from++)
+    return (block){ o, KW_MIN(s->out, o + high), i, KW_MIN(s->in, i + edge) };
+}
+
+/* from: the weights of the block's first output and input in the file's order, each output `row` numbers apart. */
+static void pack_block(const kw_conv *c, block b, const float *from, int64_t row, void *packed)
+{
+    const kw_conv_shape *s = &c->s;
+    int taps = s->kh * s->kw;
+    for (int tap = 0; tap < taps; tap++)
+        for (int i = b.i; i < b.i_end; i++) {
+            int64_t at = c->h[tap / s->kw] + c->w[tap % s->kw] + c->i[i];
+            const float *w = from + (i - b.i) * taps + tap;
+            for (int o = b.o; o < b.o_end; o++, w += row)
                 if (c->layout.type == KW_BF16)
-                    ((uint16_t *)packed)[at + c->w[w]] = kw_f32_to_bf16(*from);
+                    ((uint16_t *)packed)[at + c->o[o]] = kw_f32_to_bf16(*w);
                 else
-                    ((float *)packed)[at + c->w[w]] = *from;
+                    ((float *)packed)[at + c->o[o]] = *w;
         }
 }
 
 void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *packed)
 {
     const kw_conv_shape *s = &c->s;
-    int64_t taps = (int64_t)s->kh * s->kw;
-    int edge = (int)KW_MAX(1, KW_MIN((int64_t)EDGE, MAX_TAPS / taps));
-    if (c->layout.size > (size_t)(s->out * s->in * taps))
+    int64_t taps = (int64_t)s->kh * s->kw, row = s->in * taps;
+    int edge = (int)KW_MAX(1, KW_MIN((int64_t)EDGE, MAX_TAPS / taps / EDGE));
+    int high = (int)KW_MIN((int64_t)EDGE, MAX_TAPS / (taps * edge));          /* a block has MAX_TAPS numbers at most */
+    if (c->layout.size > (size_t)(s->out * row))
         memset(packed, 0, kw_conv_packed_size(c));
 #pragma omp parallel for schedule(static)
-    for (int block = 0; block < s->out; block += EDGE)
-        for (int i = 0; i < s->in; i += edge)
-            for (int o = block; o < KW_MIN(s->out, block + EDGE); o++) {
-                float wide[MAX_TAPS];
-                int end = KW_MIN(s->in, i + edge);
-                int64_t at = ((int64_t)o * s->in + i) * taps;
-                const char *run = (const char *)weight + (size_t)at * kw_dtype_size(from);
-                if (from != KW_F32)
-                    kw_widen(wide, from, run, (end - i) * taps);
-                pack_run(c, o, i, end, from != KW_F32 ? wide : (const float *)(const void *)run, packed);
+    for (int o = 0; o < s->out; o += high)
+        for (int i = 0; i < s->in; i += edge) {
+            float wide[MAX_TAPS];
+            block b = block_at(s, o, high, i, edge);
+            int64_t at = o * row + i * taps, run = (b.i_end - i) * taps;
+            if (from == KW_F32) {
+                pack_block(c, b, (const float *)weight + at, row, packed);
+                continue;
             }
+            for (int k = o; k < b.o_end; k++)
+                kw_widen(wide + (k - o) * run, from, (const char *)weight + (size_t)(at + (k - o) * row) * kw_dtype_size(from), run);
+            pack_block(c, b, wide, run, packed);
+        }
+}
+
+static void unpack_block(const kw_conv *c, block b, const float *packed, float *dw, int64_t row)
+{
+    const kw_conv_shape *s = &c->s;
+    int taps = s->kh * s->kw;
+    for (int tap = 0; tap < taps; tap++)
+        for (int i = b.i; i < b.i_end; i++) {
+            int64_t at = c->h[tap / s->kw] + c->w[tap % s->kw] + c->i[i];
+            float *w = dw + (i - b.i) * taps + tap;
+            for (int o = b.o; o < b.o_end; o++, w += row)
+                *w = packed[at + c->o[o]];
+        }
 }
 
 static void unpack_gradient(const kw_conv *c, const float *packed, float *dw)
 {
     const kw_conv_shape *s = &c->s;
-    int64_t taps = (int64_t)s->kh * s->kw;
+    int64_t taps = (int64_t)s->kh * s->kw, row = s->in * taps;
 #pragma omp parallel for schedule(static)
-    for (int block = 0; block < s->out; block += EDGE)
-        for (int i0 = 0; i0 < s->in; i0 += EDGE)
-            for (int o = block; o < KW_MIN(s->out, block + EDGE); o++) {
-                float *to = dw + ((int64_t)o * s->in + i0) * taps;
-                for (int i = i0; i < KW_MIN(s->in, i0 + EDGE); i++)
-                    for (int h = 0; h < s->kh; h++)
-                        for (int w = 0; w < s->kw; w++)
-                            *to++ = packed[c->o[o] + c->i[i] + c->h[h] + c->w[w]];
-            }
+    for (int o = 0; o < s->out; o += EDGE)
+        for (int i = 0; i < s->in; i += EDGE)
+            unpack_block(c, block_at(s, o, EDGE, i, EDGE), packed, dw + o * row + i * taps, row);
 }
 
 /* ---- running ------------------------------------------------------------------------------------------------- */

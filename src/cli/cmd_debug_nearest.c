@@ -1,11 +1,11 @@
 /*
  * cmd_debug_nearest.c - kiwame debug nearest: which known picture is each generated one nearest to?
  *
- *   both over white, RGB, to 32 x 32 by means of whole blocks (128 px: 4 x 4, rounded half up), numbers 0..255 as stored;
- *   distance = sum of squared differences over the 3,072 numbers; ties go to the lower index
+ *   both over white, RGB, to 32 x 32 by means of whole blocks (128 px: 4 x 4, rounded half up), numbers 0..255 as
+ *   stored; distance = sum of squared differences over the 3,072 numbers; ties go to the lower index
  *
- * An index is a folder with glyphs32.png (tiles of 32 x 32, row by row) and glyphs.tsv (a line a tile: index, index of the
- * first tile that looks the same, code points, held out, English name, Japanese name), as tools/base/emoji.py writes it.
+ * An index is a folder with glyphs32.png (tiles of 32 x 32, row by row) and glyphs.tsv (a line a tile: index, index of
+ * the first tile that looks the same, code points, held out, English name, Japanese name): see tools/base/emoji.py.
  */
 #include "cli.h"
 #include "io/io.h"
@@ -19,16 +19,22 @@ enum { SIDE = 32, NUMBERS = 3 * SIDE * SIDE };
 typedef struct { const char *pictures, *among, *also, *prompts; } config;
 
 static const kw_option options[] = {
-    KW_ROW_PATH("pictures", config, pictures, NULL, N_("folder of PNG files; their order by name is that of the prompts"),
+    KW_ROW_PATH("pictures", config, pictures, NULL,
+                N_("folder of PNG files; their order by name is that of the prompts"),
                 .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DIR"),
-    KW_ROW_PATH("among", config, among, NULL, N_("folder with glyphs32.png and glyphs.tsv"), .flags = KW_OPT_REQUIRED, .value = "DIR"),
-    KW_ROW_PATH("also", config, also, NULL, N_("folder of further candidates; how often one of them is nearest is told"), .value = "DIR"),
+    KW_ROW_PATH("among", config, among, NULL, N_("folder with glyphs32.png and glyphs.tsv"), .value = "DIR",
+                .flags = KW_OPT_REQUIRED),
+    KW_ROW_PATH("also", config, also, NULL, N_("folder of further candidates; how often one of them is nearest is told"),
+                .value = "DIR"),
     KW_ROW_PATH("prompts", config, prompts, NULL, N_("file of the prompts; \"--d N\" asks for number N of the index")),
     KW_ROW_END
 };
 
 typedef struct { uint8_t v[NUMBERS]; const char *name; bool also; } candidate;
-typedef struct { candidate *list; size_t n; int *place; size_t n_places; } candidates;   /* place: of an index among the list */
+typedef struct {
+    candidate *list;  size_t n;
+    int *place;       size_t n_places;    /* of each number of the index: where in the list it is */
+} candidates;
 typedef struct { size_t n, also, asked, first, five; int *rank; } totals;
 typedef struct { const char *file, *name; double distance; int rank; } answer;           /* rank 0: not asked */
 
@@ -47,7 +53,8 @@ static kw_status shrink(const char *path, uint8_t *out, kw_err *e)
     }
     kw_picture_free(&p);
     if (side != high || side % SIDE)
-        return kw_fail(e, KW_EDATA, N_("%s is %d x %d; a square whose side is a multiple of %d is needed"), path, side, high, SIDE);
+        return kw_fail(e, KW_EDATA, N_("%s is %d x %d; a square whose side is a multiple of %d is needed"), path, side,
+                       high, SIDE);
     return KW_OK;
 }
 
@@ -200,7 +207,8 @@ static void show_json(const config *o, const answer *r, const totals *t)
     if (o->also)
         kw_str_printf(&s, ",\"also\":%zu", t->also);
     if (t->asked)
-        kw_str_printf(&s, ",\"right\":%zu,\"five\":%zu,\"asked\":%zu,\"median_rank\":%d", t->first, t->five, t->asked, t->rank[(t->asked - 1) / 2]);
+        kw_str_printf(&s, ",\"right\":%zu,\"five\":%zu,\"asked\":%zu,\"median_rank\":%d", t->first, t->five, t->asked,
+                      t->rank[(t->asked - 1) / 2]);
     kw_str_add(&s, ",\"nearest\":[");
     for (size_t i = 0; i < t->n; i++) {
         kw_str_add(&s, i ? ",{\"file\":" : "{\"file\":");
@@ -246,7 +254,8 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
 }
 
 const kw_command kw_command_debug_nearest = {
-    .name = "nearest", .help = N_("which known picture is each generated one nearest to: the score of a base, the demo's count"),
-    .options = options, .config_size = sizeof(config), .examples = "kiwame debug nearest out --among data/emoji --prompts data/emoji/prompts.en.txt",
-    .run = run,
+    .name = "nearest",
+    .help = N_("which known picture is each generated one nearest to: the score of a base, the demo's count"),
+    .options = options, .config_size = sizeof(config), .run = run,
+    .examples = "kiwame debug nearest out --among data/emoji --prompts data/emoji/prompts.en.txt",
 };

@@ -58,12 +58,13 @@ static kw_status shrink(const char *path, uint8_t *out, kw_err *e)
     return KW_OK;
 }
 
+/* Pictures as kiwame generate leaves them: its contact sheet is none. */
 static kw_status list_pngs(kw_arena *a, const char *dir, char ***files, size_t *n, kw_err *e)
 {
     size_t all, k = 0;
     KW_TRY(kw_dir_list(a, dir, files, &all, e));
     for (size_t i = 0; i < all; i++)
-        if (kw_ends_with((*files)[i], ".png"))
+        if (kw_ends_with((*files)[i], ".png") && !kw_starts_with((*files)[i], "sheet-"))
             (*files)[k++] = (*files)[i];
     *n = k;
     return k ? KW_OK : kw_fail(e, KW_EDATA, N_("%s: no PNG files"), dir);

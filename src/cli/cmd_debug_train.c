@@ -124,7 +124,7 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
     if (!loss)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(steps(c, t, &r, loss));
-    KW_TRY(kw_trainer_tensors(cli->arena, t, true, KW_F32, &trained, &n, e));
+    KW_TRY(kw_trainer_tensors(cli->arena, t, KW_F32, &trained, &n, e));
     all = kw_alloc_array(cli->arena, n + 1, sizeof *all);
     if (!all)
         return kw_fail(e, KW_ENOMEM, "out of memory");

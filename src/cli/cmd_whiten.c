@@ -78,40 +78,34 @@ static void fold(int c, const moments *m, float *qw, float *qb, float *pw, float
         }
 }
 
-static kw_status find(kw_arena *a, kw_tensor *list, size_t n, const char *name, float **data, kw_err *e)
+/* A copy in f32, to be changed. */
+static kw_status take(kw_arena *a, kw_source *s, const char *name, kw_values *v, float **data, kw_err *e)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(list[i].name, name))
-            continue;
-        size_t count = (size_t)kw_tensor_count(&list[i]);
-        *data = kw_alloc_array(a, count, sizeof **data);
-        if (!*data)
-            return kw_fail(e, KW_ENOMEM, "out of memory");
-        kw_convert(KW_F32, *data, list[i].dtype, list[i].data, count);
-        list[i].dtype = KW_F32;
-        list[i].data = *data;
-        list[i].bytes = count * sizeof **data;
-        return KW_OK;
-    }
-    return kw_fail(e, KW_EDATA, "the autoencoder has no %s", name);
+    const kw_tensor *t = kw_source_find(s, KW_PART_VAE, name);
+    if (!t)
+        return kw_fail(e, KW_EDATA, "the autoencoder has no %s", name);
+    size_t count = (size_t)kw_tensor_count(t);
+    if (!(*data = kw_alloc_array(a, count, sizeof **data)))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(KW_F32, *data, t->dtype, t->data, count);
+    *v = (kw_values){ KW_PART_VAE, *t };
+    v->t.dtype = KW_F32;
+    v->t.data = *data;
+    v->t.bytes = count * sizeof **data;
+    return KW_OK;
 }
 
 static kw_status rewrite(kw_cli *c, const config *o, const kw_sd *sd, const moments *m, kw_err *e)
 {
-    size_t n = kw_source_n(sd->source, KW_PART_VAE);
-    kw_tensor *list = kw_alloc_array(c->arena, n, sizeof *list);
-    float *qw, *qb, *pw, *pb;
-    if (!list)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (size_t i = 0; i < n; i++)
-        list[i] = *kw_source_raw(sd->source, KW_PART_VAE, i);
-    KW_TRY(find(c->arena, list, n, "quant_conv.weight", &qw, e));
-    KW_TRY(find(c->arena, list, n, "quant_conv.bias", &qb, e));
-    KW_TRY(find(c->arena, list, n, "post_quant_conv.weight", &pw, e));
-    KW_TRY(find(c->arena, list, n, "post_quant_conv.bias", &pb, e));
-    fold(sd->vae.latent, m, qw, qb, pw, pb);
+    static const char *const names[] = { "quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight", "post_quant_conv.bias" };
+    float *data[KW_LEN(names)];
+    kw_values v[KW_LEN(names)];
+    for (size_t i = 0; i < KW_LEN(names); i++)
+        KW_TRY(take(c->arena, sd->source, names[i], &v[i], &data[i], e));
+    fold(sd->vae.latent, m, data[0], data[1], data[2], data[3]);
     char *path = kw_sprintf(c->arena, "%s/vae/diffusion_pytorch_model.safetensors", o->model);
-    return path ? kw_tensors_save(path, list, n, NULL, 0, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    return path ? kw_source_save(sd->source, KW_PART_VAE, v, KW_LEN(v), KW_F32, NULL, 0, path, e)
+                : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
 static kw_status run(kw_cli *c, void *arg, kw_err *e)

@@ -24,10 +24,18 @@ void kw__run_note(const kw_run *r, const char *fmt, ...)
 
 /* ---- opening ------------------------------------------------------------------------------------------------------- */
 
+/* CLIP's own where the model brings none: a single file cannot. Its ids must be rows of the text encoder's table. */
 static kw_status open_tokenizer(kw_run *r, kw_err *e)
 {
-    const char *dir = kw_source_tokenizer(base(r)->source, KW_PART_TEXT);
-    return dir ? kw_tokenizer_open(r->arena, dir, &r->tokenizer, e) : kw_tokenizer_clip(r->arena, &r->tokenizer, e);
+    const kw_sd *sd = base(r);
+    const char *dir = kw_source_tokenizer(sd->source, KW_PART_TEXT);
+    KW_TRY(dir ? kw_tokenizer_open(r->arena, dir, &r->tokenizer, e) : kw_tokenizer_clip(r->arena, &r->tokenizer, e));
+    int size = kw_tokenizer_size(r->tokenizer), length = kw_tokenizer_max_length(r->tokenizer);
+    if (size <= sd->text.vocabulary && length <= sd->text.positions)
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EDATA, N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
+                          dir ? dir : r->s.base, size, length, sd->text.vocabulary, sd->text.positions);
+    return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
 }
 
 static bool checked(void *user, size_t done, size_t n)
@@ -89,10 +97,6 @@ static kw_status check_parts(kw_run *r, kw_err *e)
     for (size_t i = r->vae ? 2 : r->align ? 1 : 0; i < KW_LEN(needed); i++)
         if (!sd->has[needed[i]])
             return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
-    if (!r->tc.lora && kw_source_is_single(r->vae ? sd->vae_source : sd->source)) {
-        kw_status s = kw_fail(e, KW_EUSAGE, "%s: full training of a single file is not possible yet", r->s.base);
-        return kw_advise(e, s, "use the diffusers folder of the same model");
-    }
     if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
         return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base, sd->vae.latent, sd->unet.in);
     return KW_OK;
@@ -236,6 +240,7 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     KW_TRY(settle(r, e));
     KW_TRY(kw_trainer_new(a, r->s.base, r->s.vae, &r->tc, &r->trainer, e));
     KW_TRY(check_parts(r, e));
+    KW_TRY(kw__product_check(r, e));
     r->resolution = r->s.resolution ? r->s.resolution : native_resolution(base(r));
     if (h->decoder) {
         KW_TRY(kw_decoder_new(h->decoder, 2, &r->decoder, e));

@@ -52,6 +52,13 @@ KW_MUST kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e);
 
 /* product.c: the files people use: a LoRA, or a model with its trained parts replaced. epoch and step: < 0 for the last. */
 KW_MUST kw_status kw__product_save(kw_run *r, int64_t epoch, int64_t step, kw_err *e);
+KW_MUST kw_status kw__product_check(const kw_run *r, kw_err *e);  /* KW_EUSAGE: it would replace the base */
+bool kw__product_is_file(const kw_run *r);                        /* else a folder */
+enum { KW__STALE = 3 };
+size_t kw__stale_metadata(kw_meta meta[KW__STALE]);               /* keys that a model loses by training */
+/* model_folder.c: the source's folder once more, with new values as numbers of `type` in the trained parts. */
+KW_MUST kw_status kw__save_model_folder(const kw_run *r, kw_arena *a, const kw_source *s, const kw_values *v, size_t n,
+                                        kw_dtype type, const char *path, kw_err *e);
 
 KW_MUST kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tensor *t, size_t n, int64_t epoch, kw_err *e);
 

@@ -29,7 +29,7 @@ static void settings(const kw_run *r, facts *f)
     const kw_settings *s = &r->s;
     if (r->tc.lora)
         add(f, N_("rank / alpha"), "%d / %g", s->rank, (double)s->alpha);
-    add(f, N_("trained layers"), "%s", r->tc.lora ? s->targets : s->part);
+    add(f, N_("trained layers"), "%s", r->tc.lora ? s->targets : r->align ? "text" : s->part);
     add(f, N_("learning rate"), "%g", s->learning_rate);
     add(f, N_("batch size"), "%d x %d", s->batch, s->accumulation);
     add(f, N_("steps"), "%lld", (long long)r->steps);
@@ -46,15 +46,32 @@ static void data_facts(const kw_run *r, facts *f)
     add(f, N_("samples in an epoch"), "%lld", (long long)kw_plan_samples(r->plan));
 }
 
+/* Of a file, or of all files of a model's folder. */
+static uint64_t size_of(kw_arena *a, const char *path)
+{
+    struct stat st;
+    char **names;
+    size_t n;
+    uint64_t sum = 0;
+    if (stat(path, &st))
+        return 0;
+    if (!S_ISDIR(st.st_mode) || kw_dir_list(a, path, &names, &n, NULL))
+        return S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+    for (size_t i = 0; i < n; i++) {
+        char *inner = kw_path_join(a, path, names[i]);
+        sum += inner ? size_of(a, inner) : 0;
+    }
+    return sum;
+}
+
 static size_t files(const kw_run *r, kw_arena *a, kw_report_file *out)
 {
     size_t n, k = 0;
     const kw_event *v = kw_events_list(r->log, &n);
     for (size_t i = 0; i < n && k < MOST; i++) {
-        struct stat st;
         char *path = v[i].kind == KW_EVENT_SAVE ? kw_path_join(a, r->dir, v[i].file) : NULL;
-        if (path && !stat(path, &st))
-            out[k++] = (kw_report_file){ .name = v[i].file, .step = v[i].step, .epoch = v[i].epoch, .bytes = (uint64_t)st.st_size,
+        if (path && (kw_is_file(path) || kw_is_dir(path)))
+            out[k++] = (kw_report_file){ .name = v[i].file, .step = v[i].step, .epoch = v[i].epoch, .bytes = size_of(a, path),
                                          .best = v[i].step == r->best_step };
     }
     return k;

@@ -75,9 +75,13 @@ void kw_trainer_set_steps(kw_trainer *t, int64_t steps);        /* when resuming
 /* The loss alone, without adapters if `base`: validation and the zero line. Mean over the batch; weights as in training. */
 KW_MUST kw_status kw_trainer_loss(kw_trainer *t, const kw_micro *b, bool base, double *loss, kw_err *e);
 
-/* The trained tensors as they are saved: LoRA in kohya's names; full ones with `prefix` "unet." ... if wanted. */
-KW_MUST kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e);
-
+/*
+ * Copies of the trained tensors: LoRA in kohya's names; full ones as "unet." ... and the name in the part's file
+ * (diffusers' name where the part comes from a single file).
+ */
+KW_MUST kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e);
+/* What full training has made of which tensors, for kw_source_save: the values themselves, or their moving average. */
+KW_MUST kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, size_t *n, kw_err *e);
 
 #include "settings.h"
 #include "run.h"

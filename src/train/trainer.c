@@ -300,33 +300,57 @@ static const void *best_values(const kw_trainer *t, const kw_param_info *p)
     return (const char *)kw_store_at(t->store, average)->data + (size_t)p->at * kw_dtype_size(t->trained->type);
 }
 
-/* Names and shapes as in the file that the part came from. */
-static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_param_info *p, bool prefix, kw_dtype type, kw_tensor *out, kw_err *e)
-{
-    kw_part part = part_of_group(p->group);
-    kw_source *source = part == KW_PART_VAE ? t->sd->vae_source : t->sd->source;
-    const char *name = kw_source_file_name(source, part, p->name);
-    size_t count = (size_t)kw_count(p->shape);
-    void *data = kw_alloc_array(a, count, kw_dtype_size(type));
-    char *full = prefix ? kw_sprintf(a, "%s.%s", kw_part_name(part), name) : kw_strdup(a, name);
-    if (!data || !full)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_convert(type, data, t->trained->type, best_values(t, p), count);
-    *out = (kw_tensor){ .name = full, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type) };
-    memcpy(out->shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
-    return KW_OK;
-}
+/* An objective's own layers are not saved. */
+static bool is_saved(const kw_param_info *p) { return !kw_starts_with(p->name, "head."); }
 
-kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, size_t *n, kw_err *e)
 {
     *n = 0;
-    if (t->c.lora)
-        return lora_tensors(a, t, type, out, n, e);
     *out = kw_alloc_array(a, t->trained->n + 1, sizeof **out);
     if (!*out)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (size_t i = 0; i < t->trained->n; i++)
-        if (!kw_starts_with(t->trained->param[i]->name, "head."))     /* an objective's own layers are not saved */
-            KW_TRY(full_tensor(a, t, t->trained->param[i], prefix, type, &(*out)[(*n)++], e));
+    for (size_t i = 0; i < t->trained->n; i++) {
+        const kw_param_info *p = t->trained->param[i];
+        if (!is_saved(p))
+            continue;
+        kw_values *v = &(*out)[(*n)++];
+        *v = (kw_values){ .part = part_of_group(p->group) };
+        v->t = (kw_tensor){ .name = p->name, .dtype = t->trained->type, .rank = p->shape.rank, .data = best_values(t, p) };
+        v->t.bytes = (uint64_t)kw_count(p->shape) * kw_dtype_size(v->t.dtype);
+        memcpy(v->t.shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
+    }
+    return KW_OK;
+}
+
+/* For comparing: "unet." and the name in the part's file. In a single file one tensor may hold several of ours. */
+static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_values *v, kw_dtype type, kw_tensor *out, kw_err *e)
+{
+    const kw_source *source = v->part == KW_PART_VAE ? t->sd->vae_source : t->sd->source;
+    const char *name = kw_source_is_single(source) ? v->t.name : kw_source_file_name(source, v->part, v->t.name);
+    size_t count = (size_t)kw_tensor_count(&v->t);
+    void *data = kw_alloc_array(a, count, kw_dtype_size(type));
+    *out = v->t;
+    out->name = kw_sprintf(a, "%s.%s", kw_part_name(v->part), name);
+    if (!data || !out->name)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(type, data, v->t.dtype, v->t.data, count);
+    out->dtype = type;
+    out->data = data;
+    out->bytes = count * kw_dtype_size(type);
+    return KW_OK;
+}
+
+kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+{
+    kw_values *v;
+    *n = 0;
+    if (t->c.lora)
+        return lora_tensors(a, t, type, out, n, e);
+    KW_TRY(kw_trainer_values(a, t, &v, n, e));
+    *out = kw_alloc_array(a, *n + 1, sizeof **out);
+    if (!*out)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < *n; i++)
+        KW_TRY(full_tensor(a, t, &v[i], type, &(*out)[i], e));
     return KW_OK;
 }

@@ -12,22 +12,24 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct { const char *model, *data, *out; int most; } config;
+typedef struct { const char *model, *data, *background; int most; } config;
 
 static const kw_option options[] = {
     KW_ROW_PATH("model", config, model, NULL, N_("model folder whose autoencoder is rewritten"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DIR"),
     KW_ROW_PATH("data", config, data, NULL, N_("folder of pictures to measure"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "PICTURES"),
+    KW_ROW_TEXT("background", config, background, "white",
+                N_("colour below transparent parts: white, black and the like, or #rrggbb"), .value = "COLOUR"),
     KW_ROW_INT("most", config, most, 1000, 1, 1000000, N_("pictures measured at most")),
     KW_ROW_END
 };
 
 typedef struct { double sum[64], squares[64]; double n; } moments;
 
-static kw_status measure_one(kw_pipeline *p, const char *path, int channels, moments *m, kw_err *e)
+static kw_status measure_one(kw_pipeline *p, const char *path, const uint8_t background[3], int channels, moments *m, kw_err *e)
 {
     kw_picture picture, fitted;
     int f = kw_pipeline_factor(p), side = kw_pipeline_native(p);
-    KW_TRY(kw_picture_read(path, kw_picture_white, &picture, e));
+    KW_TRY(kw_picture_read(path, background, &picture, e));
     kw_status s = kw_picture_fit(&picture, kw_fit_cover(picture.w, picture.h, side, side), &fitted, e);
     kw_picture_free(&picture);
     KW_TRY(s);
@@ -48,11 +50,13 @@ static kw_status measure(kw_cli *c, const config *o, kw_pipeline *p, int channel
 {
     kw_dataset *d;
     kw_progress bar;
+    uint8_t background[3];
+    KW_TRY(kw_picture_colour(o->background, background, e));
     KW_TRY(kw_data_scan(c->arena, o->data, &(kw_scan){ 0 }, &d, e));
     size_t step = KW_MAX(d->n / (size_t)o->most, 1), done = 0;
     kw_progress_begin(&bar, c, _(N_("measuring latents")), _(N_("picture")), (int64_t)(d->n / step));
     for (size_t i = 0; i < d->n; i += step) {
-        KW_TRY(measure_one(p, d->items[i].path, channels, m, e));
+        KW_TRY(measure_one(p, d->items[i].path, background, channels, m, e));
         kw_progress_at(&bar, (int64_t)++done, NULL);
     }
     kw_progress_end(&bar, (int64_t)done, NULL);

@@ -265,7 +265,7 @@ kw_status kw__run_fill_caches(kw_run *r, kw_err *e)
     if (r->vae)
         return KW_OK;
     kw_latents_config c = { .cache = r->cache, .loader = r->loader, .vae_hash = r->vae_hash, .factor = kw_vae_factor(&sd->vae),
-                            .channels = 2 * sd->vae.latent, .background = { 255, 255, 255 }, .encode = encode, .user = r };
+                            .channels = 2 * sd->vae.latent, .background = { r->background[0], r->background[1], r->background[2] }, .encode = encode, .user = r };
     KW_TRY(kw_latents_new(r->arena, r->data, &c, &r->latents, e));
     KW_TRY(kw_latents_fill(r->latents, r->plan, filled, r, e));
     return r->held_out ? kw_latents_fill(r->latents, r->held_out, filled, r, e) : KW_OK;

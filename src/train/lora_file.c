@@ -77,7 +77,9 @@ static kw_lora_facts settings(const kw_run *r, int64_t epoch)
 
 kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tensor *t, size_t n, int64_t epoch, kw_err *e)
 {
+    const uint8_t *g = r->background;
     kw_lora_facts f = settings(r, epoch);
+    f.background = kw_sprintf(a, "#%02x%02x%02x", g[0], g[1], g[2]);
     KW_TRY(folders(r, a, &f, e));
     KW_TRY(buckets(r, a, &f, e));
     return kw_lora_save(path, t, n, &f, (kw_metadata_level)r->s.metadata, NULL, e);

@@ -64,7 +64,8 @@ static kw_bucket_rule rule_of(const kw_run *r)
 static kw_status open_data(kw_run *r, kw_err *e)
 {
     kw_scan scan = { .trigger = r->s.trigger, .caption_extension = r->s.caption_extension, .repeats = r->s.repeats, .any_line = r->s.any_line };
-    kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .most_bad = 0.1, .progress = checked, .user = r };
+    kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .background = r->background, .most_bad = 0.1, .progress = checked,
+                       .user = r };
     kw_bucket_rule rule = rule_of(r);
     KW_TRY(kw_data_scan(r->arena, r->s.data, &scan, &r->data, e));
     if (r->s.held_out)
@@ -79,7 +80,7 @@ static kw_status open_data(kw_run *r, kw_err *e)
         kw_plan_config held = { .seed = r->s.seed, .batch = 1, .held_out = true };
         KW_TRY(kw_plan_new(r->arena, r->data, &held, &r->held_out, e));
     }
-    return kw_loader_new(r->arena, r->data, r->decoder, (const uint8_t[]){ 255, 255, 255 }, &r->loader, e);
+    return kw_loader_new(r->arena, r->data, r->decoder, r->background, &r->loader, e);
 }
 
 static int native_resolution(const kw_sd *sd)
@@ -225,7 +226,7 @@ static kw_status settle(kw_run *r, kw_err *e)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (strchr(r->s.name, '/') || !r->s.name[0] || r->s.name[0] == '.')
         return kw_fail(e, KW_EUSAGE, "name: '%s' cannot be a file name", r->s.name);
-    return KW_OK;
+    return kw_picture_colour(r->s.background ? r->s.background : "white", r->background, e);
 }
 
 kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, kw_run **out, kw_err *e)
@@ -269,6 +270,8 @@ void kw_run_plan(const kw_run *r, kw_str *t)
     kw_str_printf(t, kw_translate(N_("base:        %s\n")), r->s.base);
     kw_str_printf(t, kw_translate(N_("pictures:    %zu to train on, %zu held out, %zu buckets\n")), kw_data_count(r->data, false),
                   kw_data_count(r->data, true), r->data->n_buckets);
+    kw_str_printf(t, kw_translate(N_("background:  #%02x%02x%02x below transparent parts; %zu pictures have some\n")), r->background[0],
+                  r->background[1], r->background[2], kw_data_transparent(r->data));
     kw_str_printf(t, kw_translate(N_("steps:       %lld (%lld samples an epoch, batches of %d, %d per update, %.1f epochs)\n")), (long long)r->steps,
                   (long long)kw_plan_samples(r->plan), r->s.batch, r->s.accumulation, (double)r->steps / (double)KW_MAX(r->per_epoch, 1));
     if (tr)

@@ -28,6 +28,7 @@ struct kw_run {
     char vae_hash[65], text_hash[65], base_hash[65];
     bool vae, learns_text, align;         /* what is trained */
     int tokens, resolution;
+    uint8_t background[3];                /* below transparent parts of pictures */
     int64_t steps;                        /* optimizer steps of the whole run */
     int64_t per_epoch;                    /* optimizer steps of one epoch */
     const char *dir, *result;

@@ -60,6 +60,8 @@ const kw_option kw_run_rows[] = {
     KW_ROW_BOOL("any-line", S, any_line, false, N_("caption files of several lines: one of them by chance"), .alias = "enable_wildcard"),
     KW_ROW_INT("resolution", S, resolution, 0, 0, 4096, N_("pixels of a square picture"), .word = "base", .word_is = 0),
     KW_ROW_INT("repeats", S, repeats, 0, 0, 999, N_("how often a picture is seen in one epoch"), .word = "auto", .word_is = 0, .alias = "num_repeats"),
+    KW_ROW_TEXT("background", S, background, "white", N_("colour below transparent parts: white, black and the like, or #rrggbb"),
+                .value = "COLOUR"),
     KW_ROW_BOOL("flip", S, flip, false, N_("mirror half of the pictures"), .alias = "flip_aug"),
     KW_ROW_BOOL("random-crop", S, random_crop, false, N_("cut out by chance instead of the centre"), .alias = "random_crop"),
     KW_ROW_BOOL("no-upscale", S, no_upscale, false, N_("small pictures keep their size"), .alias = "bucket_no_upscale"),

@@ -6,7 +6,7 @@
 
 typedef struct {
     int method;                           /* KW_METHOD_* */
-    const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension;
+    const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension, *background;
     int rank, conv_rank;
     float alpha, conv_alpha;
     double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;

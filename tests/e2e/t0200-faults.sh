@@ -59,6 +59,12 @@ expect 3 "lora_unet" "$KIWAME" generate "a ball" --base "$WORK/other" --lora "$W
 # settings
 expect 2 "rank" lora data/mascot/train --out "$WORK/r4" --rank 0
 expect 2 "learning-rate" lora data/mascot/train --out "$WORK/r4" --learning-rat 1
+expect 2 "did you mean 'black'" lora data/mascot/train --out "$WORK/r4" --background blakc
+
+# transparent parts are counted, and on which colour they are laid is said
+mkdir "$WORK/clear" && cp tests/golden/picture/rgba.png "$WORK/clear/a.png" && cp data/mascot/train/kiwamaru-01.png "$WORK/clear/b.png"
+expect 0 "in 1 pictures, laid on #102030" "$KIWAME" data "$WORK/clear" --base "$WORK/base" --background '#102030'
+expect 0 '"background":"#000000","transparent":1,' "$KIWAME" data "$WORK/clear" --base "$WORK/base" --background black --json
 
 # what means nothing to a method is not taken silently, and the answer says whose it is
 F=data/mascot/train

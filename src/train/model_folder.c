@@ -1,6 +1,6 @@
 /*
- * model_folder.c - a trained model as a diffusers folder: the source's folder once more, the trained parts' weights new.
- * Everything else goes over byte for byte: untrained parts, tokenizer, scheduler, safety checker, model_index.json.
+ * model_folder.c - a trained model as a diffusers folder: the source's folder once more, the trained parts' weights
+ * new. Everything else goes over byte for byte: untrained parts, tokenizer, scheduler, safety checker, the index.
  */
 #include "run_internal.h"
 
@@ -9,8 +9,8 @@
 enum { DEEPEST = 8 };
 
 /* Folders of a pipeline, where model_index.json does not tell. */
-static const char *const usual[] = { "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
-                                     "safety_checker", "feature_extractor", "image_encoder" };
+static const char *const usual[] = { "unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2",
+                                     "scheduler", "safety_checker", "feature_extractor", "image_encoder" };
 
 static const char *weights_name(kw_part p)
 {
@@ -56,7 +56,7 @@ static kw_status copy_tree(kw_arena *a, const char *from, const char *to, bool w
     return KW_OK;
 }
 
-/* ---- which folders belong to the model ----------------------------------------------------------------------------- */
+/* ---- which folders belong to the model --------------------------------------------------------------------------- */
 
 /* The index of the pipeline; NULL without one, or when it cannot be read: the usual folders are taken then. */
 static json_t *read_index(kw_arena *a, const char *from)
@@ -107,18 +107,19 @@ static kw_status copy_model(const kw_run *r, kw_arena *a, const char *from, cons
     return KW_OK;
 }
 
-/* ---- the trained parts ---------------------------------------------------------------------------------------------- */
+/* ---- the trained parts ------------------------------------------------------------------------------------------- */
 
 /* transformers reads no file that does not say whose layout its tensors have. */
-static kw_status save_part(kw_arena *a, const kw_source *s, kw_part p, const kw_values *v, size_t n, kw_dtype type, const char *to,
-                           kw_err *e)
+static kw_status save_part(kw_arena *a, const kw_source *s, kw_part p, const kw_values *v, size_t n, kw_dtype type,
+                           const char *to, kw_err *e)
 {
     const kw_tensors *file = kw_source_file(s, p);
     char *own = kw_path_join(a, kw_source_path(s), kw_part_name(p));
     if (!own)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     bool alone = !kw_starts_with(kw_tensors_path(file), own);                /* the source is the folder of this part */
-    char *path = alone ? kw_path_join(a, to, weights_name(p)) : kw_sprintf(a, "%s/%s/%s", to, kw_part_name(p), weights_name(p));
+    char *path = alone ? kw_path_join(a, to, weights_name(p))
+                       : kw_sprintf(a, "%s/%s/%s", to, kw_part_name(p), weights_name(p));
     kw_meta meta[KW__STALE + 1];
     size_t n_meta = kw__stale_metadata(meta);
     if (!kw_tensors_meta(file, "format"))
@@ -126,8 +127,8 @@ static kw_status save_part(kw_arena *a, const kw_source *s, kw_part p, const kw_
     return path ? kw_source_save(s, p, v, n, type, meta, n_meta, path, e) : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
-static kw_status fill(const kw_run *r, kw_arena *a, const kw_source *s, const kw_values *v, size_t n, kw_dtype type, const char *to,
-                      kw_err *e)
+static kw_status fill(const kw_run *r, kw_arena *a, const kw_source *s, const kw_values *v, size_t n, kw_dtype type,
+                      const char *to, kw_err *e)
 {
     KW_TRY(copy_model(r, a, kw_source_path(s), to, e));
     for (int p = 0; p < KW_N_PARTS; p++)
@@ -136,8 +137,8 @@ static kw_status fill(const kw_run *r, kw_arena *a, const kw_source *s, const kw
     return KW_OK;
 }
 
-kw_status kw__save_model_folder(const kw_run *r, kw_arena *a, const kw_source *s, const kw_values *v, size_t n, kw_dtype type,
-                                const char *path, kw_err *e)
+kw_status kw__save_model_folder(const kw_run *r, kw_arena *a, const kw_source *s, const kw_values *v, size_t n,
+                                kw_dtype type, const char *path, kw_err *e)
 {
     char *temp, *dir = kw_path_dir(a, path);
     if (!dir)

@@ -1,6 +1,6 @@
 /*
- * product.c - the files people use: a LoRA in kohya's format, or the model with its trained tensors replaced, in the layout it
- * came in: a diffusers folder, or one file under that file's names. What was not trained stays byte for byte.
+ * product.c - the files people use: a LoRA in kohya's format, or the model with its trained tensors replaced, in the
+ * layout it came in: a diffusers folder, or one file under that file's names. What was not trained stays byte for byte.
  */
 #include "run_internal.h"
 
@@ -24,7 +24,7 @@ static kw_status refuse_nan(const kw_tensor *t, kw_err *e)
     return KW_OK;
 }
 
-/* ---- the model ------------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 /* What is rewritten: an autoencoder given by --vae is a model of its own. */
 static const kw_source *source_of(const kw_run *r)
@@ -75,7 +75,7 @@ static kw_status save_lora(kw_run *r, kw_arena *a, kw_dtype type, int64_t epoch,
     return kw__save_lora(r, a, path, t, n, epoch, e);
 }
 
-/* ---- both --------------------------------------------------------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------------------------------------------------------- */
 
 static kw_status save(kw_run *r, kw_arena *a, int64_t epoch, int64_t step, kw_err *e)
 {
@@ -115,7 +115,9 @@ kw_status kw__product_check(const kw_run *r, kw_err *e)
     struct stat x, y;
     if (!path)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    if (r->tc.lora || kw_io_now->stat(from, &x) || kw_io_now->stat(path, &y) || x.st_dev != y.st_dev || x.st_ino != y.st_ino)
+    if (r->tc.lora || kw_io_now->stat(from, &x) || kw_io_now->stat(path, &y) || x.st_dev != y.st_dev
+        || x.st_ino != y.st_ino)
         return KW_OK;
-    return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s would be replaced by what is trained on it", from), "choose another --name or --out");
+    return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s would be replaced by what is trained on it", from),
+                     "choose another --name or --out");
 }

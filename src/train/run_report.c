@@ -71,8 +71,8 @@ static size_t files(const kw_run *r, kw_arena *a, kw_report_file *out)
     for (size_t i = 0; i < n && k < MOST; i++) {
         char *path = v[i].kind == KW_EVENT_SAVE ? kw_path_join(a, r->dir, v[i].file) : NULL;
         if (path && (kw_is_file(path) || kw_is_dir(path)))
-            out[k++] = (kw_report_file){ .name = v[i].file, .step = v[i].step, .epoch = v[i].epoch, .bytes = size_of(a, path),
-                                         .best = v[i].step == r->best_step };
+            out[k++] = (kw_report_file){ .name = v[i].file, .step = v[i].step, .epoch = v[i].epoch,
+                                         .bytes = size_of(a, path), .best = v[i].step == r->best_step };
     }
     return k;
 }
@@ -105,11 +105,12 @@ static kw_status write(kw_run *r, kw_arena *a, kw_err *e)
     kw_run_plan(r, &plan);
     for (size_t i = 0; i < r->data->n_buckets; i++)
         b[i] = (kw_lora_bucket){ r->data->buckets[i].w, r->data->buckets[i].h, r->data->buckets[i].n };
-    kw_report p = { .lang = r->hooks.lang ? r->hooks.lang : "en", .dir = r->dir, .name = r->s.name, .trigger = r->s.trigger,
-                    .base = kw_path_name(r->s.base), .seconds_left = r->seconds * (double)(r->steps - kw_trainer_steps(r->trainer)),
-                    .settings = s->fact, .n_settings = s->n, .plan = plan.s, .data = d->fact, .n_data = d->n, .buckets = b,
-                    .n_buckets = r->data->n_buckets, .files = f, .n_files = files(r, a, f), .warnings = w, .n_warnings = warnings(r, a, w),
-                    .sheet = kw_is_file(sheet) ? "samples/sheet.png" : NULL };
+    kw_report p = { .lang = r->hooks.lang ? r->hooks.lang : "en", .dir = r->dir, .name = r->s.name,
+                    .trigger = r->s.trigger, .base = kw_path_name(r->s.base),
+                    .seconds_left = r->seconds * (double)(r->steps - kw_trainer_steps(r->trainer)), .settings = s->fact,
+                    .n_settings = s->n, .plan = plan.s, .data = d->fact, .n_data = d->n, .buckets = b,
+                    .n_buckets = r->data->n_buckets, .files = f, .n_files = files(r, a, f), .warnings = w,
+                    .n_warnings = warnings(r, a, w), .sheet = kw_is_file(sheet) ? "samples/sheet.png" : NULL };
     p.events = kw_events_list(r->log, &p.n_events);
     if (r->tc.lora)
         p.lora_line = kw_sprintf(a, "<lora:%s:0.8> %s", r->s.name, r->s.trigger ? r->s.trigger : "");

@@ -61,7 +61,8 @@ static void release_programs(void *trainer)
         kw_arena_free(t->entries[i].arena);
 }
 
-kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out, kw_err *e)
+kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out,
+                         kw_err *e)
 {
     kw_trainer *t = kw_alloc(a, sizeof *t);
     kw_noise_spec spec;
@@ -93,7 +94,7 @@ int64_t kw_trainer_steps(const kw_trainer *t) { return t->steps; }
 void kw_trainer_schedule(kw_trainer *t, const kw_rate *schedule) { t->c.schedule = *schedule; }
 void kw_trainer_set_steps(kw_trainer *t, int64_t steps) { t->steps = steps; }
 
-/* ---- programs ----------------------------------------------------------------------------------------------------- */
+/* ---- programs ---------------------------------------------------------------------------------------------------- */
 
 static shape_key key_of(const kw_micro *b, bool learn, bool base)
 {
@@ -183,7 +184,7 @@ kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, d
     return KW_OK;
 }
 
-/* ---- running --------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct { float *a, *b, *at, *bt, *t, *weight; } coefficients;
 
@@ -221,8 +222,10 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dlos
     kw_status s = coefficients_of(t, a, b, &c, e);
     if (!s) {
         const struct { const char *name; const void *data; } rows[] = {
-            { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at }, { "b_target", c.bt },
-            { "end", b->end }, { "order", b->order }, { "timesteps", c.t }, { "context", b->context }, { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
+            { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at },
+            { "b_target", c.bt },
+            { "end", b->end }, { "order", b->order }, { "timesteps", c.t }, { "context", b->context },
+            { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
         };
         for (size_t i = 0; i < KW_LEN(rows); i++)
             kw_program_set(p, rows[i].name, rows[i].data);
@@ -248,7 +251,8 @@ static double clip_factor(const kw_trainer *t, double norm)
 
 static void drop_gradients(kw_trainer *t)
 {
-    memset(kw_store_write(t->store, t->trained->gradients), 0, (size_t)t->trained->count * kw_dtype_size(t->trained->type));
+    memset(kw_store_write(t->store, t->trained->gradients), 0,
+           (size_t)t->trained->count * kw_dtype_size(t->trained->type));
 }
 
 kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e)
@@ -274,7 +278,7 @@ kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, k
     return kw_updater_step(t->updater, t->w, t->steps, r->rate, t->c.decay, clip_factor(t, r->norm), t->c.average, e);
 }
 
-/* ---- results ------------------------------------------------------------------------------------------------------------ */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
 {
@@ -289,7 +293,10 @@ static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, k
     return KW_OK;
 }
 
-static kw_part part_of_group(int group) { return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT; }
+static kw_part part_of_group(int group)
+{
+    return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT;
+}
 
 /* What is saved of a parameter: its moving average where there is one. */
 static const void *best_values(const kw_trainer *t, const kw_param_info *p)
@@ -315,7 +322,8 @@ kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, s
             continue;
         kw_values *v = &(*out)[(*n)++];
         *v = (kw_values){ .part = part_of_group(p->group) };
-        v->t = (kw_tensor){ .name = p->name, .dtype = t->trained->type, .rank = p->shape.rank, .data = best_values(t, p) };
+        v->t = (kw_tensor){ .name = p->name, .dtype = t->trained->type, .rank = p->shape.rank,
+                            .data = best_values(t, p) };
         v->t.bytes = (uint64_t)kw_count(p->shape) * kw_dtype_size(v->t.dtype);
         memcpy(v->t.shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
     }
@@ -323,7 +331,8 @@ kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, s
 }
 
 /* For comparing: "unet." and the name in the part's file. In a single file one tensor may hold several of ours. */
-static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_values *v, kw_dtype type, kw_tensor *out, kw_err *e)
+static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_values *v, kw_dtype type, kw_tensor *out,
+                             kw_err *e)
 {
     const kw_source *source = v->part == KW_PART_VAE ? t->sd->vae_source : t->sd->source;
     const char *name = kw_source_is_single(source) ? v->t.name : kw_source_file_name(source, v->part, v->t.name);

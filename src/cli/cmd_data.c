@@ -126,8 +126,8 @@ static kw_status check(kw_cli *c, const uint8_t background[3], kw_dataset *d, kw
     int workers = KW_MAX(1, KW_MIN(c->global.threads ? c->global.threads : m.cores, 16));
     KW_TRY(kw_decoder_new(child, workers, &decoder, e));
     kw_progress_begin(&p, c, _(N_("reading pictures")), _(N_("picture")), (int64_t)d->n);
-    kw_check how = { .decoder = decoder, .workers = workers, .background = background, .most_bad = 1, .progress = checked,
-                     .user = &p };
+    kw_check how = { .decoder = decoder, .workers = workers, .background = background, .most_bad = 1,
+                     .progress = checked, .user = &p };
     kw_status s = kw_data_check(d, &how, e);
     kw_progress_pause(&p);
     kw_decoder_free(decoder);

@@ -21,7 +21,8 @@ static const kw_option options[] = {
     KW_ROW_PATH("out", config, out, NULL, N_("where loss and trained tensors go (safetensors)"), .flags = KW_OPT_REQUIRED),
     KW_ROW_END
 };
-static const kw_option_table tables[] = { { options, 0, NULL, 0 }, { kw_model_rows, offsetof(config, s), NULL, 0 }, { 0 } };
+static const kw_option_table tables[] = { { options, 0, NULL, 0 }, { kw_model_rows, offsetof(config, s), NULL, 0 },
+                                          { 0 } };
 
 typedef struct { kw_arena *arena; kw_tensors *file; kw_err *e; } reader;
 

@@ -51,11 +51,13 @@ static kw_status full(kw_cli *c, void *config, kw_err *e)
 }
 
 static const kw_command command_lora = {
-    .name = "lora", .help = N_("train a LoRA: new layers beside a frozen model"), .tables = lora_tables, .config_size = sizeof(kw_settings),
+    .name = "lora", .help = N_("train a LoRA: new layers beside a frozen model"), .tables = lora_tables,
+    .config_size = sizeof(kw_settings),
     .examples = "kiwame train lora photos --trigger kiwa", .flags = KW_COMMAND_THREADS, .run = lora,
 };
 static const kw_command command_full = {
-    .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"), .tables = full_tables,
+    .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"),
+    .tables = full_tables,
     .config_size = sizeof(kw_settings), .examples = "kiwame train full photos --base model --part unet", .flags = KW_COMMAND_THREADS, .run = full,
 };
 static kw_status align(kw_cli *c, void *config, kw_err *e)
@@ -66,7 +68,8 @@ static kw_status align(kw_cli *c, void *config, kw_err *e)
 }
 
 static const kw_command command_align = {
-    .name = "align", .help = N_("teach a text encoder the latents of captioned pictures, before a U-Net is trained"), .tables = align_tables,
+    .name = "align", .help = N_("teach a text encoder the latents of captioned pictures, before a U-Net is trained"),
+    .tables = align_tables,
     .config_size = sizeof(kw_settings), .examples = "kiwame train align photos --base model", .flags = KW_COMMAND_THREADS, .run = align,
 };
 static const kw_command *const commands[] = { &command_lora, &command_full, &command_align, NULL };

@@ -25,7 +25,8 @@ static const kw_option options[] = {
 
 typedef struct { double sum[64], squares[64]; double n; } moments;
 
-static kw_status measure_one(kw_pipeline *p, const char *path, const uint8_t background[3], int channels, moments *m, kw_err *e)
+static kw_status measure_one(kw_pipeline *p, const char *path, const uint8_t background[3], int channels, moments *m,
+                             kw_err *e)
 {
     kw_picture picture, fitted;
     int f = kw_pipeline_factor(p), side = kw_pipeline_native(p);
@@ -101,7 +102,8 @@ static kw_status take(kw_arena *a, kw_source *s, const char *name, kw_values *v,
 
 static kw_status rewrite(kw_cli *c, const config *o, const kw_sd *sd, const moments *m, kw_err *e)
 {
-    static const char *const names[] = { "quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight", "post_quant_conv.bias" };
+    static const char *const names[] = { "quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight",
+                                         "post_quant_conv.bias" };
     float *data[KW_LEN(names)];
     kw_values v[KW_LEN(names)];
     for (size_t i = 0; i < KW_LEN(names); i++)

@@ -1,7 +1,7 @@
 /*
  * rewrite.c - the file of a model written again, some of its tensors with new values.
  *
- *   file tensor  ◄── one canonical tensor, or several: q, k, v below each other; of the file's shape, perhaps transposed
+ *   file tensor ◄── one canonical tensor, or several: q, k, v below each other; in the file's shape, maybe transposed
  *
  * What is not new goes over byte for byte: buffers, other parts of a single file, names that mean nothing to us.
  */
@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { const kw_values *v; const kw__entry *entry; size_t next; } piece;      /* next: of the same file tensor */
+/* New values of (a part of) one tensor of the file; next: the same tensor's next piece, 0 at the end. */
+typedef struct { const kw_values *v; const kw__entry *entry; size_t next; } piece;
 
 typedef struct {
     const kw_tensors *file;
@@ -18,6 +19,7 @@ typedef struct {
     piece *pieces;                        /* from 1 */
     size_t n;
     size_t *first;                        /* per tensor of the file: its first piece; 0: it stays as it is */
+    bool turns;                           /* some piece is transposed */
     char *room, *turn;                    /* a tensor of the file; one before it is transposed */
 } job;
 
@@ -37,6 +39,7 @@ static kw_status add_piece(job *j, const kw_source *s, const kw_values *v, kw_er
     size_t *first = &j->first[raw - j->file->tensors];
     j->pieces[++j->n] = (piece){ v, one, *first };
     *first = j->n;
+    j->turns |= one->how == KW__TRANSPOSED;
     return KW_OK;
 }
 
@@ -79,8 +82,8 @@ static kw_status give(void *user, size_t i, const void **data, kw_err *e)
 /* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 /* The file's metadata in its order, keys that are given replaced (NULL: left out), then the new ones. */
-static kw_status merge_meta(kw_arena *a, const kw_tensors *file, const kw_meta *meta, size_t n_meta, kw_meta **out, size_t *n,
-                            kw_err *e)
+static kw_status merge_meta(kw_arena *a, const kw_tensors *file, const kw_meta *meta, size_t n_meta, kw_meta **out,
+                            size_t *n, kw_err *e)
 {
     *n = 0;
     if (!(*out = kw_alloc_array(a, file->n_meta + n_meta + 1, sizeof **out)))
@@ -115,12 +118,12 @@ static kw_status lay_out(kw_arena *a, job *j, kw_tensor **list, kw_err *e)
         most = KW_MAX(most, t->bytes);
     }
     j->room = kw_block_new((size_t)most + 1);
-    j->turn = kw_block_new((size_t)most + 1);
+    j->turn = kw_block_new((j->turns ? (size_t)most : 0) + 1);
     return j->room && j->turn ? KW_OK : kw__no_memory(e, j->file->path);
 }
 
-static kw_status save(kw_arena *a, job *j, const kw_source *s, const kw_values *v, size_t n, const kw_meta *meta, size_t n_meta,
-                      const char *path, kw_err *e)
+static kw_status save(kw_arena *a, job *j, const kw_source *s, const kw_values *v, size_t n, const kw_meta *meta,
+                      size_t n_meta, const char *path, kw_err *e)
 {
     kw_tensor *list;
     kw_meta *all;
@@ -137,13 +140,13 @@ static kw_status save(kw_arena *a, job *j, const kw_source *s, const kw_values *
     return kw_tensors_save_each(path, list, j->file->n, all, n_all, give, j, e);
 }
 
-kw_status kw_source_save(const kw_source *s, kw_part p, const kw_values *v, size_t n, kw_dtype type, const kw_meta *meta,
-                         size_t n_meta, const char *path, kw_err *e)
+kw_status kw_source_save(const kw_source *s, kw_part p, const kw_values *v, size_t n, kw_dtype type,
+                         const kw_meta *meta, size_t n_meta, const char *path, kw_err *e)
 {
     job j = { .file = s->parts[p].file, .type = type };
     kw_arena *a = j.file ? kw_arena_new() : NULL;
     if (!a)
-        return j.file ? kw__no_memory(e, path) : kw_fail(e, KW_EDATA, N_("%s: has no %s"), s->path, kw_part_name(p));
+        return j.file ? kw__no_memory(e, path) : kw_fail(e, KW_EDATA, N_("%s has no %s"), s->path, kw_part_name(p));
     kw_status status = save(a, &j, s, v, n, meta, n_meta, path, e);
     kw_block_free(j.room);
     kw_block_free(j.turn);

@@ -5,16 +5,21 @@
 #include <strings.h>
 
 static const struct { const char *name; uint8_t rgb[3]; } names[] = {
-    { "white", { 255, 255, 255 } }, { "black", { 0, 0, 0 } },     { "gray", { 128, 128, 128 } },  { "grey", { 128, 128, 128 } },
-    { "silver", { 192, 192, 192 } }, { "red", { 255, 0, 0 } },     { "maroon", { 128, 0, 0 } },    { "yellow", { 255, 255, 0 } },
-    { "olive", { 128, 128, 0 } },    { "lime", { 0, 255, 0 } },    { "green", { 0, 128, 0 } },     { "aqua", { 0, 255, 255 } },
-    { "cyan", { 0, 255, 255 } },     { "teal", { 0, 128, 128 } },  { "blue", { 0, 0, 255 } },      { "navy", { 0, 0, 128 } },
-    { "fuchsia", { 255, 0, 255 } },  { "magenta", { 255, 0, 255 } }, { "purple", { 128, 0, 128 } },
+    { "white", { 255, 255, 255 } },  { "black", { 0, 0, 0 } },       { "gray", { 128, 128, 128 } },
+    { "grey", { 128, 128, 128 } },   { "silver", { 192, 192, 192 } }, { "red", { 255, 0, 0 } },
+    { "maroon", { 128, 0, 0 } },     { "yellow", { 255, 255, 0 } },  { "olive", { 128, 128, 0 } },
+    { "lime", { 0, 255, 0 } },       { "green", { 0, 128, 0 } },     { "aqua", { 0, 255, 255 } },
+    { "cyan", { 0, 255, 255 } },     { "teal", { 0, 128, 128 } },    { "blue", { 0, 0, 255 } },
+    { "navy", { 0, 0, 128 } },       { "fuchsia", { 255, 0, 255 } }, { "magenta", { 255, 0, 255 } },
+    { "purple", { 128, 0, 128 } },
 };
 
 static int digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 /* #f80 is #ff8800 */
@@ -46,7 +51,7 @@ kw_status kw_picture_colour(const char *text, uint8_t rgb[3], kw_err *e)
         memcpy(rgb, found, sizeof found);
         return KW_OK;
     }
-    kw_status s = kw_fail(e, KW_EUSAGE, "'%.40s' is not a colour", text);
+    kw_status s = kw_fail(e, KW_EUSAGE, "'%s' is not a colour", text);
     return near.best ? kw_advise(e, s, "did you mean '%s'?", near.best)
                      : kw_advise(e, s, "write #rrggbb, or a name: white, black, gray, red, green, blue, yellow");
 }

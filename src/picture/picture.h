@@ -80,7 +80,8 @@ typedef struct {
 } kw_picture;
 
 extern const uint8_t kw_picture_white[3];
-/* "white", "#ffffff", "#fff": the 16 names of CSS 1 with grey, cyan and magenta, in any case. KW_EUSAGE: none of these. */
+/* "white", "#ffffff", "#fff": the 16 names of CSS 1 with grey, cyan and magenta, in any case.
+ * KW_EUSAGE: none of these. */
 KW_MUST kw_status kw_picture_colour(const char *text, uint8_t rgb[3], kw_err *e);
 
 /* A black picture of w x h. */

@@ -1,6 +1,6 @@
 /*
- * test_full.c - full training of a model folder and of a single LDM file: what is trained is new, every other byte is as
- * it was; both ways give the same numbers; a killed run resumed ends in the same file.
+ * test_full.c - full training of a model folder and of a single LDM file: what is trained is new, every other byte is
+ * as it was; both ways give the same numbers; a killed run resumed ends in the same file.
  *
  * The models are the small `shapes` base with CLIP's vocabulary (a single file has no room for a tokenizer of its own),
  * and around it what real checkpoints carry: position_ids, noise schedules, averages, names that mean nothing.
@@ -39,7 +39,7 @@ static void must(kw_status s)
         fail_msg("%s | %s (%s:%d)", err.what, err.advice, err.file, err.line);
 }
 
-/* ---- running the program ------------------------------------------------------------------------------------------- */
+/* ---- running the program ----------------------------------------------------------------------------------------- */
 
 static pid_t start(char *const *argv)
 {
@@ -86,7 +86,7 @@ static void expect(int code, char **argv, const char *says)
         fail_msg("exit %d, not %d: %s", got, code, said);
 }
 
-/* ---- the models ------------------------------------------------------------------------------------------------------ */
+/* ---- the models -------------------------------------------------------------------------------------------------- */
 
 static kw_tensor table(const char *name, int rows, uint32_t seed)
 {
@@ -105,7 +105,8 @@ static kw_tensor plain(const char *name, kw_dtype type, int64_t n)
     uint8_t *x = kw_alloc_array(arena, (size_t)n + 1, kw_dtype_size(type));
     for (size_t i = 0; i < (size_t)n * kw_dtype_size(type); i++)
         x[i] = (uint8_t)(i * 37 % 63);
-    return (kw_tensor){ .name = name, .dtype = type, .rank = 1, .shape = { n }, .data = x, .bytes = (uint64_t)n * kw_dtype_size(type) };
+    return (kw_tensor){ .name = name, .dtype = type, .rank = 1, .shape = { n }, .data = x,
+                        .bytes = (uint64_t)n * kw_dtype_size(type) };
 }
 
 /* The parts' tensors under canonical names, the text encoder with CLIP's tables. */
@@ -126,8 +127,8 @@ static json_t *config_of(kw_source *s, kw_part p)
 {
     json_t *c = kw_source_config(s, p);
     if (p == KW_PART_TEXT)
-        json_object_update_new(c, json_pack("{s:i, s:i, s:i, s:i}", "vocab_size", WORDS, "max_position_embeddings", PLACES,
-                                            "bos_token_id", WORDS - 2, "eos_token_id", WORDS - 1));
+        json_object_update_new(c, json_pack("{s:i, s:i, s:i, s:i}", "vocab_size", WORDS, "max_position_embeddings",
+                                            PLACES, "bos_token_id", WORDS - 2, "eos_token_id", WORDS - 1));
     return c;
 }
 
@@ -181,7 +182,8 @@ static void make_folder(kw_source *s)
 static void make_single(kw_source *s, const char *path)
 {
     static const kw_key_shape shape[] = { { 2, 1, 1 }, { 3, 1, 0 } };
-    static const char *const prefix[] = { "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer." };
+    static const char *const prefix[] = { "model.diffusion_model.", "first_stage_model.",
+                                          "cond_stage_model.transformer." };
     kw_tensor *t = kw_alloc_array(arena, 4096, sizeof *t);
     size_t n = 0;
     json_t *config = json_object(), *noise = json_loads(scheduler, 0, NULL);
@@ -209,7 +211,8 @@ static void make_single(kw_source *s, const char *path)
     t[n++] = plain("first_stage_model.loss.logvar", KW_BF16, 1);
     t[n++] = plain("nothing.we.know", KW_U8, 5);
     t[n++] = plain("empty", KW_F16, 0);
-    const kw_meta meta[] = { { KW_META_CONFIG, text_of(config) }, { "modelspec.title", "tiny" }, { "modelspec.hash_sha256", "0xold" } };
+    const kw_meta meta[] = { { KW_META_CONFIG, text_of(config) }, { "modelspec.title", "tiny" },
+                             { "modelspec.hash_sha256", "0xold" } };
     must(kw_tensors_save(path, t, n, meta, KW_LEN(meta), &err));
     json_decref(config);
 }
@@ -248,7 +251,7 @@ static int tear_down(void **state)
     return kw_remove_all(dir, &err);
 }
 
-/* ---- what must hold --------------------------------------------------------------------------------------------------- */
+/* ---- what must hold ---------------------------------------------------------------------------------------------- */
 
 static kw_tensors *tensors(const char *path)
 {
@@ -264,7 +267,8 @@ static size_t compare(const kw_tensors *was, const kw_tensors *is, const char *c
     assert_int_equal(kw_tensors_n(was), kw_tensors_n(is));
     for (size_t i = 0; i < kw_tensors_n(was); i++) {
         const kw_tensor *a = kw_tensors_at(was, i), *b = kw_tensors_find(is, a->name);
-        bool new = false, same = b && a->dtype == b->dtype && a->bytes == b->bytes && !memcmp(a->data, b->data, (size_t)a->bytes);
+        bool new = false, same = b && a->dtype == b->dtype && a->bytes == b->bytes
+            && !memcmp(a->data, b->data, (size_t)a->bytes);
         for (size_t k = 0; trained[k]; k++)
             new |= kw_starts_with(a->name, trained[k]) && !strstr(a->name, "position_ids");
         if (!b || b->rank != a->rank || memcmp(a->shape, b->shape, sizeof a->shape[0] * (size_t)a->rank))
@@ -289,16 +293,17 @@ static void assert_same_file(const char *a, const char *b)
 
 static char **train(const char *base, const char *part, const char *out, const char *more)
 {
-    return words("train full %s --base %s --part %s --out %s --name m --steps 8 --batch-size 2 --learning-rate 1e-3 --resolution 64 "
-                 "--save-dtype bf16 --checkpoint-every 2 --sample-every-steps 4 --save-every-steps 4 --sample-prompt ball "
-                 "--sample-sampling-steps 1 --validate-every 8 --cache %s --threads 1 --quiet %s",
+    return words("train full %s --base %s --part %s --out %s --name m --steps 8 --batch-size 2 --learning-rate 1e-3 "
+                 "--resolution 64 --save-dtype bf16 --checkpoint-every 2 --sample-every-steps 4 --save-every-steps 4 "
+                 "--sample-prompt ball --sample-sampling-steps 1 --validate-every 8 --cache %s --threads 1 --quiet %s",
                  in_dir("photos"), in_dir(base), part, in_dir(out), in_dir("cache"), more);
 }
 
 static char **short_train(const char *base, const char *part, const char *out)
 {
-    return words("train full %s --base %s --part %s --out %s --name m --steps 1 --batch-size 1 --resolution 32 --save-dtype f32 "
-                 "--validation 0 --cache %s --threads 1 --quiet", in_dir("photos"), in_dir(base), part, in_dir(out), in_dir("cache"));
+    return words("train full %s --base %s --part %s --out %s --name m --steps 1 --batch-size 1 --resolution 32 "
+                 "--save-dtype f32 --validation 0 --cache %s --threads 1 --quiet", in_dir("photos"), in_dir(base), part,
+                 in_dir(out), in_dir("cache"));
 }
 
 static void a_single_file(void **state)
@@ -306,7 +311,8 @@ static void a_single_file(void **state)
     (void)state;
     static const char *const trained[] = { "model.diffusion_model.", "cond_stage_model.", NULL };
     expect(0, train("single.safetensors", "unet,text", "a", ""), NULL);
-    static const char *const made[] = { "a/m.safetensors", "a/m-step00000004.safetensors", "a/report.html", "a/plan.txt" };
+    static const char *const made[] = { "a/m.safetensors", "a/m-step00000004.safetensors", "a/report.html",
+                                        "a/plan.txt" };
     for (size_t i = 0; i < KW_LEN(made); i++)
         if (!kw_is_file(in_dir(made[i])))
             fail_msg("%s is missing", made[i]);
@@ -321,7 +327,8 @@ static void a_single_file(void **state)
     for (size_t i = 0; i < n; i++)
         pictures += kw_ends_with(names[i], ".png");
     assert_int_equal(pictures, 3);                         /* before the first step, and twice */
-    expect(0, words("generate ball --base %s --steps 1 --width 32 --height 32 --out %s", in_dir("a/m.safetensors"), in_dir("x.png")), NULL);
+    expect(0, words("generate ball --base %s --steps 1 --width 32 --height 32 --out %s", in_dir("a/m.safetensors"),
+                    in_dir("x.png")), NULL);
 }
 
 /* kill -9 at moments spread over a run; sample pictures and the log are t0100's matter. */
@@ -349,15 +356,18 @@ static void a_killed_run_resumed_is_the_same_file(void **state)
         expect(0, words("resume %s --quiet", in_dir("b")), NULL);
     assert_same_file(in_dir("a/m.safetensors"), in_dir("b/m.safetensors"));
     assert_same_file(in_dir("a/m-step00000004.safetensors"), in_dir("b/m-step00000004.safetensors"));
-    assert_same_file(in_dir("a/checkpoints/step-00000008/state.safetensors"), in_dir("b/checkpoints/step-00000008/state.safetensors"));
+    assert_same_file(in_dir("a/checkpoints/step-00000008/state.safetensors"),
+                     in_dir("b/checkpoints/step-00000008/state.safetensors"));
 }
 
 static void the_autoencoder_of_a_single_file(void **state)
 {
     (void)state;
-    static const char *const trained[] = { "first_stage_model.d", "first_stage_model.e", "first_stage_model.q", "first_stage_model.p", NULL };
+    static const char *const trained[] = { "first_stage_model.d", "first_stage_model.e", "first_stage_model.q",
+                                           "first_stage_model.p", NULL };
     expect(0, short_train("single.safetensors", "vae", "v"), NULL);
-    assert_true(compare(tensors(in_dir("single.safetensors")), tensors(in_dir("v/m.safetensors")), trained, KW_F32) > 100);
+    assert_true(compare(tensors(in_dir("single.safetensors")), tensors(in_dir("v/m.safetensors")), trained,
+                        KW_F32) > 100);
 }
 
 /* The folder of the same numbers: what is trained is the same, bit for bit; the folder is whole. */
@@ -367,19 +377,24 @@ static void a_folder(void **state)
     static const char *const all[] = { "", NULL };
     static const char *const same[] = {
         "vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.fp16.safetensors", "vae/config.json",
-        "unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json", "model_index.json", "README.md",
-        "safety_checker/model.safetensors", "safety_checker/config.json", "feature_extractor/deep/preprocessor_config.json",
+        "unet/config.json", "text_encoder/config.json", "scheduler/scheduler_config.json", "model_index.json",
+        "README.md",
+        "safety_checker/model.safetensors", "safety_checker/config.json",
+        "feature_extractor/deep/preprocessor_config.json",
         "our_part/weights.bin",
     };
-    static const char *const gone[] = { "text_encoder/pytorch_model.bin", "text_encoder/model.safetensors.index.fp16.json",
-                                        "whole.ckpt", ".git", "pictures" };
-    static const struct { const char *file; kw_part part; } parts[] = { { "unet/diffusion_pytorch_model", KW_PART_UNET },
-                                                                        { "text_encoder/model", KW_PART_TEXT } };
+    static const char *const gone[] = { "text_encoder/pytorch_model.bin",
+                                        "text_encoder/model.safetensors.index.fp16.json", "whole.ckpt", ".git",
+                                        "pictures" };
+    static const struct { const char *file; kw_part part; } parts[] = { { "unet/diffusion_pytorch_model",
+                                                                          KW_PART_UNET }, { "text_encoder/model",
+                                                                                            KW_PART_TEXT } };
     expect(0, train("folder", "unet,text", "c", ""), NULL);
     for (size_t i = 0; i < KW_LEN(same); i++)
         assert_same_file(in_dir(kw_sprintf(arena, "folder/%s", same[i])), in_dir(kw_sprintf(arena, "c/m/%s", same[i])));
     for (size_t i = 0; i < KW_LEN(gone); i++)
-        if (kw_is_file(in_dir(kw_sprintf(arena, "c/m/%s", gone[i]))) || kw_is_dir(in_dir(kw_sprintf(arena, "c/m/%s", gone[i]))))
+        if (kw_is_file(in_dir(kw_sprintf(arena, "c/m/%s", gone[i])))
+            || kw_is_dir(in_dir(kw_sprintf(arena, "c/m/%s", gone[i]))))
             fail_msg("%s came along", gone[i]);
     kw_source *single;
     must(kw_source_open(arena, in_dir("a/m.safetensors"), &single, &err));
@@ -402,11 +417,14 @@ static void parts_alone(void **state)
     (void)state;
     static const char *const all[] = { "", NULL };
     expect(0, short_train("folder", "text", "t"), NULL);
-    compare(tensors(in_dir("folder/text_encoder/model.safetensors")), tensors(in_dir("t/m/text_encoder/model.safetensors")), all, KW_F32);
-    assert_same_file(in_dir("folder/unet/diffusion_pytorch_model.safetensors"), in_dir("t/m/unet/diffusion_pytorch_model.safetensors"));
+    compare(tensors(in_dir("folder/text_encoder/model.safetensors")),
+            tensors(in_dir("t/m/text_encoder/model.safetensors")), all, KW_F32);
+    assert_same_file(in_dir("folder/unet/diffusion_pytorch_model.safetensors"),
+                     in_dir("t/m/unet/diffusion_pytorch_model.safetensors"));
     assert_int_equal(kw_remove_all(in_dir("folder/vae/diffusion_pytorch_model.fp16.safetensors"), &err), KW_OK);
     expect(0, short_train("folder/vae", "vae", "w"), NULL);
-    compare(tensors(in_dir("folder/vae/diffusion_pytorch_model.safetensors")), tensors(in_dir("w/m/diffusion_pytorch_model.safetensors")), all, KW_F32);
+    compare(tensors(in_dir("folder/vae/diffusion_pytorch_model.safetensors")),
+            tensors(in_dir("w/m/diffusion_pytorch_model.safetensors")), all, KW_F32);
     assert_same_file(in_dir("folder/vae/config.json"), in_dir("w/m/config.json"));
 }
 
@@ -415,8 +433,10 @@ static void the_base_is_not_replaced(void **state)
     (void)state;
     char hex[65], now[65];
     must(kw_sha256_file(in_dir("single.safetensors"), hex, &err));
-    expect(2, words("train full %s --base %s --out %s --name single --steps 1 --quiet", in_dir("photos"), in_dir("single.safetensors"), dir), "would be replaced");
-    expect(2, words("train full %s --base %s --out %s --name folder --steps 1 --quiet", in_dir("photos"), in_dir("folder"), dir), "would be replaced");
+    expect(2, words("train full %s --base %s --out %s --name single --steps 1 --quiet", in_dir("photos"),
+                    in_dir("single.safetensors"), dir), "would be replaced");
+    expect(2, words("train full %s --base %s --out %s --name folder --steps 1 --quiet", in_dir("photos"),
+                    in_dir("folder"), dir), "would be replaced");
     must(kw_sha256_file(in_dir("single.safetensors"), now, &err));
     assert_string_equal(hex, now);
 }

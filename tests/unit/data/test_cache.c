@@ -292,7 +292,8 @@ static const uint8_t ink[3] = { 200, 100, 0 };
 static void put_transparent(const char *name, int side, int (*f)(int x))
 {
     uint8_t *rgba = kw_alloc_array(here.arena, (size_t)side * (size_t)side, 4), *file = kw_alloc(here.arena, 1 << 20);
-    png_image image = { .version = PNG_IMAGE_VERSION, .width = (png_uint_32)side, .height = (png_uint_32)side, .format = PNG_FORMAT_RGBA };
+    png_image image = { .version = PNG_IMAGE_VERSION, .width = (png_uint_32)side, .height = (png_uint_32)side,
+                        .format = PNG_FORMAT_RGBA };
     png_alloc_size_t n = 1 << 20;
     for (int i = 0; i < side * side; i++)
         memcpy(rgba + 4 * i, (uint8_t[]){ ink[0], ink[1], ink[2], (uint8_t)f(i % side) }, 4);
@@ -319,8 +320,8 @@ static kw_dataset *transparent(const uint8_t background[3])
 }
 
 /*
- * What the autoencoder gets: v = round((a c + (255 - a) b) / 255) as (v / 255 - 0.5) / 0.5; laid on the background before
- * it is scaled, so stripes of c and b at half the size are (c + b) / 2 (these are whole).
+ * What the autoencoder gets: v = round((a c + (255 - a) b) / 255) as (v / 255 - 0.5) / 0.5; laid on the background
+ * before it is scaled, so stripes of c and b at half the size are (c + b) / 2 (these are whole).
  */
 static void transparent_pixels_are_laid_on_the_background(void **state)
 {
@@ -351,7 +352,8 @@ static void another_background_is_another_key(void **state)
 {
     (void)state;
     static const uint8_t white[3] = { 255, 255, 255 }, black[3] = { 0, 0, 0 };
-    static const struct { const uint8_t *background; int calls; } runs[] = { { white, 3 }, { white, 0 }, { black, 3 }, { black, 0 }, { white, 0 } };
+    static const struct { const uint8_t *background; int calls; } runs[] = { { white, 3 }, { white, 0 }, { black, 3 },
+                                                                             { black, 0 }, { white, 0 } };
     static float x[3 * FLOATS], first[3 * FLOATS];
     const char *dir = path_of(&here, "cache");
     for (size_t i = 0; i < KW_LEN(runs); i++) {
@@ -400,7 +402,8 @@ int main(int argc, char **argv)
         T(latents_are_made_once), T(an_edited_picture_is_made_again), T(damaged_entries_are_made_again),
         T(a_full_disk_costs_the_cache_alone), T(memory_has_a_limit), T(prefetching_changes_nothing),
         T(a_changed_file_is_replaced), T(pixels_are_the_pictures),
-        T(transparent_pixels_are_laid_on_the_background), T(another_background_is_another_key), T(decoder_children_give_the_same),
+        T(transparent_pixels_are_laid_on_the_background), T(another_background_is_another_key),
+        T(decoder_children_give_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,7 +49,8 @@ static kw_source *open_source(const char *path)
     return s;
 }
 
-/* Values for every tensor of a part: i, i + 1/4, ... from a number of the tensor's own; exact in f32 and bf16's reach. */
+/* Values for every tensor of a part: i, i + 1/4, ... from a number of the tensor's own;
+ * exact in f32 and bf16's reach. */
 static float value(size_t tensor, int64_t k) { return (float)(tensor % 61) + (float)(k % 97) / 128 - 30; }
 
 static kw_values values_of(const kw_source *s, kw_part p, size_t i)
@@ -76,8 +77,9 @@ static size_t all_values(const kw_source *s, kw_part p, kw_values **v)
 
 static void assert_same_bytes(const kw_tensor *a, const kw_tensor *b)
 {
-    if (!b || a->dtype != b->dtype || a->rank != b->rank || memcmp(a->shape, b->shape, sizeof a->shape[0] * (size_t)a->rank)
-        || a->bytes != b->bytes || memcmp(a->data, b->data, (size_t)a->bytes))
+    if (!b || a->dtype != b->dtype || a->rank != b->rank
+        || memcmp(a->shape, b->shape, sizeof a->shape[0] * (size_t)a->rank) || a->bytes != b->bytes
+        || memcmp(a->data, b->data, (size_t)a->bytes))
         fail_msg("%s is not what it was", a->name);
 }
 
@@ -120,7 +122,7 @@ static void assert_values(kw_source *s, kw_part p, const kw_values *v, size_t n,
     }
 }
 
-/* ---- files of each family ------------------------------------------------------------------------------------------ */
+/* ---- files of each family ---------------------------------------------------------------------------------------- */
 
 static void check(const char *golden, kw_part p, kw_dtype type)
 {
@@ -146,7 +148,8 @@ static void sd1_files(void **state)
 static void openclip_files(void **state)
 {
     (void)state;
-    check(GOLDEN "v2.safetensors", KW_PART_TEXT, KW_F16);          /* q, k, v in one tensor; the last layer is ignored */
+    /* q, k, v in one tensor; the last layer is ignored */
+    check(GOLDEN "v2.safetensors", KW_PART_TEXT, KW_F16);
     check(GOLDEN "xl.safetensors", KW_PART_TEXT2, KW_F32);         /* a projection that is transposed */
     check(GOLDEN "xl.safetensors", KW_PART_UNET, KW_F16);
 }
@@ -207,15 +210,17 @@ static void a_piece_of_a_tensor(void **state)
     }
 }
 
-/* ---- metadata, errors ------------------------------------------------------------------------------------------------ */
+/* ---- metadata, errors -------------------------------------------------------------------------------------------- */
 
 static void metadata_stays(void **state)
 {
     (void)state;
     const kw_meta first[] = { { "format", "pt" }, { "modelspec.hash_sha256", "0x1" }, { "title", "a" } };
-    const kw_meta then[] = { { "modelspec.hash_sha256", NULL }, { "title", "b" }, { "new", "c" }, { "not there", NULL } };
+    const kw_meta then[] = { { "modelspec.hash_sha256", NULL }, { "title", "b" }, { "new", "c" },
+                             { "not there", NULL } };
     char *a = in_dir("a.safetensors"), *b = in_dir("b.safetensors");
-    must(kw_source_save(open_source(GOLDEN "v1.safetensors"), KW_PART_VAE, NULL, 0, KW_F16, first, KW_LEN(first), a, &err));
+    must(kw_source_save(open_source(GOLDEN "v1.safetensors"), KW_PART_VAE, NULL, 0, KW_F16, first, KW_LEN(first), a,
+                        &err));
     must(kw_source_save(open_source(a), KW_PART_VAE, NULL, 0, KW_F16, then, KW_LEN(then), b, &err));
     const kw_tensors *t = kw_source_file(open_source(b), KW_PART_VAE);
     assert_int_equal(kw_tensors_n_meta(t), 3);

@@ -127,8 +127,8 @@ static void bad_files_are_refused_with_a_reason(void **state)
 }
 
 /*
- * Every opacity a with every value c, on backgrounds b: round((a c + (255 - a) b) / 255), computed here in whole numbers.
- * (255 is odd: there are no halves.)
+ * Every opacity a with every value c, on backgrounds b: round((a c + (255 - a) b) / 255), computed here in whole
+ * numbers. (255 is odd: there are no halves.)
  */
 static uint8_t laid(int a, int c, int b) { return (uint8_t)((2 * (a * c + (255 - a) * b) + 255) / 510); }
 
@@ -153,7 +153,8 @@ static void transparency_is_laid_on_the_background(void **state)
             for (int c = 0; c < 3; c++) {
                 uint8_t want = laid(i >> 8, rgba[i >> 8][i & 255][c], b[c]);
                 if (p.rgb[3 * i + c] != want)
-                    fail_msg("a %d, c %d on %d: %d, not %d", i >> 8, rgba[i >> 8][i & 255][c], b[c], p.rgb[3 * i + c], want);
+                    fail_msg("a %d, c %d on %d: %d, not %d", i >> 8, rgba[i >> 8][i & 255][c], b[c], p.rgb[3 * i + c],
+                             want);
             }
         kw_picture_free(&p);
     }
@@ -164,11 +165,13 @@ static void colours_are_read(void **state)
 {
     (void)state;
     static const struct { const char *text; uint8_t rgb[3]; } good[] = {
-        { "white", { 255, 255, 255 } }, { "Black", { 0, 0, 0 } }, { "GREY", { 128, 128, 128 } }, { "green", { 0, 128, 0 } },
+        { "white", { 255, 255, 255 } }, { "Black", { 0, 0, 0 } }, { "GREY", { 128, 128, 128 } },
+        { "green", { 0, 128, 0 } },
         { "#102AbF", { 16, 42, 191 } }, { "#f80", { 255, 136, 0 } },
     };
     static const struct { const char *text, *advice; } bad[] = {
-        { "whit", "'white'" }, { "blakc", "'black'" }, { "#12345", "#rrggbb" }, { "#gggggg", "#rrggbb" }, { "#", "#rrggbb" },
+        { "whit", "'white'" }, { "blakc", "'black'" }, { "#12345", "#rrggbb" }, { "#gggggg", "#rrggbb" },
+        { "#", "#rrggbb" },
         { "", "#rrggbb" }, { "102030", "#rrggbb" }, { "#1020304", "#rrggbb" }, { "# 1 2 3", "#rrggbb" },
     };
     for (size_t i = 0; i < KW_LEN(good); i++) {

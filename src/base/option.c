@@ -11,12 +11,12 @@ kw_options *kw_options_new(kw_arena *a)
     return o;
 }
 
-kw_status kw_options_add(kw_options *o, const kw_option *rows, void *config, const char *section, kw_err *e)
+static kw_status add(kw_options *o, const kw_option_table *t, void *config, kw_err *e)
 {
-    for (const kw_option *row = rows; row->name; row++) {
+    for (const kw_option *row = t->rows; row->name; row++) {
         KW_TRY(kw_grow(o->arena, &o->entry, &o->capacity, o->n, sizeof *o->entry, e));
         kw__option_entry *x = &o->entry[o->n++];
-        *x = (kw__option_entry){ .row = row, .section = section };
+        *x = (kw__option_entry){ .row = row, .section = t->section, .aside = !kw_option_serves(row, t->take) };
         if (row->type == KW_OPT_GROUP)
             continue;
         x->at = (char *)config + row->at;
@@ -25,10 +25,15 @@ kw_status kw_options_add(kw_options *o, const kw_option *rows, void *config, con
     return KW_OK;
 }
 
+kw_status kw_options_add(kw_options *o, const kw_option *rows, void *config, const char *section, kw_err *e)
+{
+    return add(o, &(kw_option_table){ .rows = rows, .section = section }, config, e);
+}
+
 kw_status kw_options_add_tables(kw_options *o, const kw_option_table *tables, void *config, kw_err *e)
 {
     for (; tables && tables->rows; tables++)
-        KW_TRY(kw_options_add(o, tables->rows, (char *)config + tables->at, tables->section, e));
+        KW_TRY(add(o, tables, (char *)config + tables->at, e));
     return KW_OK;
 }
 
@@ -103,7 +108,7 @@ kw_status kw__option_unknown(const kw_options *o, const char *label, const char 
     for (size_t i = 0; i < o->n; i++) {
         const kw_option *row = o->entry[i].row;
         if (row->type == KW_OPT_GROUP || (row->flags & KW_OPT_HIDDEN) || (recipe && row->flags & KW_OPT_NO_RECIPE)
-            || (!recipe && row->flags & KW_OPT_POSITIONAL))
+            || (!recipe && row->flags & KW_OPT_POSITIONAL) || o->entry[i].aside)
             continue;
         const char *before = near.best;
         kw_nearest_try(&near, row->name);
@@ -238,6 +243,15 @@ kw_option_source kw_options_from(const kw_options *o, const char *name)
     return x ? x->from : KW_FROM_DEFAULT;
 }
 
+const kw_option *kw_options_misplaced(const kw_options *o, unsigned use)
+{
+    for (size_t i = 0; i < o->n; i++)
+        if (o->entry[i].from == KW_FROM_ARGV && !kw_option_serves(o->entry[i].row, use))
+            return o->entry[i].row;
+    return NULL;
+}
+
 size_t kw_options_count(const kw_options *o) { return o->n; }
 const kw_option *kw_options_row(const kw_options *o, size_t i) { return o->entry[i].row; }
 const char *kw_options_section(const kw_options *o, size_t i) { return o->entry[i].section; }
+bool kw_options_aside(const kw_options *o, size_t i) { return o->entry[i].aside; }

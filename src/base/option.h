@@ -72,6 +72,7 @@ typedef struct {
     double word_is;                       /* ... which it stands for; it need not be within the range */
     double step;                          /* whole numbers must be multiples of it; 0: any */
     unsigned flags;
+    unsigned use;                         /* bits of the table's owner: which of its uses know this row; 0: all */
     char letter;                          /* 'o' for -o; 0: none */
 } kw_option;
 
@@ -100,11 +101,17 @@ typedef struct {
 #define KW_ROW_PATHS(n, C, f, h, ...) KW_ROW_TEXT_(KW_OPT_PATHS, kw_texts, n, C, f, NULL, h, __VA_ARGS__)
 #define KW_ROW_END { .name = NULL }
 
-/* Several tables make one set of options: an array of these, ended by { .rows = NULL }. */
+/*
+ * Several tables make one set of options: an array of these, ended by { .rows = NULL }. A table shared by several uses
+ * names the bits of this one in `take`: rows of other uses (row.use) then stand aside. They keep their defaults and are
+ * read where they are given, but help and written recipes do not have them, and kw_options_misplaced finds those that
+ * were given, for a better answer than "unknown option".
+ */
 typedef struct {
     const kw_option *rows;
     size_t at;                            /* offset of this table's config struct in the whole */
     const char *section;                  /* recipe heading [section]; NULL: none */
+    unsigned take;                        /* 0: all rows */
 } kw_option_table;
 
 /* ---- values --------------------------------------------------------------------------------------- */
@@ -135,6 +142,10 @@ KW_MUST kw_status kw_options_set(kw_options *o, const char *name, const char *te
 KW_MUST kw_status kw_options_finish(kw_options *o, kw_err *e);      /* KW_EUSAGE when a required value is missing */
 
 kw_option_source kw_options_from(const kw_options *o, const char *name);    /* who set it */
+/* The first row given on the command line that knows none of these uses; NULL: all that was given belongs here. */
+const kw_option *kw_options_misplaced(const kw_options *o, unsigned use);
+/* Is a row of a table for this use? */
+static inline bool kw_option_serves(const kw_option *row, unsigned use) { return !use || !row->use || row->use & use; }
 
 /* The resolved recipe: reading it back gives the same values. Paths become absolute if wanted. */
 KW_MUST kw_status kw_options_write_toml(const kw_options *o, bool absolute_paths, kw_str *out, kw_err *e);
@@ -145,6 +156,7 @@ KW_MUST kw_status kw_options_write_json(const kw_options *o, kw_str *out, kw_err
 size_t kw_options_count(const kw_options *o);                       /* rows of all tables, headings included */
 const kw_option *kw_options_row(const kw_options *o, size_t i);
 const char *kw_options_section(const kw_options *o, size_t i);
+bool kw_options_aside(const kw_options *o, size_t i);               /* does the row stand aside? */
 const kw_option *kw_options_find(const kw_options *o, const char *name);    /* by name or alias; NULL: none */
 
 void kw_option_show_default(const kw_option *row, kw_str *out);     /* "16", "512M", "" when there is none */

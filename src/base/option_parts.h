@@ -10,6 +10,7 @@ typedef struct {
     const char *section;
     const char *label;                    /* where it was set: "--rank", "recipe.toml:3:8: rank" */
     kw_option_source from;
+    bool aside;                           /* a row for other uses of its table */
 } kw__option_entry;
 
 struct kw_options {

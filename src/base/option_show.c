@@ -238,11 +238,11 @@ static void add_value(const kw__option_entry *x, bool absolute, kw_str *out)
     }
 }
 
-/* Headings, command-line matters and texts never given are not part of a recipe. */
+/* Headings, command-line matters, rows of other uses and texts never given are not part of a recipe. */
 static bool is_written(const kw__option_entry *x)
 {
     const kw_option *row = x->row;
-    if (row->type == KW_OPT_GROUP || row->flags & KW_OPT_NO_RECIPE)
+    if (row->type == KW_OPT_GROUP || row->flags & KW_OPT_NO_RECIPE || x->aside)
         return false;
     return (row->type != KW_OPT_TEXT && row->type != KW_OPT_PATH) || *(const char **)x->at;
 }

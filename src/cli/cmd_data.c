@@ -6,7 +6,7 @@
 #include "model/model.h"
 
 typedef struct {
-    const char *dir, *base, *vae, *trigger, *caption_extension, *encoding, *held_out;
+    const char *dir, *base, *vae, *trigger, *caption_extension, *encoding, *held_out, *background;
     bool any_line, follow, no_upscale, single, all;
     int resolution, repeats, bucket_min, bucket_max, bucket_step, token_length, batch;
     double validation;
@@ -25,6 +25,8 @@ static const kw_option options[] = {
                .word_is = 0),
     KW_ROW_INT("repeats", config, repeats, 0, 0, KW_MAX_REPEATS, N_("how often a picture is seen in one epoch"),
                .word = "auto", .word_is = 0, .alias = "num_repeats"),
+    KW_ROW_TEXT("background", config, background, "white",
+                N_("colour below transparent parts: white, black and the like, or #rrggbb"), .value = "COLOUR"),
     KW_ROW_BOOL("follow", config, follow, false, N_("read links that lead out of the folder")),
     KW_ROW_BOOL("no-upscale", config, no_upscale, false, N_("small pictures keep their size"),
                 .alias = "bucket_no_upscale"),
@@ -114,7 +116,7 @@ static bool checked(void *progress, size_t done, size_t n)
     return true;
 }
 
-static kw_status check(kw_cli *c, kw_dataset *d, kw_err *e)
+static kw_status check(kw_cli *c, const uint8_t background[3], kw_dataset *d, kw_err *e)
 {
     static const char *const child[] = { "/proc/self/exe", "_decode-worker", NULL };
     kw_machine m;
@@ -124,7 +126,8 @@ static kw_status check(kw_cli *c, kw_dataset *d, kw_err *e)
     int workers = KW_MAX(1, KW_MIN(c->global.threads ? c->global.threads : m.cores, 16));
     KW_TRY(kw_decoder_new(child, workers, &decoder, e));
     kw_progress_begin(&p, c, _(N_("reading pictures")), _(N_("picture")), (int64_t)d->n);
-    kw_check how = { .decoder = decoder, .workers = workers, .most_bad = 1, .progress = checked, .user = &p };
+    kw_check how = { .decoder = decoder, .workers = workers, .background = background, .most_bad = 1,
+                     .progress = checked, .user = &p };
     kw_status s = kw_data_check(d, &how, e);
     kw_progress_pause(&p);
     kw_decoder_free(decoder);
@@ -138,7 +141,7 @@ static kw_status read_folder(kw_cli *c, const config *g, kw_data_view *v, kw_err
     KW_TRY(kw_data_scan(c->arena, g->dir, &scan, &v->d, e));
     if (g->held_out)
         KW_TRY(kw_data_add_held_out(v->d, g->held_out, &scan, e));
-    KW_TRY(check(c, v->d, e));
+    KW_TRY(check(c, v->background, v->d, e));
     if (!g->held_out)
         KW_TRY(kw_data_split(v->d, g->validation, g->seed, e));
     return kw_data_buckets(v->d, &v->rule, e);
@@ -169,6 +172,7 @@ static kw_status run(kw_cli *c, void *config_, kw_err *e)
     const config *g = config_;
     base_facts f;
     kw_data_view v = { .all = g->all };
+    KW_TRY(kw_picture_colour(g->background, v.background, e));
     KW_TRY(read_base(c, g, &f, e));
     v.rule = rule_of(g, &f);
     kw_status s = read_folder(c, g, &v, e);

@@ -21,7 +21,8 @@ static const kw_option options[] = {
     KW_ROW_PATH("out", config, out, NULL, N_("where loss and trained tensors go (safetensors)"), .flags = KW_OPT_REQUIRED),
     KW_ROW_END
 };
-static const kw_option_table tables[] = { { options, 0, NULL }, { kw_model_rows, offsetof(config, s), NULL }, { 0 } };
+static const kw_option_table tables[] = { { options, 0, NULL, 0 }, { kw_model_rows, offsetof(config, s), NULL, 0 },
+                                          { 0 } };
 
 typedef struct { kw_arena *arena; kw_tensors *file; kw_err *e; } reader;
 
@@ -114,6 +115,8 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
     kw_trainer *t;
     kw_tensor *trained, *all;
     size_t n = 0;
+    static const kw_method_names names = { "--method lora", "--method full", NULL };
+    KW_TRY(kw_settings_check(cli->options, &c->s, &names, e));
     reader r = { .arena = cli->arena, .e = e };
     KW_TRY(kw_tensors_open(cli->arena, c->batches, &r.file, e));
     KW_TRY(kw_settings_config(cli->arena, &c->s, c->steps, &tc, e));
@@ -122,7 +125,7 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
     if (!loss)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(steps(c, t, &r, loss));
-    KW_TRY(kw_trainer_tensors(cli->arena, t, true, KW_F32, &trained, &n, e));
+    KW_TRY(kw_trainer_tensors(cli->arena, t, KW_F32, &trained, &n, e));
     all = kw_alloc_array(cli->arena, n + 1, sizeof *all);
     if (!all)
         return kw_fail(e, KW_ENOMEM, "out of memory");

@@ -4,7 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const kw_option_table tables[] = { { kw_run_rows, 0, NULL }, { kw_model_rows, 0, NULL }, { 0 } };
+/* The same rows for all; each method takes those that mean something to it, `resume` all that a recipe may hold. */
+#define TABLES(use) { { kw_run_rows, 0, NULL, use }, { kw_model_rows, 0, NULL, use }, { 0 } }
+static const kw_option_table tables[] = TABLES(0), lora_tables[] = TABLES(KW_FOR_LORA),
+                             full_tables[] = TABLES(KW_FOR_FULL | KW_FOR_VAE), align_tables[] = TABLES(KW_FOR_ALIGN);
 
 /* The resolved recipe, with the method on top; `resume` reads it back. */
 static kw_status recipe_of(kw_cli *c, const char *method, kw_str *text, kw_err *e)
@@ -15,7 +18,9 @@ static kw_status recipe_of(kw_cli *c, const char *method, kw_str *text, kw_err *
 
 static kw_status train(kw_cli *c, kw_settings *s, const char *method, kw_err *e)
 {
+    static const kw_method_names names = { "kiwame train lora", "kiwame train full", "kiwame train align" };
     kw_str text = { 0 };
+    KW_TRY(kw_settings_check(c->options, s, &names, e));
     if (!s->base)
         s->base = kw_embedded_base(c->arena);
     if (!s->base)
@@ -46,11 +51,13 @@ static kw_status full(kw_cli *c, void *config, kw_err *e)
 }
 
 static const kw_command command_lora = {
-    .name = "lora", .help = N_("train a LoRA: new layers beside a frozen model"), .tables = tables, .config_size = sizeof(kw_settings),
+    .name = "lora", .help = N_("train a LoRA: new layers beside a frozen model"), .tables = lora_tables,
+    .config_size = sizeof(kw_settings),
     .examples = "kiwame train lora photos --trigger kiwa", .flags = KW_COMMAND_THREADS, .run = lora,
 };
 static const kw_command command_full = {
-    .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"), .tables = tables,
+    .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"),
+    .tables = full_tables,
     .config_size = sizeof(kw_settings), .examples = "kiwame train full photos --base model --part unet", .flags = KW_COMMAND_THREADS, .run = full,
 };
 static kw_status align(kw_cli *c, void *config, kw_err *e)
@@ -61,7 +68,8 @@ static kw_status align(kw_cli *c, void *config, kw_err *e)
 }
 
 static const kw_command command_align = {
-    .name = "align", .help = N_("teach a text encoder the latents of captioned pictures, before a U-Net is trained"), .tables = tables,
+    .name = "align", .help = N_("teach a text encoder the latents of captioned pictures, before a U-Net is trained"),
+    .tables = align_tables,
     .config_size = sizeof(kw_settings), .examples = "kiwame train align photos --base model", .flags = KW_COMMAND_THREADS, .run = align,
 };
 static const kw_command *const commands[] = { &command_lora, &command_full, &command_align, NULL };

@@ -12,22 +12,25 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct { const char *model, *data, *out; int most; } config;
+typedef struct { const char *model, *data, *background; int most; } config;
 
 static const kw_option options[] = {
     KW_ROW_PATH("model", config, model, NULL, N_("model folder whose autoencoder is rewritten"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DIR"),
     KW_ROW_PATH("data", config, data, NULL, N_("folder of pictures to measure"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "PICTURES"),
+    KW_ROW_TEXT("background", config, background, "white",
+                N_("colour below transparent parts: white, black and the like, or #rrggbb"), .value = "COLOUR"),
     KW_ROW_INT("most", config, most, 1000, 1, 1000000, N_("pictures measured at most")),
     KW_ROW_END
 };
 
 typedef struct { double sum[64], squares[64]; double n; } moments;
 
-static kw_status measure_one(kw_pipeline *p, const char *path, int channels, moments *m, kw_err *e)
+static kw_status measure_one(kw_pipeline *p, const char *path, const uint8_t background[3], int channels, moments *m,
+                             kw_err *e)
 {
     kw_picture picture, fitted;
     int f = kw_pipeline_factor(p), side = kw_pipeline_native(p);
-    KW_TRY(kw_picture_read(path, kw_picture_white, &picture, e));
+    KW_TRY(kw_picture_read(path, background, &picture, e));
     kw_status s = kw_picture_fit(&picture, kw_fit_cover(picture.w, picture.h, side, side), &fitted, e);
     kw_picture_free(&picture);
     KW_TRY(s);
@@ -48,11 +51,13 @@ static kw_status measure(kw_cli *c, const config *o, kw_pipeline *p, int channel
 {
     kw_dataset *d;
     kw_progress bar;
+    uint8_t background[3];
+    KW_TRY(kw_picture_colour(o->background, background, e));
     KW_TRY(kw_data_scan(c->arena, o->data, &(kw_scan){ 0 }, &d, e));
     size_t step = KW_MAX(d->n / (size_t)o->most, 1), done = 0;
     kw_progress_begin(&bar, c, _(N_("measuring latents")), _(N_("picture")), (int64_t)(d->n / step));
     for (size_t i = 0; i < d->n; i += step) {
-        KW_TRY(measure_one(p, d->items[i].path, channels, m, e));
+        KW_TRY(measure_one(p, d->items[i].path, background, channels, m, e));
         kw_progress_at(&bar, (int64_t)++done, NULL);
     }
     kw_progress_end(&bar, (int64_t)done, NULL);
@@ -78,40 +83,35 @@ static void fold(int c, const moments *m, float *qw, float *qb, float *pw, float
         }
 }
 
-static kw_status find(kw_arena *a, kw_tensor *list, size_t n, const char *name, float **data, kw_err *e)
+/* A copy in f32, to be changed. */
+static kw_status take(kw_arena *a, kw_source *s, const char *name, kw_values *v, float **data, kw_err *e)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (strcmp(list[i].name, name))
-            continue;
-        size_t count = (size_t)kw_tensor_count(&list[i]);
-        *data = kw_alloc_array(a, count, sizeof **data);
-        if (!*data)
-            return kw_fail(e, KW_ENOMEM, "out of memory");
-        kw_convert(KW_F32, *data, list[i].dtype, list[i].data, count);
-        list[i].dtype = KW_F32;
-        list[i].data = *data;
-        list[i].bytes = count * sizeof **data;
-        return KW_OK;
-    }
-    return kw_fail(e, KW_EDATA, "the autoencoder has no %s", name);
+    const kw_tensor *t = kw_source_find(s, KW_PART_VAE, name);
+    if (!t)
+        return kw_fail(e, KW_EDATA, "the autoencoder has no %s", name);
+    size_t count = (size_t)kw_tensor_count(t);
+    if (!(*data = kw_alloc_array(a, count, sizeof **data)))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(KW_F32, *data, t->dtype, t->data, count);
+    *v = (kw_values){ KW_PART_VAE, *t };
+    v->t.dtype = KW_F32;
+    v->t.data = *data;
+    v->t.bytes = count * sizeof **data;
+    return KW_OK;
 }
 
 static kw_status rewrite(kw_cli *c, const config *o, const kw_sd *sd, const moments *m, kw_err *e)
 {
-    size_t n = kw_source_n(sd->source, KW_PART_VAE);
-    kw_tensor *list = kw_alloc_array(c->arena, n, sizeof *list);
-    float *qw, *qb, *pw, *pb;
-    if (!list)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (size_t i = 0; i < n; i++)
-        list[i] = *kw_source_raw(sd->source, KW_PART_VAE, i);
-    KW_TRY(find(c->arena, list, n, "quant_conv.weight", &qw, e));
-    KW_TRY(find(c->arena, list, n, "quant_conv.bias", &qb, e));
-    KW_TRY(find(c->arena, list, n, "post_quant_conv.weight", &pw, e));
-    KW_TRY(find(c->arena, list, n, "post_quant_conv.bias", &pb, e));
-    fold(sd->vae.latent, m, qw, qb, pw, pb);
+    static const char *const names[] = { "quant_conv.weight", "quant_conv.bias", "post_quant_conv.weight",
+                                         "post_quant_conv.bias" };
+    float *data[KW_LEN(names)];
+    kw_values v[KW_LEN(names)];
+    for (size_t i = 0; i < KW_LEN(names); i++)
+        KW_TRY(take(c->arena, sd->source, names[i], &v[i], &data[i], e));
+    fold(sd->vae.latent, m, data[0], data[1], data[2], data[3]);
     char *path = kw_sprintf(c->arena, "%s/vae/diffusion_pytorch_model.safetensors", o->model);
-    return path ? kw_tensors_save(path, list, n, NULL, 0, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    return path ? kw_source_save(sd->source, KW_PART_VAE, v, KW_LEN(v), KW_F32, NULL, 0, path, e)
+                : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
 static kw_status run(kw_cli *c, void *arg, kw_err *e)

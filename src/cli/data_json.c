@@ -103,9 +103,10 @@ void kw_data_print_json(const kw_data_view *v)
     kw_str_printf(&o,
                   ",\"pictures\":%zu,\"training\":%zu,\"held_out\":%zu,\"samples_per_epoch\":%lld,\"batch\":%d,"
                   "\"batches_per_epoch\":%lld,\"resolution\":[%d,%d],\"side_min\":%d,\"side_max\":%d,\"side_step\":%d,"
-                  "\"folders\":[",
+                  "\"background\":\"#%02x%02x%02x\",\"transparent\":%zu,\"folders\":[",
                   d->n, kw_data_count(d, false), kw_data_count(d, true), (long long)v->samples, v->batch,
-                  (long long)v->batches, r->w, r->h, r->min, r->max, r->step);
+                  (long long)v->batches, r->w, r->h, r->min, r->max, r->step, v->background[0], v->background[1],
+                  v->background[2], kw_data_transparent(d));
     add_folders(&o, d);
     kw_str_add(&o, "],\"buckets\":[");
     for (size_t i = 0; i < d->n_buckets; i++)

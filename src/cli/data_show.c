@@ -230,6 +230,8 @@ void kw_data_show(const kw_cli *c, const kw_data_view *v)
     kw_str_free(&root);
     printf(_(N_("one epoch: %lld pictures with repeats, %lld batches of %d\n")), (long long)v->samples,
            (long long)v->batches, v->batch);
+    printf(_(N_("transparent parts: in %zu pictures, laid on #%02x%02x%02x\n")), kw_data_transparent(d),
+           v->background[0], v->background[1], v->background[2]);
     show_folders(c, v);
     show_buckets(c, v);
     show_captions(c, v);

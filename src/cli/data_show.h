@@ -10,6 +10,7 @@ typedef struct {
     kw_bucket_rule rule;
     kw_caption_report report;
     int batch;
+    uint8_t background[3];                /* below transparent parts */
     int64_t samples, batches;             /* of one epoch */
     bool all;                             /* every entry of every list */
 } kw_data_view;

@@ -114,7 +114,7 @@ static void add_rows(const kw_options *o, bool positional, const kw_term *t, kw_
             heading = row;
             continue;
         }
-        if (row->flags & KW_OPT_HIDDEN || positional != !!(row->flags & KW_OPT_POSITIONAL))
+        if (row->flags & KW_OPT_HIDDEN || kw_options_aside(o, i) || positional != !!(row->flags & KW_OPT_POSITIONAL))
             continue;
         if (positional ? !open : heading || !open)
             add_heading(positional ? _(N_("Arguments")) : heading ? _(heading->help) : _(N_("Options")), t, out);
@@ -229,18 +229,32 @@ static void add_man_row(const kw_option *row, kw_str *out)
     kw_str_free(&help);
 }
 
-static void add_all_rows(const kw_option *rows, void (*add)(const kw_option *, kw_str *), kw_str *out)
+static bool is_shown(const kw_option *row, unsigned take)
+{
+    return !(row->flags & KW_OPT_HIDDEN) && kw_option_serves(row, take);
+}
+
+/* A heading with nothing below it is left out. */
+static bool has_rows(const kw_option *heading, unsigned take)
+{
+    for (const kw_option *row = heading + 1; row->name && row->type != KW_OPT_GROUP; row++)
+        if (is_shown(row, take))
+            return true;
+    return false;
+}
+
+static void add_all_rows(const kw_option *rows, unsigned take, void (*add)(const kw_option *, kw_str *), kw_str *out)
 {
     for (; rows && rows->name; rows++)
-        if (!(rows->flags & KW_OPT_HIDDEN))
+        if (rows->type == KW_OPT_GROUP ? has_rows(rows, take) : is_shown(rows, take))
             add(rows, out);
 }
 
 static void add_command_rows(const kw_command *m, void (*add)(const kw_option *, kw_str *), kw_str *out)
 {
-    add_all_rows(m->options, add, out);
+    add_all_rows(m->options, 0, add, out);
     for (const kw_option_table *t = m->tables; t && t->rows; t++)
-        add_all_rows(t->rows, add, out);
+        add_all_rows(t->rows, t->take, add, out);
 }
 
 static kw_status man_page(const kw_command *m, const char *path, kw_str *out, kw_err *e)
@@ -267,7 +281,7 @@ kw_status kw_help_man(kw_str *out, kw_err *e)
     kw_str_printf(out, "\n.SH %s\n.B kiwame\n.I COMMAND\n[OPTIONS]\n.SH %s\n", _(N_("SYNOPSIS")), _(N_("COMMANDS")));
     KW_TRY(each_command(kw_commands, "kiwame", man_page, out, e));
     kw_str_printf(out, ".SH %s\n", _(N_("OPTIONS OF EVERY COMMAND")));
-    add_all_rows(kw_global_options + 1, add_man_row, out);
+    add_all_rows(kw_global_options + 1, 0, add_man_row, out);
     return KW_OK;
 }
 
@@ -319,6 +333,6 @@ kw_status kw_help_markdown(kw_str *out, kw_err *e)
     KW_TRY(each_command(kw_commands, "kiwame", markdown_page, out, e));
     kw_str_printf(out, "\n## %s\n\n", _(kw_global_options[0].help));
     add_markdown_head(out);
-    add_all_rows(kw_global_options + 1, add_markdown_row, out);
+    add_all_rows(kw_global_options + 1, 0, add_markdown_row, out);
     return KW_OK;
 }

@@ -233,3 +233,11 @@ kw_status kw_data_check(kw_dataset *d, const kw_check *c, kw_err *e)
     KW_TRY(find_twins(d, e));
     return judge(d, n_bad, c->most_bad, e);
 }
+
+size_t kw_data_transparent(const kw_dataset *d)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < d->n; i++)
+        n += !d->items[i].bad && d->items[i].info.notes & KW_NOTE_ALPHA;
+    return n;
+}

@@ -197,6 +197,7 @@ KW_MUST kw_status kw_data_check(kw_dataset *d, const kw_check *c, kw_err *e);
  */
 KW_MUST kw_status kw_data_split(kw_dataset *d, double share, uint64_t seed, kw_err *e);
 size_t kw_data_count(const kw_dataset *d, bool held_out);         /* usable pictures */
+size_t kw_data_transparent(const kw_dataset *d);                  /* ... of both kinds that are not all opaque */
 
 /* ---- buckets ------------------------------------------------------------------------------------------ */
 

@@ -50,6 +50,13 @@ static kw_status third(kw_tensor *t, int which)
     return KW_OK;
 }
 
+void kw__transpose(char *out, const char *in, size_t rows, size_t columns, size_t size)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            memcpy(out + (j * rows + i) * size, in + (i * columns + j) * size, size);
+}
+
 static kw_status transpose(kw_arena *a, kw_tensor *t)
 {
     if (t->rank != 2)
@@ -58,9 +65,7 @@ static kw_status transpose(kw_arena *a, kw_tensor *t)
     char *copy = kw_block_new((size_t)t->bytes + 1);
     if (!copy || kw_defer(a, kw_block_free, copy))
         return KW_ENOMEM;
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++)
-            memcpy(copy + (j * rows + i) * size, (const char *)t->data + (i * columns + j) * size, size);
+    kw__transpose(copy, t->data, rows, columns, size);
     t->data = copy;
     t->shape[0] = (int64_t)columns;
     t->shape[1] = (int64_t)rows;
@@ -87,7 +92,7 @@ static kw_status add(kw_source *s, kw_part p, const char *canonical, kw__how how
     kw__part *part = &s->parts[p];
     KW_TRY(kw_grow(s->arena, &part->entries, &part->capacity, part->n, sizeof *part->entries, e));
     kw__entry *one = &part->entries[part->n];
-    *one = (kw__entry){ .t = *raw, .raw = raw };
+    *one = (kw__entry){ .t = *raw, .raw = raw, .how = how };
     kw_status done = reshape(s->arena, &one->t, how);
     if (done == KW_EDATA)
         return odd_shape(s, p, raw, e);
@@ -124,6 +129,7 @@ kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_shape *shap
                         const kw_tensors *t, kw_err *e)
 {
     s->parts[p].shown = kw_tensors_path(t);
+    s->parts[p].file = t;
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *raw = kw_tensors_at(t, i);
         if (kw_starts_with(raw->name, prefix))
@@ -152,7 +158,7 @@ kw_status kw__part_finish(kw_source *s, kw_part p, kw_err *e)
     return KW_OK;
 }
 
-static kw__entry *entry(const kw_source *s, kw_part p, const char *name)
+kw__entry *kw__part_entry(const kw_source *s, kw_part p, const char *name)
 {
     kw__entry key = { .t.name = name };
     const kw__part *part = &s->parts[p];
@@ -161,13 +167,13 @@ static kw__entry *entry(const kw_source *s, kw_part p, const char *name)
 
 const kw_tensor *kw__part_find(const kw_source *s, kw_part p, const char *name)
 {
-    kw__entry *one = entry(s, p, name);
+    kw__entry *one = kw__part_entry(s, p, name);
     return one ? &one->t : NULL;
 }
 
 const kw_tensor *kw_source_find(kw_source *s, kw_part p, const char *name)
 {
-    kw__entry *one = entry(s, p, name);
+    kw__entry *one = kw__part_entry(s, p, name);
     if (!one)
         return NULL;
     one->used = true;
@@ -176,7 +182,7 @@ const kw_tensor *kw_source_find(kw_source *s, kw_part p, const char *name)
 
 const char *kw_source_file_name(const kw_source *s, kw_part p, const char *name)
 {
-    kw__entry *one = entry(s, p, name);
+    kw__entry *one = kw__part_entry(s, p, name);
     return one ? one->raw->name : NULL;
 }
 
@@ -228,6 +234,7 @@ json_t *kw_source_config(const kw_source *s, kw_part p) { return s->parts[p].con
 size_t kw_source_n(const kw_source *s, kw_part p) { return s->parts[p].n; }
 const kw_tensor *kw_source_at(const kw_source *s, kw_part p, size_t i) { return &s->parts[p].entries[i].t; }
 const kw_tensor *kw_source_raw(const kw_source *s, kw_part p, size_t i) { return s->parts[p].entries[i].raw; }
+const kw_tensors *kw_source_file(const kw_source *s, kw_part p) { return s->parts[p].n ? s->parts[p].file : NULL; }
 size_t kw_source_n_unknown(const kw_source *s) { return s->unknown.n; }
 const char *kw_source_unknown(const kw_source *s, size_t i) { return s->unknown.texts[i]; }
 size_t kw_source_n_notes(const kw_source *s) { return s->notes.n; }

@@ -62,6 +62,9 @@ const kw_tensor *kw_source_raw(const kw_source *s, kw_part p, size_t i);
 const kw_tensor *kw_source_find(kw_source *s, kw_part p, const char *name);
 const char *kw_source_file_name(const kw_source *s, kw_part p, const char *name);  /* the file's own name of a tensor */
 
+/* The file that a part comes from, whole: every tensor in it, and its metadata. NULL: the part is not there. */
+const kw_tensors *kw_source_file(const kw_source *s, kw_part p);
+
 size_t kw_source_n_unknown(const kw_source *s);                   /* names in the file that mean nothing to us */
 const char *kw_source_unknown(const kw_source *s, size_t i);
 /* Canonical name of the next tensor from i on that was never found; NULL at the end. Start with i = 0. */
@@ -72,6 +75,19 @@ const char *kw_source_note(const kw_source *s, size_t i);
 /* SHA-256 of a part's tensors under canonical names and shapes: the same for a folder and a file with the same numbers.
  * KW_N_PARTS: of all parts. Reads everything once; remembered. */
 KW_MUST kw_status kw_source_hash(kw_source *s, kw_part p, char hex[65], kw_err *e);
+
+/* ---- writing a model again --------------------------------------------------------------------------------------- */
+
+typedef struct { kw_part part; kw_tensor t; } kw_values;          /* t: canonical name and size, any number type */
+
+/*
+ * Writes the file that part p comes from under another path: tensors of which values are given get those, as numbers of
+ * `type`, under the file's names and in its shapes; all others keep type and bytes, whether they mean something or not.
+ * Of the values those of parts in other files are passed over. The file's metadata stays, but for the keys given: a
+ * value replaces the old one or is added, NULL takes the key out. KW_EDATA: values of a tensor that is not there.
+ */
+KW_MUST kw_status kw_source_save(const kw_source *s, kw_part p, const kw_values *v, size_t n, kw_dtype type,
+                                 const kw_meta *meta, size_t n_meta, const char *path, kw_err *e);
 
 /* ---- names ---------------------------------------------------------------------------------------------------- */
 

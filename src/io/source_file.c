@@ -210,8 +210,10 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
     KW_TRY(without_ignored(s, all, some, e));
     KW_TRY(take_parts(s, some, e));
     size_t total = 0;
-    for (int p = 0; p < KW_N_PARTS; p++)
+    for (int p = 0; p < KW_N_PARTS; p++) {
         total += s->parts[p].n;
+        s->parts[p].file = s->parts[p].file ? all : NULL;
+    }
     const char *stranger = total ? NULL : kw__stranger_name(all);
     if (stranger)
         return kw_fail(e, KW_EDATA, N_("%s: is %s, which cannot be used as the base"), path, kw_translate(stranger));

@@ -8,6 +8,7 @@
 typedef struct {
     kw_tensor t;                          /* canonical */
     const kw_tensor *raw;
+    kw__how how;                          /* from raw to t */
     bool used;
 } kw__entry;
 
@@ -15,6 +16,7 @@ typedef struct {
     kw__entry *entries;                   /* sorted by name once complete */
     size_t n, capacity;
     json_t *config;
+    const kw_tensors *file;               /* all of it: also what is no part's; NULL: no weights */
     const char *tokenizer, *shown;        /* shown: the part's file, for messages */
     char hash[65];
 } kw__part;
@@ -40,6 +42,8 @@ KW_MUST kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_sha
                                 const kw_tensors *t, kw_err *e);
 KW_MUST kw_status kw__part_finish(kw_source *s, kw_part p, kw_err *e);
 const kw_tensor *kw__part_find(const kw_source *s, kw_part p, const char *name);
+kw__entry *kw__part_entry(const kw_source *s, kw_part p, const char *name);
+void kw__transpose(char *out, const char *in, size_t rows, size_t columns, size_t size);   /* of in; size: bytes each */
 
 KW_MUST kw_status kw__open_folder(kw_source *s, kw_err *e);
 KW_MUST kw_status kw__open_single(kw_source *s, const char *path, kw_err *e);

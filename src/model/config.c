@@ -96,7 +96,8 @@ static void must_be(reader *r, const char *name, const char *only)
     else if (!strcmp(only, "3") && json_is_integer(v) && json_integer_value(v) == 3)
         return;
     if (strcmp(got, only))
-        r->s = kw_fail(r->e, KW_EDATA, "%s config: %s = %s is not supported (only %s is)", r->what, name, got[0] ? got : "this value", only[0] ? only : "nothing");
+        r->s = kw_fail(r->e, KW_EDATA, "%s config: %s = %s is not supported (only %s is)", r->what, name,
+                       got[0] ? got : "this value", only[0] ? only : "nothing");
 }
 
 static kw_unary activation(reader *r, const char *name, const char *absent)
@@ -133,7 +134,7 @@ static void divisible(reader *r, int levels, const int *ch, int by, const char *
             r->s = kw_fail(r->e, KW_EDATA, "%s config: %d channels do not divide by %d %s", r->what, ch[i], by, what);
 }
 
-/* ---- U-Net --------------------------------------------------------------------------------------------------------- */
+/* ---- U-Net ------------------------------------------------------------------------------------------------------- */
 
 static void blocks(reader *r, const char *name, int levels, const char *with, const char *without, bool *attention)
 {
@@ -144,18 +145,24 @@ static void blocks(reader *r, const char *name, int levels, const char *with, co
         const char *type = json_string_value(json_array_get(v, (size_t)i));
         attention[i] = type && !strcmp(type, with);
         if (!type || (strcmp(type, with) && strcmp(type, without)))
-            r->s = kw_fail(r->e, KW_EDATA, "%s config: block type %s is not supported (%s and %s are)", r->what, type ? type : "?", with, without);
+            r->s = kw_fail(r->e, KW_EDATA, "%s config: block type %s is not supported (%s and %s are)", r->what,
+                           type ? type : "?", with, without);
     }
 }
 
 static void only_the_family(reader *r)
 {
     static const char *const rows[][2] = {
-        { "dual_cross_attention", "false" }, { "class_embed_type", "" }, { "encoder_hid_dim_type", "" }, { "time_embedding_type", "positional" },
-        { "resnet_time_scale_shift", "default" }, { "resnet_skip_time_act", "false" }, { "resnet_out_scale_factor", "1" },
-        { "mid_block_scale_factor", "1" }, { "conv_in_kernel", "3" }, { "conv_out_kernel", "3" }, { "class_embeddings_concat", "false" },
-        { "cross_attention_norm", "" }, { "attention_type", "default" }, { "center_input_sample", "false" }, { "timestep_post_act", "" },
-        { "time_embedding_act_fn", "" }, { "time_cond_proj_dim", "" }, { "num_class_embeds", "" }, { "time_embedding_dim", "" }, { "encoder_hid_dim", "" },
+        { "dual_cross_attention", "false" }, { "class_embed_type", "" }, { "encoder_hid_dim_type", "" },
+        { "time_embedding_type", "positional" },
+        { "resnet_time_scale_shift", "default" }, { "resnet_skip_time_act", "false" },
+        { "resnet_out_scale_factor", "1" },
+        { "mid_block_scale_factor", "1" }, { "conv_in_kernel", "3" }, { "conv_out_kernel", "3" },
+        { "class_embeddings_concat", "false" },
+        { "cross_attention_norm", "" }, { "attention_type", "default" }, { "center_input_sample", "false" },
+        { "timestep_post_act", "" },
+        { "time_embedding_act_fn", "" }, { "time_cond_proj_dim", "" }, { "num_class_embeds", "" },
+        { "time_embedding_dim", "" }, { "encoder_hid_dim", "" },
     };
     for (size_t i = 0; i < KW_LEN(rows); i++)
         must_be(r, rows[i][0], rows[i][1]);
@@ -210,7 +217,8 @@ kw_status kw_unet_read(const json_t *config, kw_unet_config *c, kw_err *e)
     heads(&r, c);
     integers(&r, "cross_attention_dim", 1280, c->levels, c->context);
     truths(&r, "only_cross_attention", c->levels, c->only_cross);
-    c->mid_only_cross = truth(&r, "mid_block_only_cross_attention", c->only_cross[0] && json_is_boolean(field(&r, "only_cross_attention")));
+    c->mid_only_cross = truth(&r, "mid_block_only_cross_attention",
+                              c->only_cross[0] && json_is_boolean(field(&r, "only_cross_attention")));
     c->has_mid = !json_is_null(json_object_get(config, "mid_block_type")) || !json_object_get(config, "mid_block_type");
     must_be(&r, "mid_block_type", "UNetMidBlock2DCrossAttn");
     c->groups = integer(&r, "norm_num_groups", 32, 1, 1024);
@@ -226,7 +234,7 @@ kw_status kw_unet_read(const json_t *config, kw_unet_config *c, kw_err *e)
     return r.s;
 }
 
-/* ---- autoencoder ------------------------------------------------------------------------------------------------------ */
+/* ---- autoencoder ------------------------------------------------------------------------------------------------- */
 
 kw_status kw_vae_read(const json_t *config, kw_vae_config *c, kw_err *e)
 {
@@ -250,13 +258,14 @@ kw_status kw_vae_read(const json_t *config, kw_vae_config *c, kw_err *e)
     return r.s;
 }
 
-/* ---- text encoder -------------------------------------------------------------------------------------------------------- */
+/* ---- text encoder ------------------------------------------------------------------------------------------------ */
 
 kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *e)
 {
     const json_t *inner = json_object_get(config, "text_config");      /* a whole CLIP's config */
     reader r = { .json = json_is_object(inner) ? inner : config, .what = "text encoder", .e = e };
-    *c = (kw_clip_config){ .width = integer(&r, "hidden_size", 512, 1, 65536), .layers = integer(&r, "num_hidden_layers", 12, 1, 256) };
+    *c = (kw_clip_config){ .width = integer(&r, "hidden_size", 512, 1, 65536),
+                           .layers = integer(&r, "num_hidden_layers", 12, 1, 256) };
     c->heads = integer(&r, "num_attention_heads", 8, 1, 1024);
     c->mlp = integer(&r, "intermediate_size", 2048, 1, 1 << 20);
     c->vocabulary = integer(&r, "vocab_size", 49408, 1, 1 << 24);

@@ -76,7 +76,8 @@ static kw_status find(void *ctx, const char *name, kw_shape shape, kw_tensor *t,
     if (!w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     fill(s, name, shape, w);
-    *t = (kw_tensor){ .name = kw_strdup(s->arena, name), .dtype = KW_F32, .rank = shape.rank, .data = w, .bytes = (uint64_t)count * sizeof *w };
+    *t = (kw_tensor){ .name = kw_strdup(s->arena, name), .dtype = KW_F32, .rank = shape.rank, .data = w,
+                      .bytes = (uint64_t)count * sizeof *w };
     memcpy(t->shape, shape.d, sizeof shape.d[0] * (size_t)shape.rank);
     if (s->part == KW_PART_VAE && strstr(name, ".attentions.") && shape.rank == 4)
         t->rank = 2;                      /* linear layers in today's files */
@@ -95,7 +96,8 @@ static kw_status build(kw_net *n, kw_part part, const json_t *config, init *s, k
     case KW_PART_UNET:
         KW_TRY(kw_unet_read(config, &u, e));
         (void)kw_unet(n, &u, kw_input(g, "x", KW_SHAPE(1, 64, 64, u.in), KW_F32), kw_input(g, "t", KW_SHAPE(1), KW_F32),
-                      kw_input(g, "c", KW_SHAPE(1, 1, u.context[0]), KW_F32), kw_input(g, "p", KW_SHAPE(1, u.add_dim - 6 * u.add_time_dim + 1), KW_F32),
+                      kw_input(g, "c", KW_SHAPE(1, 1, u.context[0]), KW_F32),
+                      kw_input(g, "p", KW_SHAPE(1, u.add_dim - 6 * u.add_time_dim + 1), KW_F32),
                       kw_input(g, "i", KW_SHAPE(1, 6), KW_F32));
         return g->err.status;
     case KW_PART_VAE:
@@ -111,7 +113,8 @@ static kw_status build(kw_net *n, kw_part part, const json_t *config, init *s, k
     }
 }
 
-kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list, size_t *n, kw_err *e)
+kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list, size_t *n,
+                       kw_err *e)
 {
     init s = { .arena = a, .seed = seed, .part = part };
     kw_params_source from = { .find = find, .find_ctx = &s, .exact = KW_F32 };

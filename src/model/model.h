@@ -51,7 +51,8 @@ typedef struct {
 
 KW_MUST kw_status kw_vae_read(const json_t *config, kw_vae_config *c, kw_err *e);
 int kw_vae_factor(const kw_vae_config *c);                         /* picture pixels per latent pixel */
-kw_val kw_vae_encode(kw_net *n, const kw_vae_config *c, kw_val x);  /* (N, H, W, 3) in -1..1 -> moments (N, h, w, 2 latent) */
+/* (N, H, W, 3) in -1..1 -> moments (N, h, w, 2 latent) */
+kw_val kw_vae_encode(kw_net *n, const kw_vae_config *c, kw_val x);
 kw_val kw_vae_decode(kw_net *n, const kw_vae_config *c, kw_val z);  /* (N, h, w, latent), unscaled -> (N, H, W, 3) */
 
 typedef struct {
@@ -59,11 +60,13 @@ typedef struct {
     kw_unary act;
     float eps;
     int projection;                       /* width of the projected pooled text, 0: none */
-    int64_t eos;                          /* id whose position gives the pooled text; 2: the largest id, as old configs mean */
+    /* id whose position gives the pooled text; 2: the largest id, as old configs mean */
+    int64_t eos;
 } kw_clip_config;
 
 KW_MUST kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *e);
-/* ids (N, T) -> last hidden state after the final norm (N, T, width). hidden (layers + 1 values, or NULL) gets all states. */
+/* ids (N, T) -> last hidden state after the final norm (N, T, width). hidden (layers + 1 values,
+ * or NULL) gets all states. */
 kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden);
 /* The final norm alone, over an earlier hidden state (clip skip). */
 kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h);
@@ -94,6 +97,7 @@ KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_
                              kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
 
 /* Fresh random weights for a part with this configuration, F32, on the arena. The same seed gives the same bits. */
-KW_MUST kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list, size_t *n, kw_err *e);
+KW_MUST kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list,
+                               size_t *n, kw_err *e);
 
 #endif

@@ -10,6 +10,7 @@ kw_status kw_part_find(void *part_of, const char *name, kw_shape shape, kw_tenso
         *t = *found;
         return KW_OK;
     }
-    kw_status s = kw_fail(e, KW_EDATA, "%s: %s has no weight %s %s", kw_source_path(p->source), kw_part_name(p->part), name, kw_dims_text(shape, text));
+    kw_status s = kw_fail(e, KW_EDATA, "%s: %s has no weight %s %s", kw_source_path(p->source), kw_part_name(p->part),
+                          name, kw_dims_text(shape, text));
     return kw_advise(e, s, "the weights and the configuration belong to different models");
 }

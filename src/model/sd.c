@@ -7,7 +7,8 @@ static int select_part(void *chosen, const char *name)
     return c->select(c->ctx, c->part, name);
 }
 
-static kw_status add_part(kw_arena *a, kw_sd *s, kw_part p, kw_source *source, kw_dtype exact, kw_sd_select *select, void *ctx, kw_err *e)
+static kw_status add_part(kw_arena *a, kw_sd *s, kw_part p, kw_source *source, kw_dtype exact, kw_sd_select *select,
+                          void *ctx, kw_err *e)
 {
     s->of[p] = (kw_part_of){ source, p };
     s->chosen[p].select = select;
@@ -31,8 +32,8 @@ static kw_status read_configs(kw_sd *s, kw_err *e)
     return KW_OK;
 }
 
-kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact, kw_sd_select *select, void *ctx,
-                     kw_sd **out, kw_err *e)
+kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact,
+                     kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e)
 {
     kw_sd *s = kw_alloc(a, sizeof *s);
     if (!s)

@@ -95,7 +95,8 @@ static kw_val embed(const unet *u, kw_val t, kw_val text, kw_val ids)
     kw_graph *g = u->n->g;
     int width = 4 * c->ch[0];
     kw_val emb = KW_NONE;
-    KW_IN(u->n, "time_embedding") emb = embed_mlp(u, kw_timestep(g, t, c->ch[0], c->flip_sin, c->freq_shift), width, c->act);
+    KW_IN(u->n, "time_embedding")
+        emb = embed_mlp(u, kw_timestep(g, t, c->ch[0], c->flip_sin, c->freq_shift), width, c->act);
     if (!c->add_dim)
         return emb;
     int64_t batch = kw_count(kw_shape_of(g, t)), sizes = kw_last(kw_shape_of(g, ids));
@@ -150,7 +151,8 @@ static kw_val up(const unet *u, int i, kw_val h, const kw_val *skip, int *top)
             h = kw_concat(u->n->g, h, skip[--*top]);
             KW_IN(u->n, "resnets.%d", j) h = resnet(u, h, c->ch[level]);
             if (c->up_attention[i])
-                KW_IN(u->n, "attentions.%d", j) h = transformer(u, h, c->heads[level], c->up_depth[i], c->only_cross[level]);
+                KW_IN(u->n, "attentions.%d", j)
+                    h = transformer(u, h, c->heads[level], c->up_depth[i], c->only_cross[level]);
         }
         if (level > 0) {
             kw_shape s = kw_shape_of(u->n->g, skip[*top - 1]);

@@ -87,7 +87,8 @@ kw_val kw_vae_decode(kw_net *n, const kw_vae_config *c, kw_val z)
                     KW_IN(n, "resnets.%d", j) h = resnet(n, c, h, c->ch[i]);
                 if (i > 0) {
                     kw_shape s = kw_shape_of(n->g, h);
-                    h = kw_nn_conv(n, "upsamplers.0.conv", kw_upsample(n->g, h, 2 * s.d[1], 2 * s.d[2]), c->ch[i], 3, kw_padding(1, 1));
+                    h = kw_nn_conv(n, "upsamplers.0.conv", kw_upsample(n->g, h, 2 * s.d[1], 2 * s.d[2]), c->ch[i], 3,
+                                   kw_padding(1, 1));
                 }
             }
         h = kw_nn_conv(n, "conv_out", norm_silu(n, c, "conv_norm_out", h), c->out, 3, kw_padding(1, 1));

@@ -62,7 +62,8 @@ kw_val kw_activation(kw_graph *g, kw_unary f, kw_val x) { return KW_EMIT(g, &kw_
 const kw_op kw_op_unary = {
     .name = "unary", .math = "y = f(x), f of SiLU GELU quick-GELU tanh-GELU sigmoid", .n_in = 1, .n_out = 1,
     .attr_size = sizeof(unary), .infer = kw__like_first, .grad = unary_grad, .ref = unary_ref,
-    .fast = { { .name = "simd", .fits = kw__activations, .run = unary_run } }, .in_place = true, .cheap = true, .cases = unary_cases,
+    .fast = { { .name = "simd", .fits = kw__activations, .run = unary_run } }, .in_place = true, .cheap = true,
+    .cases = unary_cases,
 };
 
 static void unary_grad_ref(const kw_call *c)
@@ -75,12 +76,15 @@ static void unary_grad_ref(const kw_call *c)
 
 static void unary_grad_run(const kw_call *c)
 {
-    kw_kern_get()->unary_grad(TYPE_IN(c, 0), ATTR(c->node, unary)->f, c->in[0], c->in[1], c->out[0], kw_count(SHAPE_OUT(c, 0)));
+    kw_kern_get()->unary_grad(TYPE_IN(c, 0), ATTR(c->node, unary)->f, c->in[0], c->in[1], c->out[0],
+                              kw_count(SHAPE_OUT(c, 0)));
 }
 
 const kw_op kw_op_unary_grad = {
-    .name = "unary_grad", .math = "dx = f'(x) dy", .n_in = 2, .n_out = 1, .attr_size = sizeof(unary), .infer = kw__like_first,
-    .no_grad = SECOND, .ref = unary_grad_ref, .fast = { { .name = "simd", .fits = kw__activations, .run = unary_grad_run } },
+    .name = "unary_grad", .math = "dx = f'(x) dy", .n_in = 2, .n_out = 1, .attr_size = sizeof(unary),
+    .infer = kw__like_first,
+    .no_grad = SECOND, .ref = unary_grad_ref, .fast = { { .name = "simd", .fits = kw__activations,
+                                                          .run = unary_grad_run } },
     .in_place = true, .cheap = true,
 };
 
@@ -125,7 +129,8 @@ static kw_val geglu_cases(kw_graph *g, int i)
 kw_val kw_geglu(kw_graph *g, kw_val x) { return KW_EMIT(g, &kw_op_geglu, NULL, x); }
 
 const kw_op kw_op_geglu = {
-    .name = "geglu", .math = "y = value gelu(gate)", .n_in = 1, .n_out = 1, .infer = geglu_infer, .grad = geglu_grad, .ref = geglu_ref,
+    .name = "geglu", .math = "y = value gelu(gate)", .n_in = 1, .n_out = 1, .infer = geglu_infer, .grad = geglu_grad,
+    .ref = geglu_ref,
     .fast = { { .name = "simd", .fits = kw__activations, .run = geglu_run } }, .cheap = true, .cases = geglu_cases,
 };
 
@@ -143,7 +148,8 @@ static void geglu_grad_ref(const kw_call *c)
 
 static void geglu_grad_run(const kw_call *c)
 {
-    kw_kern_get()->geglu_grad(TYPE_IN(c, 0), c->in[0], c->in[1], c->out[0], kw__rows(SHAPE_IN(c, 1)), (int)kw_last(SHAPE_IN(c, 1)));
+    kw_kern_get()->geglu_grad(TYPE_IN(c, 0), c->in[0], c->in[1], c->out[0], kw__rows(SHAPE_IN(c, 1)),
+                              (int)kw_last(SHAPE_IN(c, 1)));
 }
 
 const kw_op kw_op_geglu_grad = {

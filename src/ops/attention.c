@@ -10,9 +10,10 @@ static kw_attention_shape shape_of(const kw_graph *g, const kw_node *n)
 {
     kw_shape q = kw_shape_of(g, n->in[0]), k = kw_shape_of(g, n->in[1]);
     int heads = ATTR(n, attention)->heads, c = (int)q.d[2];
-    return (kw_attention_shape){ .batch = (int)q.d[0], .heads = heads, .dim = c / heads, .tq = (int)q.d[1], .tk = (int)k.d[1],
-                                 .q_stride = c, .k_stride = c, .v_stride = c, .o_stride = c,
-                                 .scale = (float)(1 / sqrt((double)(c / heads))), .causal = ATTR(n, attention)->causal };
+    return (kw_attention_shape){ .batch = (int)q.d[0], .heads = heads, .dim = c / heads, .tq = (int)q.d[1],
+                                 .tk = (int)k.d[1], .q_stride = c, .k_stride = c, .v_stride = c, .o_stride = c,
+                                 .scale = (float)(1 / sqrt((double)(c / heads))),
+                                 .causal = ATTR(n, attention)->causal };
 }
 
 static double pairs(const kw_attention_shape *s)
@@ -26,7 +27,8 @@ static kw_status attention_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dt
     int heads = ATTR(n, attention)->heads;
     if (q.rank != 3 || k.rank != 3 || q.d[0] != k.d[0] || q.d[2] != k.d[2] || heads < 1 || q.d[2] % heads) {
         char s[64], t[64];
-        return kw_fail(e, KW_EDATA, "attention of %d heads between %s and %s", heads, kw_dims_text(q, s), kw_dims_text(k, t));
+        return kw_fail(e, KW_EDATA, "attention of %d heads between %s and %s", heads, kw_dims_text(q, s),
+                       kw_dims_text(k, t));
     }
     KW_TRY(kw__same(g, n->in[1], n->in[2], e));
     KW_TRY(kw__like_first(g, n, shape, dtype, e));
@@ -103,13 +105,15 @@ static void attention_run(const kw_call *c)
 static kw_val attention_cases(kw_graph *g, int i)
 {
     static const struct { int64_t n, tq, tk, c; int heads; bool causal; } k[] = {
-        { 2, 5, 5, 8, 2, false }, { 1, 9, 4, 12, 3, false }, { 2, 7, 7, 8, 2, true }, { 1, 3, 20, 10, 1, false }, { 1, 33, 77, 32, 4, false },
+        { 2, 5, 5, 8, 2, false }, { 1, 9, 4, 12, 3, false }, { 2, 7, 7, 8, 2, true }, { 1, 3, 20, 10, 1, false },
+        { 1, 33, 77, 32, 4, false },
     };
     if (i >= (int)KW_LEN(k))
         return KW_NONE;
     kw_val q = kw_input(g, "q", KW_SHAPE(k[i].n, k[i].tq, k[i].c), g->compute);
     kw_val key = kw_input(g, "k", KW_SHAPE(k[i].n, k[i].tk, k[i].c), g->compute);
-    return kw_attention(g, q, key, kw_input(g, "v", KW_SHAPE(k[i].n, k[i].tk, k[i].c), g->compute), k[i].heads, k[i].causal);
+    return kw_attention(g, q, key, kw_input(g, "v", KW_SHAPE(k[i].n, k[i].tk, k[i].c), g->compute), k[i].heads,
+                        k[i].causal);
 }
 
 kw_val kw_attention(kw_graph *g, kw_val q, kw_val k, kw_val v, int heads, bool causal)
@@ -119,11 +123,13 @@ kw_val kw_attention(kw_graph *g, kw_val q, kw_val k, kw_val v, int heads, bool c
 
 const kw_op kw_op_attention = {
     .name = "attention", .math = "o = softmax(q kᵀ / √d) v per head; lse = log sum exp", .n_in = 3, .n_out = 2,
-    .attr_size = sizeof(attention), .infer = attention_infer, .grad = attention_grad, .cost = attention_cost, .ref = attention_ref,
-    .fast = { { .name = "simd", .fits = kw__activations, .prepare = attention_prepare, .run = attention_run } }, .cases = attention_cases,
+    .attr_size = sizeof(attention), .infer = attention_infer, .grad = attention_grad, .cost = attention_cost,
+    .ref = attention_ref,
+    .fast = { { .name = "simd", .fits = kw__activations, .prepare = attention_prepare, .run = attention_run } },
+    .cases = attention_cases,
 };
 
-/* ---- gradient: p = exp(s - lse), dp = do vᵀ, ds = p (dp - rowsum(do o)) / √d; dq = ds k, dk = dsᵀ q, dv = pᵀ do ------- */
+/* ---- gradient: p = exp(s - lse), dp = do vᵀ, ds = p (dp - rowsum(do o)) / √d; dq = ds k, dk = dsᵀ q, dv = pᵀ do */
 
 static kw_status grad_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *dtype, kw_err *e)
 {
@@ -146,7 +152,8 @@ static void grad_row(const kw_call *c, const kw_attention_shape *s, int64_t i, d
 {
     int64_t b = i / (s->heads * s->tq), h = i / s->tq % s->heads, r = i % s->tq, head = h * s->dim;
     int64_t qi = (b * s->tq + r) * s->q_stride + head, ki = b * s->tk * s->k_stride + head;
-    const double *q = (const double *)c->in[0] + qi, *k = (const double *)c->in[1] + ki, *v = (const double *)c->in[2] + ki;
+    const double *q = (const double *)c->in[0] + qi, *k = (const double *)c->in[1] + ki,
+                 *v = (const double *)c->in[2] + ki;
     const double *o = (const double *)c->in[3] + qi, *d_o = (const double *)c->in[5] + qi;
     double *dq = (double *)c->out[0] + qi, *dk = (double *)c->out[1] + ki, *dv = (double *)c->out[2] + ki, delta = 0;
     int n = scores(s, q, k, (int)r, p);
@@ -187,8 +194,8 @@ static kw_status grad_prepare(const kw_graph *g, const kw_node *n, kw_need *need
 static void grad_run(const kw_call *c)
 {
     kw_attention_shape s = shape_of(c->g, c->node);
-    kw_kern_get()->attention_grad(TYPE_IN(c, 0), &s, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->out[0], c->out[1],
-                                  c->out[2], c->scratch);
+    kw_kern_get()->attention_grad(TYPE_IN(c, 0), &s, c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5],
+                                  c->out[0], c->out[1], c->out[2], c->scratch);
 }
 
 const kw_op kw_op_attention_grad = {

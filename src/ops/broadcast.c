@@ -47,14 +47,17 @@ static void add_channels_run(const kw_call *c)
 
 static kw_val add_channels_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_add_channels(g, kw_input(g, "x", KW_SHAPE(2, 3, 5, 11), g->compute), kw_input(g, "v", KW_SHAPE(2, 11), g->compute));
+    return i ? KW_NONE : kw_add_channels(g, kw_input(g, "x", KW_SHAPE(2, 3, 5, 11), g->compute),
+                                         kw_input(g, "v", KW_SHAPE(2, 11), g->compute));
 }
 
 kw_val kw_add_channels(kw_graph *g, kw_val x, kw_val v) { return KW_EMIT(g, &kw_op_add_channels, NULL, x, v); }
 
 const kw_op kw_op_add_channels = {
-    .name = "add_channels", .math = "y[n][p][c] = x[n][p][c] + v[n][c]", .n_in = 2, .n_out = 1, .infer = add_channels_infer,
-    .grad = add_channels_grad, .ref = add_channels_ref, .fast = { { .name = "simd", .fits = same_types, .run = add_channels_run } },
+    .name = "add_channels", .math = "y[n][p][c] = x[n][p][c] + v[n][c]", .n_in = 2, .n_out = 1,
+    .infer = add_channels_infer,
+    .grad = add_channels_grad, .ref = add_channels_ref,
+    .fast = { { .name = "simd", .fits = same_types, .run = add_channels_run } },
     .in_place = true, .cheap = true, .cases = add_channels_cases,
 };
 
@@ -104,7 +107,8 @@ kw_val kw_sum_pixels(kw_graph *g, kw_val x) { return KW_EMIT(g, &kw_op_sum_pixel
 
 const kw_op kw_op_sum_pixels = {
     .name = "sum_pixels", .math = "y[n][c] = sum_p x[n][p][c]", .n_in = 1, .n_out = 1, .infer = sum_pixels_infer,
-    .grad = sum_pixels_grad, .ref = sum_pixels_ref, .fast = { { .name = "simd", .fits = kw__activations, .run = sum_pixels_run } },
+    .grad = sum_pixels_grad, .ref = sum_pixels_ref,
+    .fast = { { .name = "simd", .fits = kw__activations, .run = sum_pixels_run } },
     .cases = sum_pixels_cases,
 };
 
@@ -152,7 +156,8 @@ static void add_rows_run(const kw_call *c)
         v = c->scratch;
     }
     for (int64_t i = 0; i < rows; i++)
-        kw_kern_get()->lincomb(t, 1, (const char *)c->in[0] + bytes * (size_t)i, 1, v, (char *)c->out[0] + bytes * (size_t)i, m);
+        kw_kern_get()->lincomb(t, 1, (const char *)c->in[0] + bytes * (size_t)i, 1, v,
+                               (char *)c->out[0] + bytes * (size_t)i, m);
 }
 
 static kw_status add_rows_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
@@ -173,8 +178,10 @@ static kw_val add_rows_cases(kw_graph *g, int i)
 kw_val kw_add_rows(kw_graph *g, kw_val x, kw_val v) { return KW_EMIT(g, &kw_op_add_rows, NULL, x, v); }
 
 const kw_op kw_op_add_rows = {
-    .name = "add_rows", .math = "y[i][j] = x[i][j] + v[j]", .n_in = 2, .n_out = 1, .infer = add_rows_infer, .grad = add_rows_grad,
-    .ref = add_rows_ref, .fast = { { .name = "simd", .fits = kw__activations, .prepare = add_rows_prepare, .run = add_rows_run } },
+    .name = "add_rows", .math = "y[i][j] = x[i][j] + v[j]", .n_in = 2, .n_out = 1, .infer = add_rows_infer,
+    .grad = add_rows_grad,
+    .ref = add_rows_ref, .fast = { { .name = "simd", .fits = kw__activations, .prepare = add_rows_prepare,
+                                     .run = add_rows_run } },
     .in_place = true, .cheap = true, .cases = add_rows_cases,
 };
 
@@ -222,7 +229,10 @@ static kw_val sum_leading_cases(kw_graph *g, int i)
     return i < 2 ? kw_sum_leading(g, x, i + 1) : KW_NONE;
 }
 
-kw_val kw_sum_leading(kw_graph *g, kw_val x, int rank) { return KW_EMIT(g, &kw_op_sum_leading, (&(sum_leading){ rank }), x); }
+kw_val kw_sum_leading(kw_graph *g, kw_val x, int rank)
+{
+    return KW_EMIT(g, &kw_op_sum_leading, (&(sum_leading){ rank }), x);
+}
 
 const kw_op kw_op_sum_leading = {
     .name = "sum_leading", .math = "y[j] = sum_i x[i][j]", .n_in = 1, .n_out = 1, .attr_size = sizeof(sum_leading),

@@ -8,8 +8,8 @@ typedef struct { kw_conv_pads p; kw_dtype out; int kh, kw, h, w; } conv;     /* 
 static kw_conv_shape shape_from(kw_shape x, kw_shape w, kw_conv_pads p)
 {
     return (kw_conv_shape){ .n = (int)x.d[0], .h = (int)x.d[1], .w = (int)x.d[2], .in = (int)x.d[3], .out = (int)w.d[0],
-                            .kh = (int)w.d[2], .kw = (int)w.d[3], .stride = p.stride, .pad_top = p.top, .pad_left = p.left,
-                            .pad_bottom = p.bottom, .pad_right = p.right };
+                            .kh = (int)w.d[2], .kw = (int)w.d[3], .stride = p.stride, .pad_top = p.top,
+                            .pad_left = p.left, .pad_bottom = p.bottom, .pad_right = p.right };
 }
 
 static double flops_of(kw_conv_shape s)
@@ -17,7 +17,8 @@ static double flops_of(kw_conv_shape s)
     return 2.0 * s.n * kw_conv_out_h(&s) * kw_conv_out_w(&s) * s.out * s.in * s.kh * s.kw;
 }
 
-/* One multiplication of the convolution: y[at_y] += x[at_x] w[at_w]; the three passes differ in what is summed where. */
+/* One multiplication of the convolution: y[at_y] += x[at_x] w[at_w]; the three passes
+ * differ in what is summed where. */
 typedef void term(double *const v[3], int64_t x, int64_t y, int64_t w);
 static void to_y(double *const v[3], int64_t x, int64_t y, int64_t w) { v[1][y] += v[0][x] * v[2][w]; }
 static void to_x(double *const v[3], int64_t x, int64_t y, int64_t w) { v[0][x] += v[1][y] * v[2][w]; }
@@ -48,7 +49,8 @@ static void each_term(const kw_conv_shape *s, term *f, double *const v[3])
 static void pack(void *held, kw_dtype from, const void *src, void *packed) { kw_conv_pack(held, from, src, packed); }
 static void release(void *held) { kw_conv_free(held); }
 
-static kw_status prepare(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, int weight_in, kw_need *need, kw_err *e)
+static kw_status prepare(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, int weight_in, kw_need *need,
+                         kw_err *e)
 {
     kw_conv *c = NULL;
     KW_TRY(kw_conv_new(s, pass, t, bias, &c, e));
@@ -69,12 +71,15 @@ static kw_status conv_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *
     kw_shape x = kw_shape_of(g, n->in[0]), w = kw_shape_of(g, n->in[1]);
     char s[64], t[64];
     if (x.rank != 4 || w.rank != 4 || w.d[1] != x.d[3])
-        return kw_fail(e, KW_EDATA, "a convolution weight of shape %s does not take pixels %s", kw_dims_text(w, s), kw_dims_text(x, t));
+        return kw_fail(e, KW_EDATA, "a convolution weight of shape %s does not take pixels %s", kw_dims_text(w, s),
+                       kw_dims_text(x, t));
     if (n->in[2] >= 0 && kw_count(kw_shape_of(g, n->in[2])) != w.d[0])
-        return kw_fail(e, KW_EDATA, "a bias of %lld for %lld channels", (long long)kw_count(kw_shape_of(g, n->in[2])), (long long)w.d[0]);
+        return kw_fail(e, KW_EDATA, "a bias of %lld for %lld channels", (long long)kw_count(kw_shape_of(g, n->in[2])),
+                       (long long)w.d[0]);
     kw_conv_shape c = shape_from(x, w, ATTR(n, conv)->p);
     if (kw_conv_out_h(&c) < 1 || kw_conv_out_w(&c) < 1)
-        return kw_fail(e, KW_EDATA, "a picture of %s is too small for a kernel of %s", kw_dims_text(x, s), kw_dims_text(w, t));
+        return kw_fail(e, KW_EDATA, "a picture of %s is too small for a kernel of %s", kw_dims_text(x, s),
+                       kw_dims_text(w, t));
     shape[0] = KW_SHAPE(x.d[0], kw_conv_out_h(&c), kw_conv_out_w(&c), w.d[0]);
     dtype[0] = ATTR(n, conv)->out;
     return KW_OK;
@@ -127,14 +132,18 @@ static kw_status conv_prepare(const kw_graph *g, const kw_node *n, kw_need *need
     return prepare(&s, KW_FORWARD, kw_dtype_of(g, n->in[0]), n->in[2] >= 0, 1, need, e);
 }
 
-static void conv_run(const kw_call *c) { kw_conv_forward(c->held, c->in[0], c->packed, c->in[2], c->out[0], c->scratch); }
+static void conv_run(const kw_call *c)
+{
+    kw_conv_forward(c->held, c->in[0], c->packed, c->in[2], c->out[0], c->scratch);
+}
 
 static kw_val conv_cases(kw_graph *g, int i)
 {
     static const struct { kw_shape x, w; kw_conv_pads p; bool bias; } k[] = {
         { { 4, { 2, 4, 5, 3 } }, { 4, { 4, 3, 3, 3 } }, { 1, 1, 1, 1, 1 }, true },
         { { 4, { 1, 5, 6, 4 } }, { 4, { 3, 4, 3, 3 } }, { 2, 1, 1, 1, 1 }, true },
-        { { 4, { 1, 6, 5, 2 } }, { 4, { 5, 2, 3, 3 } }, { 2, 0, 0, 1, 1 }, false },      /* the autoencoder's downsampling */
+        /* the autoencoder's downsampling */
+        { { 4, { 1, 6, 5, 2 } }, { 4, { 5, 2, 3, 3 } }, { 2, 0, 0, 1, 1 }, false },
         { { 4, { 2, 3, 3, 8 } }, { 4, { 6, 8, 1, 1 } }, { 1, 0, 0, 0, 0 }, true },
         { { 4, { 1, 8, 8, 16 } }, { 4, { 16, 16, 3, 3 } }, { 1, 1, 1, 1, 1 }, true },
     };
@@ -150,12 +159,17 @@ kw_val kw_conv2d_as(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p
     return KW_EMIT(g, &kw_op_conv2d, (&(conv){ .p = p, .out = out }), x, w, bias);
 }
 
-kw_val kw_conv2d(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p) { return kw_conv2d_as(g, x, w, bias, p, g->compute); }
+kw_val kw_conv2d(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p)
+{
+    return kw_conv2d_as(g, x, w, bias, p, g->compute);
+}
 
 const kw_op kw_op_conv2d = {
-    .name = "conv2d", .math = "y[p][o] = bias[o] + sum over taps and i of x[p + tap][i] w[o][i][tap]", .n_in = 3, .n_optional = 1,
+    .name = "conv2d", .math = "y[p][o] = bias[o] + sum over taps and i of x[p + tap][i] w[o][i][tap]", .n_in = 3,
+    .n_optional = 1,
     .n_out = 1, .attr_size = sizeof(conv), .infer = conv_infer, .grad = conv_grad, .cost = conv_cost, .ref = conv_ref,
-    .fast = { { .name = "onednn", .fits = conv_fits, .prepare = conv_prepare, .pack = pack, .run = conv_run, .release = release } },
+    .fast = { { .name = "onednn", .fits = conv_fits, .prepare = conv_prepare, .pack = pack, .run = conv_run,
+                .release = release } },
     .cases = conv_cases,
 };
 
@@ -201,12 +215,14 @@ static bool dx_fits(const kw_graph *g, const kw_node *n)
 }
 
 const kw_op kw_op_conv2d_dx = {
-    .name = "conv2d_dx", .math = "dx: the convolution with its weight transposed", .n_in = 2, .n_out = 1, .attr_size = sizeof(conv),
+    .name = "conv2d_dx", .math = "dx: the convolution with its weight transposed", .n_in = 2, .n_out = 1,
+    .attr_size = sizeof(conv),
     .infer = dx_infer, .no_grad = SECOND, .cost = dx_cost, .ref = dx_ref,
-    .fast = { { .name = "onednn", .fits = dx_fits, .prepare = dx_prepare, .pack = pack, .run = dx_run, .release = release } },
+    .fast = { { .name = "onednn", .fits = dx_fits, .prepare = dx_prepare, .pack = pack, .run = dx_run,
+                .release = release } },
 };
 
-/* ---- conv2d_dw: x, dy -> dw, sum type ------------------------------------------------------------------------------ */
+/* ---- conv2d_dw: x, dy -> dw, sum type ---------------------------------------------------------------------------- */
 
 static kw_conv_shape dw_shape(const kw_graph *g, const kw_node *n)
 {
@@ -239,7 +255,10 @@ static kw_status dw_prepare(const kw_graph *g, const kw_node *n, kw_need *need, 
     return prepare(&s, KW_BACKWARD_WEIGHTS, kw_dtype_of(g, n->in[0]), false, KW_NONE, need, e);
 }
 
-static void dw_run(const kw_call *c) { kw_conv_backward_weights(c->held, c->in[0], c->in[1], c->out[0], NULL, c->scratch); }
+static void dw_run(const kw_call *c)
+{
+    kw_conv_backward_weights(c->held, c->in[0], c->in[1], c->out[0], NULL, c->scratch);
+}
 
 static bool dw_fits(const kw_graph *g, const kw_node *n)
 {
@@ -247,7 +266,8 @@ static bool dw_fits(const kw_graph *g, const kw_node *n)
 }
 
 const kw_op kw_op_conv2d_dw = {
-    .name = "conv2d_dw", .math = "dw[o][i][tap] = sum over p of x[p + tap][i] dy[p][o]", .n_in = 2, .n_out = 1, .attr_size = sizeof(conv),
+    .name = "conv2d_dw", .math = "dw[o][i][tap] = sum over p of x[p + tap][i] dy[p][o]", .n_in = 2, .n_out = 1,
+    .attr_size = sizeof(conv),
     .infer = dw_infer, .no_grad = SECOND, .cost = dw_cost, .ref = dw_ref,
     .fast = { { .name = "onednn", .fits = dw_fits, .prepare = dw_prepare, .run = dw_run, .release = release } },
 };

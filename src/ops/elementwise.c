@@ -61,7 +61,8 @@ kw_val kw_axby(kw_graph *g, float a, kw_val x, float b, kw_val z)
 
 const kw_op kw_op_lincomb = {
     .name = "lincomb", .math = "y = a x + b z", .n_in = 2, .n_optional = 1, .n_out = 1, .attr_size = sizeof(lincomb),
-    .infer = lincomb_infer, .grad = lincomb_grad, .ref = lincomb_ref, .fast = { { .name = "simd", .fits = lincomb_fits, .run = lincomb_run } },
+    .infer = lincomb_infer, .grad = lincomb_grad, .ref = lincomb_ref,
+    .fast = { { .name = "simd", .fits = lincomb_fits, .run = lincomb_run } },
     .in_place = true, .cheap = true, .cases = lincomb_cases,
 };
 
@@ -100,7 +101,8 @@ kw_val kw_mul(kw_graph *g, kw_val x, kw_val z) { return KW_EMIT(g, &kw_op_mul, N
 
 const kw_op kw_op_mul = {
     .name = "mul", .math = "y = x z", .n_in = 2, .n_out = 1, .infer = lincomb_infer, .grad = mul_grad, .ref = mul_ref,
-    .fast = { { .name = "simd", .fits = lincomb_fits, .run = mul_run } }, .in_place = true, .cheap = true, .cases = mul_cases,
+    .fast = { { .name = "simd", .fits = lincomb_fits, .run = mul_run } }, .in_place = true, .cheap = true,
+    .cases = mul_cases,
 };
 
 /* ---- mix: y[n] = a[n] x[n] + b[n] z[n]: noising, targets, conversions between predictions ------- */
@@ -125,9 +127,11 @@ static void mix_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bo
         din[1] = kw_blend(g, dy, dy, n->in[3], kw_scale(g, n->in[3], 0));
     for (int k = 0; k < 2; k++)
         if (want[2 + k])
-            din[2 + k] = kw_reshape(g, kw_sum_pixels(g, kw_reshape(g, kw_mul(g, dy, n->in[k]),
-                             KW_SHAPE(kw_shape_of(g, dy).d[0], kw_count(kw_shape_of(g, dy)) / kw_shape_of(g, dy).d[0], 1))),
-                             kw_shape_of(g, n->in[2 + k]));
+            din[2 + k] = kw_reshape(
+                g, kw_sum_pixels(g, kw_reshape(g, kw_mul(g, dy, n->in[k]),
+                                               KW_SHAPE(kw_shape_of(g, dy).d[0],
+                                                        kw_count(kw_shape_of(g, dy)) / kw_shape_of(g, dy).d[0], 1))),
+                kw_shape_of(g, n->in[2 + k]));
 }
 
 static void mix_ref(const kw_call *c)
@@ -161,15 +165,19 @@ static kw_val mix_cases(kw_graph *g, int i)
         return KW_NONE;
     kw_dtype t = kw_sum_type(g->compute);
     kw_shape s = KW_SHAPE(3, 2, 2, 5);
-    return kw_blend(g, kw_input(g, "x", s, g->compute), kw_input(g, "z", s, g->compute), kw_input(g, "a", KW_SHAPE(3), t),
-                  kw_input(g, "b", KW_SHAPE(3), t));
+    return kw_blend(g, kw_input(g, "x", s, g->compute), kw_input(g, "z", s, g->compute),
+                    kw_input(g, "a", KW_SHAPE(3), t), kw_input(g, "b", KW_SHAPE(3), t));
 }
 
-kw_val kw_blend(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b) { return KW_EMIT(g, &kw_op_mix, NULL, x, z, a, b); }
+kw_val kw_blend(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b)
+{
+    return KW_EMIT(g, &kw_op_mix, NULL, x, z, a, b);
+}
 
 const kw_op kw_op_mix = {
     .name = "mix", .math = "y[n] = a[n] x[n] + b[n] z[n]", .n_in = 4, .n_out = 1, .infer = mix_infer, .grad = mix_grad,
-    .ref = mix_ref, .fast = { { .name = "simd", .fits = mix_fits, .run = mix_run } }, .in_place = true, .cheap = true, .cases = mix_cases,
+    .ref = mix_ref, .fast = { { .name = "simd", .fits = mix_fits, .run = mix_run } }, .in_place = true, .cheap = true,
+    .cases = mix_cases,
 };
 
 /* ---- scale_by: y = s x with s a number known only at run time; dot is its other half ------------ */
@@ -197,7 +205,8 @@ static bool scale_by_fits(const kw_graph *g, const kw_node *n)
 
 static void scale_by_run(const kw_call *c)
 {
-    kw_kern_get()->lincomb(TYPE_IN(c, 0), *(const float *)c->in[1], c->in[0], 0, NULL, c->out[0], kw_count(SHAPE_OUT(c, 0)));
+    kw_kern_get()->lincomb(TYPE_IN(c, 0), *(const float *)c->in[1], c->in[0], 0, NULL, c->out[0],
+                           kw_count(SHAPE_OUT(c, 0)));
 }
 
 static kw_val scale_by_cases(kw_graph *g, int i)
@@ -240,13 +249,15 @@ static void dot_ref(const kw_call *c)
 
 static kw_val dot_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_dot(g, kw_input(g, "x", KW_SHAPE(3, 7), g->compute), kw_input(g, "z", KW_SHAPE(3, 7), g->compute));
+    return i ? KW_NONE : kw_dot(g, kw_input(g, "x", KW_SHAPE(3, 7), g->compute),
+                                kw_input(g, "z", KW_SHAPE(3, 7), g->compute));
 }
 
 kw_val kw_dot(kw_graph *g, kw_val x, kw_val z) { return KW_EMIT(g, &kw_op_dot, NULL, x, z); }
 
 const kw_op kw_op_dot = {
-    .name = "dot", .math = "y = sum x z", .n_in = 2, .n_out = 1, .infer = dot_infer, .grad = dot_grad, .ref = dot_ref, .cases = dot_cases,
+    .name = "dot", .math = "y = sum x z", .n_in = 2, .n_out = 1, .infer = dot_infer, .grad = dot_grad, .ref = dot_ref,
+    .cases = dot_cases,
 };
 
 /* ---- cast ---------------------------------------------------------------------------------------- */
@@ -299,6 +310,8 @@ kw_val kw_cast(kw_graph *g, kw_val x, kw_dtype t)
 }
 
 const kw_op kw_op_cast = {
-    .name = "cast", .math = "y = x in another type", .n_in = 1, .n_out = 1, .attr_size = sizeof(cast), .infer = cast_infer,
-    .grad = cast_grad, .ref = cast_ref, .fast = { { .name = "simd", .fits = cast_fits, .run = cast_run } }, .cheap = true, .cases = cast_cases,
+    .name = "cast", .math = "y = x in another type", .n_in = 1, .n_out = 1, .attr_size = sizeof(cast),
+    .infer = cast_infer,
+    .grad = cast_grad, .ref = cast_ref, .fast = { { .name = "simd", .fits = cast_fits, .run = cast_run } },
+    .cheap = true, .cases = cast_cases,
 };

@@ -14,7 +14,8 @@ static kw_status reshape_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtyp
     dtype[0] = kw_dtype_of(g, n->in[0]);
     if (kw_count(shape[0]) == kw_count(kw_shape_of(g, n->in[0])))
         return KW_OK;
-    return kw_fail(e, KW_EDATA, "%s cannot be seen as %s", kw_dims_text(kw_shape_of(g, n->in[0]), s), kw_dims_text(shape[0], t));
+    return kw_fail(e, KW_EDATA, "%s cannot be seen as %s", kw_dims_text(kw_shape_of(g, n->in[0]), s),
+                   kw_dims_text(shape[0], t));
 }
 
 static void reshape_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
@@ -46,13 +47,16 @@ kw_val kw_reshape(kw_graph *g, kw_val x, kw_shape s)
 }
 
 const kw_op kw_op_reshape = {
-    .name = "reshape", .math = "y = x under another shape", .n_in = 1, .n_out = 1, .attr_size = sizeof(reshape), .infer = reshape_infer,
-    .grad = reshape_grad, .ref = reshape_ref, .fast = { { .name = "copy", .run = reshape_run } }, .view = true, .cheap = true,
+    .name = "reshape", .math = "y = x under another shape", .n_in = 1, .n_out = 1, .attr_size = sizeof(reshape),
+    .infer = reshape_infer,
+    .grad = reshape_grad, .ref = reshape_ref, .fast = { { .name = "copy", .run = reshape_run } }, .view = true,
+    .cheap = true,
     .cases = reshape_cases,
 };
 
 /* Copy `count` channels of each row from column `from` of a to column `to` of b; sizes in elements. */
-static void copy_columns(int64_t rows, size_t size, const char *a, int64_t a_width, int64_t from, char *b, int64_t b_width, int64_t to, int64_t count)
+static void copy_columns(int64_t rows, size_t size, const char *a, int64_t a_width, int64_t from, char *b,
+                         int64_t b_width, int64_t to, int64_t count)
 {
     #pragma omp parallel for
     for (int64_t r = 0; r < rows; r++)
@@ -69,7 +73,8 @@ static kw_status concat_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype
     shape[0].d[a.rank - 1] += kw_last(b);
     a.d[a.rank - 1] = kw_last(b);
     if (!kw_shape_equal(a, b) || kw_dtype_of(g, n->in[1]) != dtype[0])
-        return kw_fail(e, KW_EDATA, "cannot concatenate %s and %s", kw_dims_text(kw_shape_of(g, n->in[0]), s), kw_dims_text(b, t));
+        return kw_fail(e, KW_EDATA, "cannot concatenate %s and %s", kw_dims_text(kw_shape_of(g, n->in[0]), s),
+                       kw_dims_text(b, t));
     return KW_OK;
 }
 
@@ -94,13 +99,15 @@ static void concat_run(const kw_call *c) { concat_bytes(c, kw_dtype_size(TYPE_OU
 
 static kw_val concat_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_concat(g, kw_input(g, "a", KW_SHAPE(2, 3, 4, 5), g->compute), kw_input(g, "b", KW_SHAPE(2, 3, 4, 2), g->compute));
+    return i ? KW_NONE : kw_concat(g, kw_input(g, "a", KW_SHAPE(2, 3, 4, 5), g->compute),
+                                   kw_input(g, "b", KW_SHAPE(2, 3, 4, 2), g->compute));
 }
 
 kw_val kw_concat(kw_graph *g, kw_val a, kw_val b) { return KW_EMIT(g, &kw_op_concat, NULL, a, b); }
 
 const kw_op kw_op_concat = {
-    .name = "concat", .math = "y = [a b] along channels", .n_in = 2, .n_out = 1, .infer = concat_infer, .grad = concat_grad,
+    .name = "concat", .math = "y = [a b] along channels", .n_in = 2, .n_out = 1, .infer = concat_infer,
+    .grad = concat_grad,
     .ref = concat_ref, .fast = { { .name = "copy", .run = concat_run } }, .cheap = true, .cases = concat_cases,
 };
 
@@ -113,7 +120,8 @@ static kw_status slice_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype 
     const slice *a = ATTR(n, slice);
     KW_TRY(kw__like_first(g, n, shape, dtype, e));
     if (a->from < 0 || a->count < 1 || a->from + a->count > kw_last(shape[0]))
-        return kw_fail(e, KW_EDATA, "channels %lld..%lld of %lld", (long long)a->from, (long long)(a->from + a->count), (long long)kw_last(shape[0]));
+        return kw_fail(e, KW_EDATA, "channels %lld..%lld of %lld", (long long)a->from, (long long)(a->from + a->count),
+                       (long long)kw_last(shape[0]));
     shape[0].d[shape[0].rank - 1] = a->count;
     return KW_OK;
 }
@@ -121,13 +129,15 @@ static kw_status slice_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype 
 static void slice_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
 {
     if (want[0])
-        din[0] = KW_EMIT(g, &kw_op_unslice, (&(slice){ ATTR(n, slice)->from, kw_last(kw_shape_of(g, n->in[0])) }), dout[0]);
+        din[0] = KW_EMIT(g, &kw_op_unslice, (&(slice){ ATTR(n, slice)->from, kw_last(kw_shape_of(g, n->in[0])) }),
+                         dout[0]);
 }
 
 static void slice_bytes(const kw_call *c, size_t size)
 {
     const slice *a = ATTR(c->node, slice);
-    copy_columns(kw__rows(SHAPE_IN(c, 0)), size, c->in[0], kw_last(SHAPE_IN(c, 0)), a->from, c->out[0], a->count, 0, a->count);
+    copy_columns(kw__rows(SHAPE_IN(c, 0)), size, c->in[0], kw_last(SHAPE_IN(c, 0)), a->from, c->out[0], a->count, 0,
+                 a->count);
 }
 
 static void slice_ref(const kw_call *c) { slice_bytes(c, sizeof(double)); }
@@ -138,11 +148,16 @@ static kw_val slice_cases(kw_graph *g, int i)
     return i < 2 ? kw_slice(g, kw_input(g, "x", KW_SHAPE(2, 3, 9), g->compute), i * 4, 5) : KW_NONE;
 }
 
-kw_val kw_slice(kw_graph *g, kw_val x, int64_t from, int64_t count) { return KW_EMIT(g, &kw_op_slice, (&(slice){ from, count }), x); }
+kw_val kw_slice(kw_graph *g, kw_val x, int64_t from, int64_t count)
+{
+    return KW_EMIT(g, &kw_op_slice, (&(slice){ from, count }), x);
+}
 
 const kw_op kw_op_slice = {
-    .name = "slice", .math = "y = x[..., from : from + count]", .n_in = 1, .n_out = 1, .attr_size = sizeof(slice), .infer = slice_infer,
-    .grad = slice_grad, .ref = slice_ref, .fast = { { .name = "copy", .run = slice_run } }, .cheap = true, .cases = slice_cases,
+    .name = "slice", .math = "y = x[..., from : from + count]", .n_in = 1, .n_out = 1, .attr_size = sizeof(slice),
+    .infer = slice_infer,
+    .grad = slice_grad, .ref = slice_ref, .fast = { { .name = "copy", .run = slice_run } }, .cheap = true,
+    .cases = slice_cases,
 };
 
 static kw_status unslice_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *dtype, kw_err *e)
@@ -164,8 +179,10 @@ static void unslice_ref(const kw_call *c) { unslice_bytes(c, sizeof(double)); }
 static void unslice_run(const kw_call *c) { unslice_bytes(c, kw_dtype_size(TYPE_OUT(c, 0))); }
 
 const kw_op kw_op_unslice = {
-    .name = "unslice", .math = "y = zeros but y[..., from : from + width] = x", .n_in = 1, .n_out = 1, .attr_size = sizeof(slice),
-    .infer = unslice_infer, .no_grad = SECOND, .ref = unslice_ref, .fast = { { .name = "copy", .run = unslice_run } }, .cheap = true,
+    .name = "unslice", .math = "y = zeros but y[..., from : from + width] = x", .n_in = 1, .n_out = 1,
+    .attr_size = sizeof(slice),
+    .infer = unslice_infer, .no_grad = SECOND, .ref = unslice_ref, .fast = { { .name = "copy", .run = unslice_run } },
+    .cheap = true,
 };
 
 /* ---- upsample: nearest, y[i][j] = x[floor(i h / H)][floor(j w / W)] (PyTorch's interpolate) -------------------- */
@@ -203,7 +220,8 @@ static void upsample_bytes(const kw_call *c, size_t size)
     size_t row = size * (size_t)small.d[3];
     #pragma omp parallel for
     for (int64_t i = 0; i < kw__rows(large); i++)
-        memcpy((char *)c->out[0] + (size_t)i * row, (const char *)c->in[0] + (size_t)source(i, small, large) * row, row);
+        memcpy((char *)c->out[0] + (size_t)i * row, (const char *)c->in[0] + (size_t)source(i, small, large) * row,
+               row);
 }
 
 static void upsample_ref(const kw_call *c) { upsample_bytes(c, sizeof(double)); }
@@ -215,11 +233,16 @@ static kw_val upsample_cases(kw_graph *g, int i)
     return i < 3 ? kw_upsample(g, kw_input(g, "x", KW_SHAPE(2, 3, 2, 5), g->compute), to[i][0], to[i][1]) : KW_NONE;
 }
 
-kw_val kw_upsample(kw_graph *g, kw_val x, int64_t h, int64_t w) { return KW_EMIT(g, &kw_op_upsample, (&(upsample){ h, w }), x); }
+kw_val kw_upsample(kw_graph *g, kw_val x, int64_t h, int64_t w)
+{
+    return KW_EMIT(g, &kw_op_upsample, (&(upsample){ h, w }), x);
+}
 
 const kw_op kw_op_upsample = {
-    .name = "upsample", .math = "y[i][j] = x[i h / H][j w / W]", .n_in = 1, .n_out = 1, .attr_size = sizeof(upsample), .infer = upsample_infer,
-    .grad = upsample_grad, .ref = upsample_ref, .fast = { { .name = "copy", .run = upsample_run } }, .cheap = true, .cases = upsample_cases,
+    .name = "upsample", .math = "y[i][j] = x[i h / H][j w / W]", .n_in = 1, .n_out = 1, .attr_size = sizeof(upsample),
+    .infer = upsample_infer,
+    .grad = upsample_grad, .ref = upsample_ref, .fast = { { .name = "copy", .run = upsample_run } }, .cheap = true,
+    .cases = upsample_cases,
 };
 
 static void upsample_grad_ref(const kw_call *c)
@@ -270,7 +293,9 @@ static kw_status upsample_grad_prepare(const kw_graph *g, const kw_node *n, kw_n
 }
 
 const kw_op kw_op_upsample_grad = {
-    .name = "upsample_grad", .math = "dx[i][j] = sum of dy over the pixels that show it", .n_in = 1, .n_out = 1, .attr_size = sizeof(upsample),
+    .name = "upsample_grad", .math = "dx[i][j] = sum of dy over the pixels that show it", .n_in = 1, .n_out = 1,
+    .attr_size = sizeof(upsample),
     .infer = upsample_infer, .no_grad = SECOND, .ref = upsample_grad_ref,
-    .fast = { { .name = "sum", .fits = kw__activations, .prepare = upsample_grad_prepare, .run = upsample_grad_run } }, .cheap = true,
+    .fast = { { .name = "sum", .fits = kw__activations, .prepare = upsample_grad_prepare, .run = upsample_grad_run } },
+    .cheap = true,
 };

@@ -55,7 +55,8 @@ static bool is_float(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW
 
 static bool fits(const kw_graph *g, const kw_node *n)
 {
-    return kw_dtype_of(g, n->in[0]) != KW_F64 && is_float(kw_dtype_of(g, n->in[1])) && kw_dtype_of(g, n->out[0]) != KW_F64;
+    return kw_dtype_of(g, n->in[0]) != KW_F64 && is_float(kw_dtype_of(g, n->in[1]))
+        && kw_dtype_of(g, n->out[0]) != KW_F64;
 }
 
 /* ---- linear --------------------------------------------------------------------------------------------- */
@@ -65,10 +66,12 @@ static kw_status linear_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype
     kw_shape x = kw_shape_of(g, n->in[0]), w = kw_shape_of(g, n->in[1]);
     if (w.rank < 2 || kw_count(w) / w.d[0] != kw_last(x)) {
         char s[64], t[64];
-        return kw_fail(e, KW_EDATA, "a linear weight of shape %s does not take %s", kw_dims_text(w, s), kw_dims_text(x, t));
+        return kw_fail(e, KW_EDATA, "a linear weight of shape %s does not take %s", kw_dims_text(w, s),
+                       kw_dims_text(x, t));
     }
     if (n->in[2] >= 0 && kw_count(kw_shape_of(g, n->in[2])) != w.d[0])
-        return kw_fail(e, KW_EDATA, "a bias of %lld for %lld outputs", (long long)kw_count(kw_shape_of(g, n->in[2])), (long long)w.d[0]);
+        return kw_fail(e, KW_EDATA, "a bias of %lld for %lld outputs", (long long)kw_count(kw_shape_of(g, n->in[2])),
+                       (long long)w.d[0]);
     shape[0] = x;
     shape[0].d[x.rank - 1] = w.d[0];
     dtype[0] = ATTR(n, linear)->out;
@@ -150,7 +153,8 @@ kw_val kw_linear(kw_graph *g, kw_val x, kw_val w, kw_val bias) { return kw_linea
 const kw_op kw_op_linear = {
     .name = "linear", .math = "y = x wᵀ + bias", .n_in = 3, .n_optional = 1, .n_out = 1, .attr_size = sizeof(linear),
     .infer = linear_infer, .grad = linear_grad, .cost = linear_cost, .ref = linear_ref,
-    .fast = { { .name = "gemm", .fits = linear_fits, .prepare = linear_prepare, .pack = pack, .run = linear_run, .release = release } },
+    .fast = { { .name = "gemm", .fits = linear_fits, .prepare = linear_prepare, .pack = pack, .run = linear_run,
+                .release = release } },
     .cases = linear_cases,
 };
 
@@ -200,9 +204,11 @@ static void dx_run(const kw_call *c)
 }
 
 const kw_op kw_op_linear_dx = {
-    .name = "linear_dx", .math = "dx = dy w", .n_in = 2, .n_out = 1, .attr_size = sizeof(linear), .infer = dx_infer, .no_grad = SECOND,
+    .name = "linear_dx", .math = "dx = dy w", .n_in = 2, .n_out = 1, .attr_size = sizeof(linear), .infer = dx_infer,
+    .no_grad = SECOND,
     .cost = linear_cost, .ref = dx_ref,
-    .fast = { { .name = "gemm", .fits = fits, .prepare = dx_prepare, .pack = pack, .run = dx_run, .release = release } },
+    .fast = { { .name = "gemm", .fits = fits, .prepare = dx_prepare, .pack = pack, .run = dx_run,
+                .release = release } },
 };
 
 /* ---- linear_dw: dw = dyᵀ x, sum type ------------------------------------------------------------------------ */
@@ -234,9 +240,10 @@ static void dw_ref(const kw_call *c)
 
 static kw_gemm_shape dw_shape(const kw_graph *g, const kw_node *n)
 {
-    int64_t m = kw__rows(kw_shape_of(g, n->in[0])), k = kw_last(kw_shape_of(g, n->in[0])), o = kw_last(kw_shape_of(g, n->in[1]));
-    return (kw_gemm_shape){ .m = o, .n = k, .k = m, .ta = true, .lda = o, .ldb = k, .ldc = k, .a = kw_dtype_of(g, n->in[1]),
-                            .b = kw_dtype_of(g, n->in[0]), .c = KW_F32, .alpha = 1 };
+    int64_t m = kw__rows(kw_shape_of(g, n->in[0])), k = kw_last(kw_shape_of(g, n->in[0])),
+            o = kw_last(kw_shape_of(g, n->in[1]));
+    return (kw_gemm_shape){ .m = o, .n = k, .k = m, .ta = true, .lda = o, .ldb = k, .ldc = k,
+                            .a = kw_dtype_of(g, n->in[1]), .b = kw_dtype_of(g, n->in[0]), .c = KW_F32, .alpha = 1 };
 }
 
 static kw_status dw_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
@@ -254,6 +261,7 @@ static void dw_run(const kw_call *c)
 }
 
 const kw_op kw_op_linear_dw = {
-    .name = "linear_dw", .math = "dw = dyᵀ x", .n_in = 2, .n_out = 1, .infer = dw_infer, .no_grad = SECOND, .cost = dw_cost, .ref = dw_ref,
+    .name = "linear_dw", .math = "dw = dyᵀ x", .n_in = 2, .n_out = 1, .infer = dw_infer, .no_grad = SECOND,
+    .cost = dw_cost, .ref = dw_ref,
     .fast = { { .name = "gemm", .fits = kw__activations, .prepare = dw_prepare, .run = dw_run } },
 };

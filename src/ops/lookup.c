@@ -30,7 +30,8 @@ static void gather_ref(const kw_call *c)
 {
     kw_shape table = SHAPE_IN(c, 1);
     for (int64_t i = 0; i < kw_count(SHAPE_IN(c, 0)); i++)
-        memcpy((double *)c->out[0] + i * table.d[1], (const double *)c->in[1] + row_of(c->in[0], i, table.d[0]) * table.d[1],
+        memcpy((double *)c->out[0] + i * table.d[1],
+               (const double *)c->in[1] + row_of(c->in[0], i, table.d[0]) * table.d[1],
                sizeof(double) * (size_t)table.d[1]);
 }
 
@@ -42,7 +43,8 @@ static bool gather_fits(const kw_graph *g, const kw_node *n)
 static void gather_run(const kw_call *c)
 {
     kw_shape table = SHAPE_IN(c, 1);
-    size_t to = (size_t)table.d[1] * kw_dtype_size(TYPE_OUT(c, 0)), from = (size_t)table.d[1] * kw_dtype_size(TYPE_IN(c, 1));
+    size_t to = (size_t)table.d[1] * kw_dtype_size(TYPE_OUT(c, 0)),
+           from = (size_t)table.d[1] * kw_dtype_size(TYPE_IN(c, 1));
     for (int64_t i = 0; i < kw_count(SHAPE_IN(c, 0)); i++)
         kw_convert(TYPE_OUT(c, 0), (char *)c->out[0] + (size_t)i * to, TYPE_IN(c, 1),
                    (const char *)c->in[1] + (size_t)row_of(c->in[0], i, table.d[0]) * from, (size_t)table.d[1]);
@@ -57,7 +59,8 @@ static kw_val gather_cases(kw_graph *g, int i)
 kw_val kw_gather(kw_graph *g, kw_val ids, kw_val table) { return KW_EMIT(g, &kw_op_gather, NULL, ids, table); }
 
 const kw_op kw_op_gather = {
-    .name = "gather", .math = "y[i] = table[ids[i]]", .n_in = 2, .n_out = 1, .infer = gather_infer, .grad = gather_grad, .ref = gather_ref,
+    .name = "gather", .math = "y[i] = table[ids[i]]", .n_in = 2, .n_out = 1, .infer = gather_infer, .grad = gather_grad,
+    .ref = gather_ref,
     .fast = { { .name = "copy", .fits = gather_fits, .run = gather_run } }, .cheap = true, .cases = gather_cases,
 };
 
@@ -89,13 +92,16 @@ static void gather_grad_run(const kw_call *c)
     for (int64_t i = 0; i < kw_count(SHAPE_IN(c, 0)); i++) {
         float *row = d + row_of(c->in[0], i, table.d[0]) * table.d[1];
         for (int64_t k = 0; k < table.d[1]; k++)
-            row[k] += narrow ? kw_bf16_to_f32(((const uint16_t *)c->in[1])[i * table.d[1] + k]) : ((const float *)c->in[1])[i * table.d[1] + k];
+            row[k] += narrow ? kw_bf16_to_f32(((const uint16_t *)c->in[1])[i * table.d[1] + k])
+                             : ((const float *)c->in[1])[i * table.d[1] + k];
     }
 }
 
 const kw_op kw_op_gather_grad = {
-    .name = "gather_grad", .math = "dtable[ids[i]] += dy[i]", .n_in = 2, .n_out = 1, .attr_size = sizeof(int64_t), .infer = gather_grad_infer,
-    .no_grad = SECOND, .ref = gather_grad_ref, .fast = { { .name = "sum", .fits = kw__activations, .run = gather_grad_run } },
+    .name = "gather_grad", .math = "dtable[ids[i]] += dy[i]", .n_in = 2, .n_out = 1, .attr_size = sizeof(int64_t),
+    .infer = gather_grad_infer,
+    .no_grad = SECOND, .ref = gather_grad_ref, .fast = { { .name = "sum", .fits = kw__activations,
+                                                           .run = gather_grad_run } },
 };
 
 /* ---- pick: y[n] = x[n][index[n]]: the end-of-text token ------------------------------------------------------ */
@@ -121,7 +127,8 @@ static void pick_bytes(const kw_call *c, size_t size)
     kw_shape x = SHAPE_IN(c, 0);
     size_t row = size * (size_t)x.d[2];
     for (int64_t i = 0; i < x.d[0]; i++)
-        memcpy((char *)c->out[0] + row * (size_t)i, (const char *)c->in[0] + row * (size_t)(i * x.d[1] + row_of(c->in[1], i, x.d[1])), row);
+        memcpy((char *)c->out[0] + row * (size_t)i,
+               (const char *)c->in[0] + row * (size_t)(i * x.d[1] + row_of(c->in[1], i, x.d[1])), row);
 }
 
 static void pick_ref(const kw_call *c) { pick_bytes(c, sizeof(double)); }
@@ -129,13 +136,15 @@ static void pick_run(const kw_call *c) { pick_bytes(c, kw_dtype_size(TYPE_OUT(c,
 
 static kw_val pick_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_pick(g, kw_input(g, "x", KW_SHAPE(3, 5, 4), g->compute), kw_input(g, "ids", KW_SHAPE(3), KW_I64));
+    return i ? KW_NONE : kw_pick(g, kw_input(g, "x", KW_SHAPE(3, 5, 4), g->compute),
+                                 kw_input(g, "ids", KW_SHAPE(3), KW_I64));
 }
 
 kw_val kw_pick(kw_graph *g, kw_val x, kw_val index) { return KW_EMIT(g, &kw_op_pick, NULL, x, index); }
 
 const kw_op kw_op_pick = {
-    .name = "pick", .math = "y[n] = x[n][index[n]]", .n_in = 2, .n_out = 1, .infer = pick_infer, .grad = pick_grad, .ref = pick_ref,
+    .name = "pick", .math = "y[n] = x[n][index[n]]", .n_in = 2, .n_out = 1, .infer = pick_infer, .grad = pick_grad,
+    .ref = pick_ref,
     .fast = { { .name = "copy", .run = pick_run } }, .cheap = true, .cases = pick_cases,
 };
 
@@ -154,18 +163,21 @@ static void pick_grad_bytes(const kw_call *c, size_t size)
     size_t row = size * (size_t)x.d[2];
     memset(c->out[0], 0, row * (size_t)(x.d[0] * x.d[1]));
     for (int64_t i = 0; i < x.d[0]; i++)
-        memcpy((char *)c->out[0] + row * (size_t)(i * x.d[1] + row_of(c->in[1], i, x.d[1])), (const char *)c->in[0] + row * (size_t)i, row);
+        memcpy((char *)c->out[0] + row * (size_t)(i * x.d[1] + row_of(c->in[1], i, x.d[1])),
+               (const char *)c->in[0] + row * (size_t)i, row);
 }
 
 static void pick_grad_ref(const kw_call *c) { pick_grad_bytes(c, sizeof(double)); }
 static void pick_grad_run(const kw_call *c) { pick_grad_bytes(c, kw_dtype_size(TYPE_OUT(c, 0))); }
 
 const kw_op kw_op_pick_grad = {
-    .name = "pick_grad", .math = "dx = zeros but dx[n][index[n]] = dy[n]", .n_in = 2, .n_out = 1, .attr_size = sizeof(int64_t),
-    .infer = pick_grad_infer, .no_grad = SECOND, .ref = pick_grad_ref, .fast = { { .name = "copy", .run = pick_grad_run } }, .cheap = true,
+    .name = "pick_grad", .math = "dx = zeros but dx[n][index[n]] = dy[n]", .n_in = 2, .n_out = 1,
+    .attr_size = sizeof(int64_t),
+    .infer = pick_grad_infer, .no_grad = SECOND, .ref = pick_grad_ref,
+    .fast = { { .name = "copy", .run = pick_grad_run } }, .cheap = true,
 };
 
-/* ---- timestep: sin and cos of t 10000^(-i / (half - shift)); Ho et al. 2020, as diffusers' get_timestep_embedding --- */
+/* ---- timestep: sin and cos of t 10000^(-i / (half - shift)); Ho et al. 2020, as diffusers' get_timestep_embedding  */
 
 typedef struct { int dim; bool flip; float shift; } timestep;      /* flip: cosines first */
 
@@ -206,7 +218,8 @@ static void timestep_run(const kw_call *c)
     for (int64_t i = 0; i < kw_count(SHAPE_IN(c, 0)); i++)
         for (int k = 0; k < a->dim; k++) {
             int j = k % half;
-            float freq = expf(-logf(10000.0f) * (float)j / ((float)half - a->shift)), angle = ((const float *)c->in[0])[i] * freq;
+            float freq = expf(-logf(10000.0f) * (float)j / ((float)half - a->shift)),
+                  angle = ((const float *)c->in[0])[i] * freq;
             float y = k >= 2 * half ? 0 : (k < half) == a->flip ? cosf(angle) : sinf(angle);
             kw_convert(TYPE_OUT(c, 0), (char *)c->out[0] + size * (size_t)(i * a->dim + k), KW_F32, &y, 1);
         }
@@ -223,7 +236,9 @@ kw_val kw_timestep(kw_graph *g, kw_val t, int dim, bool flip, float shift)
 }
 
 const kw_op kw_op_timestep = {
-    .name = "timestep", .math = "y = [cos(t f_i), sin(t f_i)], f_i = 10000^(-i / half)", .n_in = 1, .n_out = 1, .attr_size = sizeof(timestep),
-    .infer = timestep_infer, .no_grad = "a timestep is data", .ref = timestep_ref, .fast = { { .name = "libm", .fits = kw__activations, .run = timestep_run } },
+    .name = "timestep", .math = "y = [cos(t f_i), sin(t f_i)], f_i = 10000^(-i / half)", .n_in = 1, .n_out = 1,
+    .attr_size = sizeof(timestep),
+    .infer = timestep_infer, .no_grad = "a timestep is data", .ref = timestep_ref,
+    .fast = { { .name = "libm", .fits = kw__activations, .run = timestep_run } },
     .cases = timestep_cases,
 };

@@ -79,14 +79,19 @@ static kw_val mse_cases(kw_graph *g, int i)
     if (i > 1)
         return KW_NONE;
     kw_val y = kw_input(g, "y", s, g->compute), t = kw_input(g, "t", s, kw_sum_type(g->compute));
-    return kw_mse(g, y, t, i ? KW_NONE : kw_scale(g, kw_input(g, "!weight", KW_SHAPE(3), kw_sum_type(g->compute)), 0.5f));
+    return kw_mse(g, y, t, i ? KW_NONE : kw_scale(g, kw_input(g, "!weight", KW_SHAPE(3), kw_sum_type(g->compute)),
+                                                  0.5f));
 }
 
-kw_val kw_mse(kw_graph *g, kw_val y, kw_val target, kw_val weight) { return KW_EMIT(g, &kw_op_mse, NULL, y, target, weight); }
+kw_val kw_mse(kw_graph *g, kw_val y, kw_val target, kw_val weight)
+{
+    return KW_EMIT(g, &kw_op_mse, NULL, y, target, weight);
+}
 
 /* The weights are the host's (min-SNR); nobody asks for their gradient. */
 const kw_op kw_op_mse = {
-    .name = "mse", .math = "mean of weight[n] (y - target)²", .n_in = 3, .n_optional = 1, .n_out = 1, .infer = mse_infer, .grad = mse_emit_grad,
+    .name = "mse", .math = "mean of weight[n] (y - target)²", .n_in = 3, .n_optional = 1, .n_out = 1,
+    .infer = mse_infer, .grad = mse_emit_grad,
     FAST(mse), .cases = mse_cases,
 };
 
@@ -135,13 +140,15 @@ BOTH(l1)
 
 static kw_val l1_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_l1(g, kw_input(g, "y", KW_SHAPE(3, 7), g->compute), kw_input(g, "t", KW_SHAPE(3, 7), kw_sum_type(g->compute)));
+    return i ? KW_NONE : kw_l1(g, kw_input(g, "y", KW_SHAPE(3, 7), g->compute),
+                               kw_input(g, "t", KW_SHAPE(3, 7), kw_sum_type(g->compute)));
 }
 
 kw_val kw_l1(kw_graph *g, kw_val y, kw_val target) { return KW_EMIT(g, &kw_op_l1, NULL, y, target); }
 
 const kw_op kw_op_l1 = {
-    .name = "l1", .math = "mean |y - target|", .n_in = 2, .n_out = 1, .infer = l1_infer, .grad = l1_emit_grad, FAST(l1), .cases = l1_cases,
+    .name = "l1", .math = "mean |y - target|", .n_in = 2, .n_out = 1, .infer = l1_infer, .grad = l1_emit_grad, FAST(l1),
+    .cases = l1_cases,
 };
 
 static void l1_grad(access a)
@@ -156,10 +163,11 @@ static void l1_grad(access a)
 BOTH(l1_grad)
 
 const kw_op kw_op_l1_grad = {
-    .name = "l1_grad", .math = "dy = sign(y - target) dloss / count", .n_in = 3, .n_out = 1, .infer = kw__like_first, .no_grad = SECOND, FAST(l1_grad),
+    .name = "l1_grad", .math = "dy = sign(y - target) dloss / count", .n_in = 3, .n_out = 1, .infer = kw__like_first,
+    .no_grad = SECOND, FAST(l1_grad),
 };
 
-/* ---- the posterior of an autoencoder: moments = [mean, log variance], clamped to -30..20 (Kingma & Welling 2013) -------- */
+/* ---- the posterior of an autoencoder: moments = [mean, log variance], clamped to -30..20 (Kingma & Welling 2013) - */
 
 static double clamped(double x, bool *inside)
 {
@@ -202,14 +210,19 @@ BOTH(gaussian)
 
 static kw_val gaussian_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_gaussian(g, kw_input(g, "moments", KW_SHAPE(2, 3, 8), g->compute), kw_input(g, "!noise", KW_SHAPE(2, 3, 4), g->compute));
+    return i ? KW_NONE : kw_gaussian(g, kw_input(g, "moments", KW_SHAPE(2, 3, 8), g->compute),
+                                     kw_input(g, "!noise", KW_SHAPE(2, 3, 4), g->compute));
 }
 
-kw_val kw_gaussian(kw_graph *g, kw_val moments, kw_val noise) { return KW_EMIT(g, &kw_op_gaussian, NULL, moments, noise); }
+kw_val kw_gaussian(kw_graph *g, kw_val moments, kw_val noise)
+{
+    return KW_EMIT(g, &kw_op_gaussian, NULL, moments, noise);
+}
 
 /* The noise is data: no gradient. */
 const kw_op kw_op_gaussian = {
-    .name = "gaussian", .math = "z = mean + exp(logvar / 2) noise", .n_in = 2, .n_out = 1, .infer = gaussian_infer, .grad = gaussian_emit_grad,
+    .name = "gaussian", .math = "z = mean + exp(logvar / 2) noise", .n_in = 2, .n_out = 1, .infer = gaussian_infer,
+    .grad = gaussian_emit_grad,
     FAST(gaussian), .cases = gaussian_cases,
 };
 
@@ -227,11 +240,12 @@ static void gaussian_grad(access a)
 BOTH(gaussian_grad)
 
 const kw_op kw_op_gaussian_grad = {
-    .name = "gaussian_grad", .math = "dmean = dz, dlogvar = exp(logvar / 2) noise dz / 2", .n_in = 3, .n_out = 1, .infer = kw__like_first,
+    .name = "gaussian_grad", .math = "dmean = dz, dlogvar = exp(logvar / 2) noise dz / 2", .n_in = 3, .n_out = 1,
+    .infer = kw__like_first,
     .no_grad = SECOND, FAST(gaussian_grad),
 };
 
-/* ---- kl: mean over the batch of ½ sum (mean² + var - 1 - logvar) ------------------------------------------------------------ */
+/* ---- kl: mean over the batch of ½ sum (mean² + var - 1 - logvar) ----------------------------------------------- */
 
 static void kl_emit_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
 {
@@ -254,12 +268,16 @@ static void kl(access a)
 }
 BOTH(kl)
 
-static kw_val kl_cases(kw_graph *g, int i) { return i ? KW_NONE : kw_kl(g, kw_input(g, "moments", KW_SHAPE(2, 3, 3, 8), g->compute)); }
+static kw_val kl_cases(kw_graph *g, int i)
+{
+    return i ? KW_NONE : kw_kl(g, kw_input(g, "moments", KW_SHAPE(2, 3, 3, 8), g->compute));
+}
 
 kw_val kw_kl(kw_graph *g, kw_val moments) { return KW_EMIT(g, &kw_op_kl, NULL, moments); }
 
 const kw_op kw_op_kl = {
-    .name = "kl", .math = "½ sum (mean² + var - 1 - logvar) / batch", .n_in = 1, .n_out = 1, .infer = scalar_infer, .grad = kl_emit_grad,
+    .name = "kl", .math = "½ sum (mean² + var - 1 - logvar) / batch", .n_in = 1, .n_out = 1, .infer = scalar_infer,
+    .grad = kl_emit_grad,
     FAST(kl), .cases = kl_cases,
 };
 
@@ -279,11 +297,12 @@ static void kl_grad(access a)
 BOTH(kl_grad)
 
 const kw_op kw_op_kl_grad = {
-    .name = "kl_grad", .math = "dmean = mean, dlogvar = ½ (var - 1), times dloss / batch", .n_in = 2, .n_out = 1, .infer = kw__like_first,
+    .name = "kl_grad", .math = "dmean = mean, dlogvar = ½ (var - 1), times dloss / batch", .n_in = 2, .n_out = 1,
+    .infer = kw__like_first,
     .no_grad = SECOND, FAST(kl_grad),
 };
 
-/* ---- normalize: rows to unit length ------------------------------------------------------------------------------------------ */
+/* ---- normalize: rows to unit length ------------------------------------------------------------------------------ */
 
 static void normalize_emit_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
 {
@@ -310,12 +329,16 @@ static void normalize(access a)
 }
 BOTH(normalize)
 
-static kw_val normalize_cases(kw_graph *g, int i) { return i ? KW_NONE : kw_normalize(g, kw_input(g, "x", KW_SHAPE(4, 6), g->compute)); }
+static kw_val normalize_cases(kw_graph *g, int i)
+{
+    return i ? KW_NONE : kw_normalize(g, kw_input(g, "x", KW_SHAPE(4, 6), g->compute));
+}
 
 kw_val kw_normalize(kw_graph *g, kw_val x) { return KW_EMIT(g, &kw_op_normalize, NULL, x); }
 
 const kw_op kw_op_normalize = {
-    .name = "normalize", .math = "y = x / |x| for each row", .n_in = 1, .n_out = 1, .infer = kw__like_first, .grad = normalize_emit_grad,
+    .name = "normalize", .math = "y = x / |x| for each row", .n_in = 1, .n_out = 1, .infer = kw__like_first,
+    .grad = normalize_emit_grad,
     FAST(normalize), .cases = normalize_cases,
 };
 
@@ -334,10 +357,11 @@ static void normalize_grad(access a)
 BOTH(normalize_grad)
 
 const kw_op kw_op_normalize_grad = {
-    .name = "normalize_grad", .math = "dx = (dy - y (y·dy)) / |x|", .n_in = 2, .n_out = 1, .infer = kw__like_first, .no_grad = SECOND, FAST(normalize_grad),
+    .name = "normalize_grad", .math = "dx = (dy - y (y·dy)) / |x|", .n_in = 2, .n_out = 1, .infer = kw__like_first,
+    .no_grad = SECOND, FAST(normalize_grad),
 };
 
-/* ---- cross entropy: mean of -log softmax(logits)[id]; the contrastive loss of CLIP is two of them (arXiv:2103.00020) ----------- */
+/* ---- cross entropy: mean of -log softmax(logits)[id]; CLIP's contrastive loss is two of them (arXiv:2103.00020) */
 
 static kw_status cross_entropy_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *dtype, kw_err *e)
 {
@@ -381,10 +405,14 @@ BOTH(cross_entropy)
 
 static kw_val cross_entropy_cases(kw_graph *g, int i)
 {
-    return i ? KW_NONE : kw_cross_entropy(g, kw_input(g, "x", KW_SHAPE(4, 6), g->compute), kw_input(g, "ids", KW_SHAPE(4), KW_I64));
+    return i ? KW_NONE : kw_cross_entropy(g, kw_input(g, "x", KW_SHAPE(4, 6), g->compute),
+                                          kw_input(g, "ids", KW_SHAPE(4), KW_I64));
 }
 
-kw_val kw_cross_entropy(kw_graph *g, kw_val logits, kw_val ids) { return KW_EMIT(g, &kw_op_cross_entropy, NULL, logits, ids); }
+kw_val kw_cross_entropy(kw_graph *g, kw_val logits, kw_val ids)
+{
+    return KW_EMIT(g, &kw_op_cross_entropy, NULL, logits, ids);
+}
 
 const kw_op kw_op_cross_entropy = {
     .name = "cross_entropy", .math = "mean of -log softmax(x)[id]", .n_in = 2, .n_out = 1, .infer = cross_entropy_infer,
@@ -404,6 +432,7 @@ static void cross_entropy_grad(access a)
 BOTH(cross_entropy_grad)
 
 const kw_op kw_op_cross_entropy_grad = {
-    .name = "cross_entropy_grad", .math = "dx = (softmax(x) - onehot(id)) dloss / batch", .n_in = 3, .n_out = 1, .infer = kw__like_first,
+    .name = "cross_entropy_grad", .math = "dx = (softmax(x) - onehot(id)) dloss / batch", .n_in = 3, .n_out = 1,
+    .infer = kw__like_first,
     .no_grad = SECOND, FAST(cross_entropy_grad),
 };

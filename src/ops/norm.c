@@ -27,7 +27,8 @@ static kw_status check_vector(const kw_graph *g, kw_val v, int64_t c, kw_err *e)
 {
     if (kw_count(kw_shape_of(g, v)) == c)
         return KW_OK;
-    return kw_fail(e, KW_EDATA, "a norm over %lld channels has %lld gains", (long long)c, (long long)kw_count(kw_shape_of(g, v)));
+    return kw_fail(e, KW_EDATA, "a norm over %lld channels has %lld gains", (long long)c,
+                   (long long)kw_count(kw_shape_of(g, v)));
 }
 
 static kw_status norm_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *dtype, kw_shape stats, kw_err *e)
@@ -114,7 +115,8 @@ static void group_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const 
 static void group_ref(const kw_call *c)
 {
     const norm *a = ATTR(c->node, norm);
-    forward_ref(group_geometry(SHAPE_IN(c, 0), a->groups), a->eps, a->silu, (const double *const *)c->in, (double *const *)c->out);
+    forward_ref(group_geometry(SHAPE_IN(c, 0), a->groups), a->eps, a->silu, (const double *const *)c->in,
+                (double *const *)c->out);
 }
 
 /* Parameters and statistics are f32 beside f32 or bf16 activations. */
@@ -127,11 +129,14 @@ static void group_run(const kw_call *c)
 {
     const norm *a = ATTR(c->node, norm);
     geometry m = group_geometry(SHAPE_IN(c, 0), a->groups);
-    kw_kern_get()->group_norm(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->out[0], c->out[1], c->out[2], (int)m.n, m.hw,
-                              m.c, m.groups, a->eps, a->silu);
+    kw_kern_get()->group_norm(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->out[0], c->out[1], c->out[2], (int)m.n,
+                              m.hw, m.c, m.groups, a->eps, a->silu);
 }
 
-static kw_val vector(kw_graph *g, const char *name, int64_t c) { return kw_input(g, name, KW_SHAPE(c), kw_sum_type(g->compute)); }
+static kw_val vector(kw_graph *g, const char *name, int64_t c)
+{
+    return kw_input(g, name, KW_SHAPE(c), kw_sum_type(g->compute));
+}
 
 static kw_val group_cases(kw_graph *g, int i)
 {
@@ -142,7 +147,8 @@ static kw_val group_cases(kw_graph *g, int i)
     if (i >= (int)KW_LEN(k))
         return KW_NONE;
     int64_t c = kw_last(k[i].s);
-    return kw_group_norm(g, kw_input(g, "x", k[i].s, g->compute), vector(g, "gamma", c), vector(g, "beta", c), k[i].groups, 1e-3f, k[i].silu);
+    return kw_group_norm(g, kw_input(g, "x", k[i].s, g->compute), vector(g, "gamma", c), vector(g, "beta", c),
+                         k[i].groups, 1e-3f, k[i].silu);
 }
 
 kw_val kw_group_norm(kw_graph *g, kw_val x, kw_val gamma, kw_val beta, int groups, float eps, bool silu)
@@ -168,7 +174,8 @@ static kw_status grads_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype 
 static void group_grad_ref(const kw_call *c)
 {
     const norm *a = ATTR(c->node, norm);
-    backward_ref(group_geometry(SHAPE_IN(c, 0), a->groups), a->silu, (const double *const *)c->in, (double *const *)c->out);
+    backward_ref(group_geometry(SHAPE_IN(c, 0), a->groups), a->silu, (const double *const *)c->in,
+                 (double *const *)c->out);
 }
 
 static kw_status group_grad_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
@@ -183,12 +190,13 @@ static void group_grad_run(const kw_call *c)
 {
     const norm *a = ATTR(c->node, norm);
     geometry m = group_geometry(SHAPE_IN(c, 0), a->groups);
-    kw_kern_get()->group_norm_grad(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->out[0], c->out[1],
-                                   c->out[2], (int)m.n, m.hw, m.c, m.groups, a->silu, c->scratch);
+    kw_kern_get()->group_norm_grad(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->in[3], c->in[4], c->in[5], c->out[0],
+                                   c->out[1], c->out[2], (int)m.n, m.hw, m.c, m.groups, a->silu, c->scratch);
 }
 
 const kw_op kw_op_group_norm_grad = {
-    .name = "group_norm_grad", .math = "dx, dgamma, dbeta of group norm (and SiLU)", .n_in = 6, .n_out = 3, .attr_size = sizeof(norm),
+    .name = "group_norm_grad", .math = "dx, dgamma, dbeta of group norm (and SiLU)", .n_in = 6, .n_out = 3,
+    .attr_size = sizeof(norm),
     .infer = grads_infer, .no_grad = SECOND, .ref = group_grad_ref,
     .fast = { { .name = "simd", .fits = fits, .prepare = group_grad_prepare, .run = group_grad_run } },
 };
@@ -210,13 +218,15 @@ static void layer_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const 
 
 static void layer_ref(const kw_call *c)
 {
-    forward_ref(layer_geometry(SHAPE_IN(c, 0)), ATTR(c->node, norm)->eps, false, (const double *const *)c->in, (double *const *)c->out);
+    forward_ref(layer_geometry(SHAPE_IN(c, 0)), ATTR(c->node, norm)->eps, false, (const double *const *)c->in,
+                (double *const *)c->out);
 }
 
 static void layer_run(const kw_call *c)
 {
     geometry m = layer_geometry(SHAPE_IN(c, 0));
-    kw_kern_get()->layer_norm(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->out[0], c->out[1], c->out[2], m.n, m.c, ATTR(c->node, norm)->eps);
+    kw_kern_get()->layer_norm(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->out[0], c->out[1], c->out[2], m.n, m.c,
+                              ATTR(c->node, norm)->eps);
 }
 
 static kw_val layer_cases(kw_graph *g, int i)
@@ -224,7 +234,8 @@ static kw_val layer_cases(kw_graph *g, int i)
     static const kw_shape k[] = { { 3, { 2, 3, 8 } }, { 2, { 5, 33 } }, { 3, { 1, 77, 20 } } };
     if (i >= (int)KW_LEN(k))
         return KW_NONE;
-    return kw_layer_norm(g, kw_input(g, "x", k[i], g->compute), vector(g, "gamma", kw_last(k[i])), vector(g, "beta", kw_last(k[i])), 1e-3f);
+    return kw_layer_norm(g, kw_input(g, "x", k[i], g->compute), vector(g, "gamma", kw_last(k[i])),
+                         vector(g, "beta", kw_last(k[i])), 1e-3f);
 }
 
 kw_val kw_layer_norm(kw_graph *g, kw_val x, kw_val gamma, kw_val beta, float eps)
@@ -233,8 +244,10 @@ kw_val kw_layer_norm(kw_graph *g, kw_val x, kw_val gamma, kw_val beta, float eps
 }
 
 const kw_op kw_op_layer_norm = {
-    .name = "layer_norm", .math = "y = (x - mean) rstd gamma + beta over each row", .n_in = 3, .n_out = 3, .attr_size = sizeof(norm),
-    .infer = layer_infer, .grad = layer_grad, .ref = layer_ref, .fast = { { .name = "simd", .fits = fits, .run = layer_run } },
+    .name = "layer_norm", .math = "y = (x - mean) rstd gamma + beta over each row", .n_in = 3, .n_out = 3,
+    .attr_size = sizeof(norm),
+    .infer = layer_infer, .grad = layer_grad, .ref = layer_ref,
+    .fast = { { .name = "simd", .fits = fits, .run = layer_run } },
     .cheap = true, .cases = layer_cases,
 };
 
@@ -254,12 +267,13 @@ static kw_status layer_grad_prepare(const kw_graph *g, const kw_node *n, kw_need
 static void layer_grad_run(const kw_call *c)
 {
     geometry m = layer_geometry(SHAPE_IN(c, 0));
-    kw_kern_get()->layer_norm_grad(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->in[4], c->in[5], c->out[0], c->out[1], c->out[2],
-                                   m.n, m.c, c->scratch);
+    kw_kern_get()->layer_norm_grad(TYPE_IN(c, 0), c->in[0], c->in[1], c->in[2], c->in[4], c->in[5], c->out[0],
+                                   c->out[1], c->out[2], m.n, m.c, c->scratch);
 }
 
 const kw_op kw_op_layer_norm_grad = {
-    .name = "layer_norm_grad", .math = "dx, dgamma, dbeta of layer norm", .n_in = 6, .n_out = 3, .attr_size = sizeof(norm),
+    .name = "layer_norm_grad", .math = "dx, dgamma, dbeta of layer norm", .n_in = 6, .n_out = 3,
+    .attr_size = sizeof(norm),
     .infer = grads_infer, .no_grad = SECOND, .ref = layer_grad_ref,
     .fast = { { .name = "simd", .fits = fits, .prepare = layer_grad_prepare, .run = layer_grad_run } },
 };

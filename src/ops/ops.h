@@ -27,19 +27,22 @@ static inline kw_val kw_add(kw_graph *g, kw_val x, kw_val z) { return kw_axby(g,
 static inline kw_val kw_sub(kw_graph *g, kw_val x, kw_val z) { return kw_axby(g, 1, x, -1, z); }
 static inline kw_val kw_scale(kw_graph *g, kw_val x, float a) { return kw_axby(g, a, x, 0, KW_NONE); }
 kw_val kw_mul(kw_graph *g, kw_val x, kw_val z);
-kw_val kw_blend(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b);               /* a[n] x + b[n] z; a, b: (N) sum type */
+/* a[n] x + b[n] z; a, b: (N) sum type */
+kw_val kw_blend(kw_graph *g, kw_val x, kw_val z, kw_val a, kw_val b);
 kw_val kw_scale_by(kw_graph *g, kw_val x, kw_val s);                              /* s[0] x; s: (1) sum type */
 kw_val kw_dot(kw_graph *g, kw_val x, kw_val z);                                   /* (1) sum type */
 kw_val kw_cast(kw_graph *g, kw_val x, kw_dtype t);                                /* x itself if it has the type */
 kw_val kw_activation(kw_graph *g, kw_unary f, kw_val x);
 static inline kw_val kw_silu(kw_graph *g, kw_val x) { return kw_activation(g, KW_SILU, x); }
-kw_val kw_geglu(kw_graph *g, kw_val x);                                           /* (..., 2C) -> value * gelu(gate): (..., C) */
+/* (..., 2C) -> value * gelu(gate): (..., C) */
+kw_val kw_geglu(kw_graph *g, kw_val x);
 
 /* ---- broadcasts and their sums */
 kw_val kw_add_channels(kw_graph *g, kw_val x, kw_val v);                          /* x (N, ..., C) + v (N, C) */
 kw_val kw_sum_pixels(kw_graph *g, kw_val x);                                      /* (N, ..., C) -> (N, C) sum type */
 kw_val kw_add_rows(kw_graph *g, kw_val x, kw_val v);                              /* v has x's last dimensions */
-kw_val kw_sum_leading(kw_graph *g, kw_val x, int rank);                           /* keep the last `rank` dimensions; sum type */
+/* keep the last `rank` dimensions; sum type */
+kw_val kw_sum_leading(kw_graph *g, kw_val x, int rank);
 
 /* ---- norms: saved statistics are outputs 1 and 2 (mean, 1/sd) */
 kw_val kw_group_norm(kw_graph *g, kw_val x, kw_val gamma, kw_val beta, int groups, float eps, bool silu);
@@ -49,7 +52,8 @@ kw_val kw_layer_norm(kw_graph *g, kw_val x, kw_val gamma, kw_val beta, float eps
 kw_val kw_linear(kw_graph *g, kw_val x, kw_val w, kw_val bias);                   /* x (..., K), w (M, K) -> (..., M) */
 kw_val kw_linear_as(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_dtype out);  /* the same, output of another type */
 typedef struct { int stride, top, left, bottom, right; } kw_conv_pads;
-kw_val kw_conv2d(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p);   /* x (N,H,W,I), w (O,I,kh,kw) -> (N,H',W',O) */
+/* x (N,H,W,I), w (O,I,kh,kw) -> (N,H',W',O) */
+kw_val kw_conv2d(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p);
 kw_val kw_conv2d_as(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p, kw_dtype out);
 /* softmax(q k^T / sqrt(dim)) v per head; q (N,Tq,H*D), k and v (N,Tk,H*D). Output 1: log-sum-exp (N,H,Tq). */
 kw_val kw_attention(kw_graph *g, kw_val q, kw_val k, kw_val v, int heads, bool causal);
@@ -61,17 +65,24 @@ kw_val kw_slice(kw_graph *g, kw_val x, int64_t from, int64_t count);            
 kw_val kw_upsample(kw_graph *g, kw_val x, int64_t h, int64_t w);                  /* nearest, to h x w */
 
 /* ---- look-ups */
-kw_val kw_gather(kw_graph *g, kw_val ids, kw_val table);                          /* ids (...) I64, table (V, C) -> (..., C) compute type */
-kw_val kw_pick(kw_graph *g, kw_val x, kw_val index);                              /* x (N,T,C), index (N) I64 -> (N, C) */
-kw_val kw_timestep(kw_graph *g, kw_val t, int dim, bool flip, float shift);       /* t (N) sum type -> sinusoids (N, dim) */
+/* ids (...) I64, table (V, C) -> (..., C) compute type */
+kw_val kw_gather(kw_graph *g, kw_val ids, kw_val table);
+/* x (N,T,C), index (N) I64 -> (N, C) */
+kw_val kw_pick(kw_graph *g, kw_val x, kw_val index);
+/* t (N) sum type -> sinusoids (N, dim) */
+kw_val kw_timestep(kw_graph *g, kw_val t, int dim, bool flip, float shift);
 
 /* ---- losses: (1), sum type */
-kw_val kw_mse(kw_graph *g, kw_val y, kw_val target, kw_val weight);               /* mean of weight[n] (y - target)^2; weight (N) may be KW_NONE */
+/* mean of weight[n] (y - target)^2; weight (N) may be KW_NONE */
+kw_val kw_mse(kw_graph *g, kw_val y, kw_val target, kw_val weight);
 kw_val kw_l1(kw_graph *g, kw_val y, kw_val target);                               /* mean |y - target| */
-kw_val kw_gaussian(kw_graph *g, kw_val moments, kw_val noise);                    /* (..., 2C), (..., C) -> mean + sd noise */
-kw_val kw_kl(kw_graph *g, kw_val moments);                                        /* mean over the batch of KL(q || N(0,1)) */
+/* (..., 2C), (..., C) -> mean + sd noise */
+kw_val kw_gaussian(kw_graph *g, kw_val moments, kw_val noise);
+/* mean over the batch of KL(q || N(0,1)) */
+kw_val kw_kl(kw_graph *g, kw_val moments);
 kw_val kw_normalize(kw_graph *g, kw_val x);                                       /* rows to unit length */
-kw_val kw_cross_entropy(kw_graph *g, kw_val logits, kw_val ids);                  /* (N, V), (N) I64: mean of -log softmax */
+/* (N, V), (N) I64: mean of -log softmax */
+kw_val kw_cross_entropy(kw_graph *g, kw_val logits, kw_val ids);
 
 /* ---- updates; new values are bound to states by the caller */
 typedef struct { float beta1, beta2, eps; } kw_adam;

@@ -29,7 +29,8 @@ static void adamw_ref(const kw_call *c)
         double p = ((const double *)c->in[0])[i], grad = ((const double *)c->in[1])[i] * s[CLIP];
         double m = ((const double *)c->in[2])[i] * b1 + (1 - b1) * grad;
         double v = ((const double *)c->in[3])[i] * b2 + (1 - b2) * grad * grad;
-        ((double *)c->out[0])[i] = p * (1 - s[RATE] * s[DECAY]) - s[RATE] / s[BIAS1] * m / (sqrt(v) / sqrt(s[BIAS2]) + (double)a->eps);
+        ((double *)c->out[0])[i] = p * (1 - s[RATE] * s[DECAY]) - s[RATE] / s[BIAS1] * m
+            / (sqrt(v) / sqrt(s[BIAS2]) + (double)a->eps);
         ((double *)c->out[1])[i] = m;
         ((double *)c->out[2])[i] = v;
     }
@@ -80,8 +81,11 @@ kw_val kw_adamw_step(kw_graph *g, kw_val p, kw_val grad, kw_val m, kw_val v, kw_
 }
 
 const kw_op kw_op_adamw = {
-    .name = "adamw", .math = "m = β₁m + (1-β₁)g, v = β₂v + (1-β₂)g², p = (1 - rate decay) p - rate m̂ / (√v̂ + ε)", .n_in = 5, .n_out = 3,
-    .attr_size = sizeof(kw_adam), .infer = adamw_infer, .no_grad = "nothing is learned through an update", .ref = adamw_ref,
+    .name = "adamw",
+    .math = "m = β₁m + (1-β₁)g, v = β₂v + (1-β₂)g², p = (1 - rate decay) p - rate m̂ / (√v̂ + ε)",
+    .n_in = 5, .n_out = 3,
+    .attr_size = sizeof(kw_adam), .infer = adamw_infer, .no_grad = "nothing is learned through an update",
+    .ref = adamw_ref,
     .fast = { { .name = "simd", .fits = all_f32, .run = adamw_run } }, .in_place = true, .cases = adamw_cases,
 };
 
@@ -110,17 +114,20 @@ static void lerp_run(const kw_call *c)
 static kw_val lerp_cases(kw_graph *g, int i)
 {
     kw_dtype t = kw_sum_type(g->compute);
-    return i ? KW_NONE : kw_lerp(g, kw_input(g, "y", KW_SHAPE(77), t), kw_input(g, "x", KW_SHAPE(77), t), kw_input(g, "keep", KW_SHAPE(1), t));
+    return i ? KW_NONE : kw_lerp(g, kw_input(g, "y", KW_SHAPE(77), t), kw_input(g, "x", KW_SHAPE(77), t),
+                                 kw_input(g, "keep", KW_SHAPE(1), t));
 }
 
 kw_val kw_lerp(kw_graph *g, kw_val y, kw_val x, kw_val keep) { return KW_EMIT(g, &kw_op_lerp, NULL, y, x, keep); }
 
 const kw_op kw_op_lerp = {
-    .name = "lerp", .math = "y = keep y + (1 - keep) x", .n_in = 3, .n_out = 1, .infer = lerp_infer, .no_grad = "nothing is learned through an average",
-    .ref = lerp_ref, .fast = { { .name = "simd", .fits = all_f32, .run = lerp_run } }, .in_place = true, .cases = lerp_cases,
+    .name = "lerp", .math = "y = keep y + (1 - keep) x", .n_in = 3, .n_out = 1, .infer = lerp_infer,
+    .no_grad = "nothing is learned through an average",
+    .ref = lerp_ref, .fast = { { .name = "simd", .fits = all_f32, .run = lerp_run } }, .in_place = true,
+    .cases = lerp_cases,
 };
 
-/* ---- sum of squares, in double: the norm of a gradient; not finite as soon as one element is not -------------------- */
+/* ---- sum of squares, in double: the norm of a gradient; not finite as soon as one element is not ----------------- */
 
 static kw_status sum_squares_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *dtype, kw_err *e)
 {
@@ -138,7 +145,10 @@ static void sum_squares_ref(const kw_call *c)
     *(double *)c->out[0] = sum;
 }
 
-static void sum_squares_run(const kw_call *c) { *(double *)c->out[0] = kw_kern_get()->sum_squares(c->in[0], kw_count(SHAPE_IN(c, 0))); }
+static void sum_squares_run(const kw_call *c)
+{
+    *(double *)c->out[0] = kw_kern_get()->sum_squares(c->in[0], kw_count(SHAPE_IN(c, 0)));
+}
 
 static kw_val sum_squares_cases(kw_graph *g, int i)
 {
@@ -148,6 +158,8 @@ static kw_val sum_squares_cases(kw_graph *g, int i)
 kw_val kw_sum_squares(kw_graph *g, kw_val x) { return KW_EMIT(g, &kw_op_sum_squares, NULL, x); }
 
 const kw_op kw_op_sum_squares = {
-    .name = "sum_squares", .math = "y = sum x²", .n_in = 1, .n_out = 1, .infer = sum_squares_infer, .no_grad = "a measure, not a loss",
-    .ref = sum_squares_ref, .fast = { { .name = "simd", .fits = all_f32, .run = sum_squares_run } }, .cases = sum_squares_cases,
+    .name = "sum_squares", .math = "y = sum x²", .n_in = 1, .n_out = 1, .infer = sum_squares_infer,
+    .no_grad = "a measure, not a loss",
+    .ref = sum_squares_ref, .fast = { { .name = "simd", .fits = all_f32, .run = sum_squares_run } },
+    .cases = sum_squares_cases,
 };

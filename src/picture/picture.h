@@ -80,6 +80,9 @@ typedef struct {
 } kw_picture;
 
 extern const uint8_t kw_picture_white[3];
+/* "white", "#ffffff", "#fff": the 16 names of CSS 1 with grey, cyan and magenta, in any case.
+ * KW_EUSAGE: none of these. */
+KW_MUST kw_status kw_picture_colour(const char *text, uint8_t rgb[3], kw_err *e);
 
 /* A black picture of w x h. */
 KW_MUST kw_status kw_picture_new(int w, int h, kw_picture *p, kw_err *e);
@@ -101,7 +104,8 @@ kw_picture_format kw_picture_named(const char *path);
  * within 1/255:
  *   EXIF orientation applied; embedded ICC profile to sRGB, perceptual intent; CMYK without a profile by
  *   (255-c)(255-k)/255; palette and tRNS expanded; 16 bits to 8 by v >> 8 (as Pillow does for RGB; Pillow's "I;16"
- *   clips instead, which is no picture); alpha laid on background as Image.alpha_composite does; first frame.
+ *   clips instead, which is no picture); first frame; alpha, on 8-bit sRGB, before turning and any resizing, laid on
+ *   the background as Image.alpha_composite does: out = round((a fg + (255 - a) bg) / 255), per channel.
  * Runs the decoders inside this process: for tests, fuzzing and trusted files. Files of users go through kw_decoder.
  * EDATA names the file and the reason; ENOMEM.
  */

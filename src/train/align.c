@@ -1,5 +1,6 @@
 /*
- * align.c - teaching a text encoder what pictures look like before any U-Net sees it: from the feature f at the end mark
+ * align.c - teaching a text encoder what pictures look like before any U-Net sees it: from the feature f at the end
+ * mark
  *
  *   f ── MLP ── the picture's latent (mean squared error)          and, as in CLIP (arXiv:2103.00020),
  *   f ── linear ── unit vector t ──┐
@@ -24,7 +25,8 @@ static kw_status find(void *arena, const char *name, kw_shape shape, kw_tensor *
     kw_rng r = { .seed = 1, .stream = KW_RNG_INIT, .step = hash };
     for (int64_t i = 0; fan && i < count; i++)
         w[i] = (2 * kw_rng_float(r, (uint64_t)i) - 1) / sqrtf((float)fan);
-    *t = (kw_tensor){ .name = name, .dtype = KW_F32, .rank = shape.rank, .data = w, .bytes = (uint64_t)count * sizeof *w };
+    *t = (kw_tensor){ .name = name, .dtype = KW_F32, .rank = shape.rank, .data = w,
+                      .bytes = (uint64_t)count * sizeof *w };
     memcpy(t->shape, shape.d, sizeof shape.d[0] * (size_t)shape.rank);
     return KW_OK;
 }
@@ -40,7 +42,8 @@ kw_params *kw__align_params(kw_arena *a, kw_store *s)
 static kw_val contrast(kw_net *n, kw_val t, kw_val i, kw_val ids)
 {
     kw_graph *g = n->g;
-    kw_val logits = kw_scale(g, kw_linear(g, t, i, KW_NONE), 1 / 0.07f), back = kw_scale(g, kw_linear(g, i, t, KW_NONE), 1 / 0.07f);
+    kw_val logits = kw_scale(g, kw_linear(g, t, i, KW_NONE), 1 / 0.07f),
+           back = kw_scale(g, kw_linear(g, i, t, KW_NONE), 1 / 0.07f);
     return kw_axby(g, 0.5f, kw_cross_entropy(g, logits, ids), 0.5f, kw_cross_entropy(g, back, ids));
 }
 
@@ -55,7 +58,8 @@ kw_val kw__align_loss(kw_graph *g, kw_params *heads, kw_val text, kw_val latents
     KW_IN(&n, "head") {
         kw_val h = kw_silu(g, kw_nn_linear(&n, "regress_1", f, 2 * width, true));
         kw_val mse = kw_mse(g, kw_nn_linear(&n, "regress_2", h, size, true), flat, KW_NONE);
-        kw_val t = kw_normalize(g, kw_nn_linear(&n, "text", f, width, false)), i = kw_normalize(g, kw_nn_linear(&n, "image", flat, width, false));
+        kw_val t = kw_normalize(g, kw_nn_linear(&n, "text", f, width, false)),
+               i = kw_normalize(g, kw_nn_linear(&n, "image", flat, width, false));
         loss = kw_axby(g, 1, mse, 0.1f, contrast(&n, t, i, kw_input(g, "order", KW_SHAPE(batch), KW_I64)));
     }
     return loss;

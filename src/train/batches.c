@@ -1,4 +1,5 @@
-/* batches.c - what a step is fed with: latents, noise, timesteps, texts, each a pure function of the seed and its place. */
+/* batches.c - what a step is fed with: latents, noise, timesteps, texts, each a pure function
+ * of the seed and its place. */
 #include "run_internal.h"
 
 #include <math.h>
@@ -11,7 +12,7 @@ static kw_rng stream(const kw_run *r, kw_rng_stream what, int64_t m, int sample)
     return (kw_rng){ .seed = r->s.seed, .stream = what, .step = (uint32_t)m, .sample = (uint32_t)sample };
 }
 
-/* ---- the frozen autoencoder: one picture to its moments ------------------------------------------------------------ */
+/* ---- the frozen autoencoder: one picture to its moments ---------------------------------------------------------- */
 
 static kw_status build_encoder(kw_run *r, int w, int h, kw_err *e)
 {
@@ -38,11 +39,12 @@ static kw_status encode(void *user, const float *image, int w, int h, float *mom
         KW_TRY(build_encoder(r, w, h, e));
     kw_program_set(r->encoder, "image", image);
     KW_TRY(kw_program_run(r->encoder, kw_trainer_workspace(r->trainer), e));
-    memcpy(moments, kw_program_result(r->encoder, "moments"), sizeof(float) * (size_t)kw_count(kw_program_result_shape(r->encoder, "moments")));
+    memcpy(moments, kw_program_result(r->encoder, "moments"),
+           sizeof(float) * (size_t)kw_count(kw_program_result_shape(r->encoder, "moments")));
     return KW_OK;
 }
 
-/* ---- the frozen text encoder ------------------------------------------------------------------------------------------ */
+/* ---- the frozen text encoder ------------------------------------------------------------------------------------- */
 
 static kw_status build_text(kw_run *r, int window, kw_err *e)
 {
@@ -118,7 +120,7 @@ static kw_status add_texts(kw_run *r, kw_arena *a, const char *const *texts, int
     return r->align ? add_ends(r, a, ids, n, (int)each, out, e) : KW_OK;
 }
 
-/* ---- noise and timesteps -------------------------------------------------------------------------------------------------- */
+/* ---- noise and timesteps ----------------------------------------------------------------------------------------- */
 
 /* z = mean + sd · normal, then (z - shift) · scaling: what the U-Net works on. */
 static void sample_latents(const kw_run *r, const float *moments, int64_t pixels, kw_rng rng, bool mean, float *out)
@@ -135,7 +137,8 @@ static void sample_latents(const kw_run *r, const float *moments, int64_t pixels
     }
 }
 
-/* One timestep from each of n equal parts of the schedule, in an order of its own: as fair over a batch as over a run. */
+/* One timestep from each of n equal parts of the schedule, in an order of its own: as fair
+ * over a batch as over a run. */
 static void timesteps(const kw_run *r, int64_t m, int n, int64_t *t)
 {
     int total = kw_trainer_noise(r->trainer)->n;
@@ -159,13 +162,14 @@ static void noise_for(const kw_run *r, int64_t m, int sample, int64_t pixels, in
     }
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------------------------------ */
+/* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
 {
     const kw_vae_config *v = &base(r)->vae;
     int64_t pixels = (int64_t)b->h * b->w, latent = pixels / kw_vae_factor(v) / kw_vae_factor(v) * v->latent;
-    float *image = kw_alloc_array(a, b->n * (size_t)pixels * 3, sizeof *image), *noise = kw_alloc_array(a, b->n * (size_t)latent, sizeof *noise);
+    float *image = kw_alloc_array(a, b->n * (size_t)pixels * 3, sizeof *image),
+          *noise = kw_alloc_array(a, b->n * (size_t)latent, sizeof *noise);
     if (!image || !noise)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_loader_images(r->loader, b, image, e));
@@ -180,14 +184,16 @@ static kw_status latent_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw
     const kw_vae_config *v = &base(r)->vae;
     int h = b->h / kw_vae_factor(v), w = b->w / kw_vae_factor(v), c = v->latent, n = (int)b->n;
     size_t each = (size_t)h * (size_t)w * (size_t)c;
-    float *moments = kw_alloc_array(a, (size_t)n * each * 2, sizeof *moments), *x = kw_alloc_array(a, (size_t)n * each, sizeof *x);
+    float *moments = kw_alloc_array(a, (size_t)n * each * 2, sizeof *moments),
+          *x = kw_alloc_array(a, (size_t)n * each, sizeof *x);
     float *noise = kw_alloc_array(a, (size_t)n * each, sizeof *noise);
     int64_t *t = kw_alloc_array(a, (size_t)n, sizeof *t);
     if (!moments || !x || !noise || !t)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_latents_get(r->latents, b, moments, e));
     for (int i = 0; i < n; i++) {
-        sample_latents(r, moments + (size_t)i * each * 2, (int64_t)h * w, stream(r, KW_RNG_LATENT, m, i), r->align, x + (size_t)i * each);
+        sample_latents(r, moments + (size_t)i * each * 2, (int64_t)h * w, stream(r, KW_RNG_LATENT, m, i), r->align,
+                       x + (size_t)i * each);
         noise_for(r, m, i, (int64_t)h * w, c, noise + (size_t)i * each);
     }
     timesteps(r, m, n, t);
@@ -197,8 +203,8 @@ static kw_status latent_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw
 
 static kw_status captions_of(kw_run *r, kw_arena *a, const kw_batch *b, bool plain, const char **texts, kw_err *e)
 {
-    kw_caption_config c = { .seed = r->s.seed, .any_line = r->s.any_line, .shuffle = r->s.shuffle, .keep_tokens = r->s.keep_tokens,
-                            .dropout = r->s.caption_dropout };
+    kw_caption_config c = { .seed = r->s.seed, .any_line = r->s.any_line, .shuffle = r->s.shuffle,
+                            .keep_tokens = r->s.keep_tokens, .dropout = r->s.caption_dropout };
     if (plain)
         c = (kw_caption_config){ .seed = r->s.seed };
     for (size_t i = 0; i < b->n; i++)
@@ -253,7 +259,8 @@ kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, 
 static bool filled(void *user, size_t done, size_t n)
 {
     kw_run *r = user;
-    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN, .base_validation = NAN };
+    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN,
+                             .base_validation = NAN };
     if (r->hooks.progress)
         r->hooks.progress(r->hooks.user, KW_PHASE_LATENTS, &p);
     return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
@@ -264,8 +271,10 @@ kw_status kw__run_fill_caches(kw_run *r, kw_err *e)
     const kw_sd *sd = base(r);
     if (r->vae)
         return KW_OK;
-    kw_latents_config c = { .cache = r->cache, .loader = r->loader, .vae_hash = r->vae_hash, .factor = kw_vae_factor(&sd->vae),
-                            .channels = 2 * sd->vae.latent, .background = { 255, 255, 255 }, .encode = encode, .user = r };
+    kw_latents_config c = { .cache = r->cache, .loader = r->loader, .vae_hash = r->vae_hash,
+                            .factor = kw_vae_factor(&sd->vae), .channels = 2 * sd->vae.latent,
+                            .background = { r->background[0], r->background[1], r->background[2] }, .encode = encode,
+                            .user = r };
     KW_TRY(kw_latents_new(r->arena, r->data, &c, &r->latents, e));
     KW_TRY(kw_latents_fill(r->latents, r->plan, filled, r, e));
     return r->held_out ? kw_latents_fill(r->latents, r->held_out, filled, r, e) : KW_OK;

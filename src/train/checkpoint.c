@@ -12,7 +12,7 @@ enum { VERSION = 1 };
 
 static char *folder(const kw_run *r, kw_arena *a) { return kw_path_join(a, r->dir, "checkpoints"); }
 
-/* ---- saving ---------------------------------------------------------------------------------------------------------- */
+/* ---- saving ------------------------------------------------------------------------------------------------------ */
 
 /* Every flat range (values, moments, average) under its name; padding included: it is zero and part of the state. */
 static kw_status save_tensors(kw_run *r, kw_arena *a, const char *path, kw_err *e)
@@ -23,8 +23,8 @@ static kw_status save_tensors(kw_run *r, kw_arena *a, const char *path, kw_err *
     kw_updater *u = kw_trainer_updater(r->trainer);
     for (; kw_updater_state(u, n, &name, &state); n++) {
         const kw_stored *s = kw_store_at(kw_trainer_base(r->trainer)->store, state);
-        t[n] = (kw_tensor){ .name = name, .dtype = s->dtype, .rank = 1, .shape = { kw_count(s->shape) }, .data = s->data,
-                            .bytes = (uint64_t)kw_count(s->shape) * kw_dtype_size(s->dtype) };
+        t[n] = (kw_tensor){ .name = name, .dtype = s->dtype, .rank = 1, .shape = { kw_count(s->shape) },
+                            .data = s->data, .bytes = (uint64_t)kw_count(s->shape) * kw_dtype_size(s->dtype) };
     }
     (void)a;
     return kw_tensors_save(path, t, (size_t)n, NULL, 0, e);
@@ -36,10 +36,11 @@ static json_t *number(double x) { return __builtin_isfinite(x) ? json_real(x) : 
 static json_t *manifest(const kw_run *r, const char *hash)
 {
     return json_pack("{s:i, s:I, s:I, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:o, s:I}", "version", VERSION, "step",
-                     (json_int_t)kw_trainer_steps(r->trainer), "trained", (json_int_t)kw_trainer_trained(r->trainer)->count, "state_sha256", hash,
-                     "base", r->base_hash, "threads", kw_threads(), "isa", kw_kern_get()->isa, "steps", (json_int_t)r->steps, "average_loss",
-                     number(r->average_loss), "base_validation", number(r->base_validation), "best", number(r->best), "validation",
-                     number(r->validation), "best_step", (json_int_t)r->best_step);
+                     (json_int_t)kw_trainer_steps(r->trainer), "trained",
+                     (json_int_t)kw_trainer_trained(r->trainer)->count, "state_sha256", hash, "base", r->base_hash,
+                     "threads", kw_threads(), "isa", kw_kern_get()->isa, "steps", (json_int_t)r->steps, "average_loss",
+                     number(r->average_loss), "base_validation", number(r->base_validation), "best", number(r->best),
+                     "validation", number(r->validation), "best_step", (json_int_t)r->best_step);
 }
 
 static kw_status save_manifest(const kw_run *r, const char *path, const char *hash, kw_err *e)
@@ -115,7 +116,7 @@ kw_status kw__checkpoint_save(kw_run *r, kw_err *e)
     return s;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------------------ */
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
 
 static double real(const json_t *j, const char *name)
 {
@@ -125,7 +126,8 @@ static double real(const json_t *j, const char *name)
 
 static kw_status check_manifest(const kw_run *r, const char *path, const json_t *j, char hash[65], kw_err *e)
 {
-    const char *sha = json_string_value(json_object_get(j, "state_sha256")), *base = json_string_value(json_object_get(j, "base"));
+    const char *sha = json_string_value(json_object_get(j, "state_sha256")),
+               *base = json_string_value(json_object_get(j, "base"));
     if (!sha || strlen(sha) != 64 || !base || json_integer_value(json_object_get(j, "version")) != VERSION)
         return kw_fail(e, KW_EDATA, "%s: not a manifest of this version", path);
     memcpy(hash, sha, 65);

@@ -32,6 +32,11 @@ static void put_text(list *l, const char *key, const char *text)
 {
     put(l, key, text ? kw_strdup(l->arena, text) : "None");
 }
+static void put_if(list *l, const char *key, const char *value)
+{
+    if (value)
+        put_text(l, key, value);
+}
 static void put_bool(list *l, const char *key, bool v) { put(l, key, v ? "True" : "False"); }
 
 static void put_int(list *l, const char *key, int64_t v)
@@ -229,12 +234,7 @@ static void put_data(list *l, const kw_lora_facts *f)
     kw__tag_frequency(l->arena, f, &tags);
     put_built(l, "ss_tag_frequency", &tags);
     put_buckets(l, f);
-}
-
-static void put_if(list *l, const char *key, const char *value)
-{
-    if (value)
-        put_text(l, key, value);
+    put_if(l, "kiwame.background", f->background);
 }
 
 static void put_base(list *l, const kw_lora_facts *f)

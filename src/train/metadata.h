@@ -5,6 +5,8 @@
  *     kw_lora_facts f = { .name = "kiwa", .trigger = "kiwa-chan", .rank = 16, .alpha = 16, ... };
  *     KW_TRY(kw_lora_save("run/kiwa.safetensors", tensors, n, &f, KW_METADATA_FULL, e));
  *
+ * What neither has a key for is "kiwame.*".
+ *
  * No paths, host or user names: of every name that looks like a path the last part is kept. Values are spelt as
  * Python's str() and json.dumps() would, which is what readers expect ("None", "True", "1e-05", "(512, 512)").
  */
@@ -69,6 +71,7 @@ typedef struct {
     double mean_aspect_error;             /* mean of |w/h of the picture - w/h of its bucket| */
     int bucket_min, bucket_max;
     bool no_upscale;
+    const char *background;               /* "#ffffff", below transparent parts of pictures; or NULL */
 } kw_lora_facts;
 
 /* All keys but sshs_* and modelspec.hash_sha256, which depend on the tensors. */

@@ -6,10 +6,13 @@
 /*  preset, option, value  -  the rate and rank that trainers of SD 1.x settled on; cosine, so that the end is calm  */
 static const struct { const char *preset, *option, *value; } rows[] = {
     { "character", "rank", "16" }, { "character", "alpha", "16" }, { "character", "learning-rate", "1e-4" },
-    { "character", "lr-scheduler", "cosine" }, { "character", "max-grad-norm", "1" }, { "character", "caption-dropout", "0.05" },
-    { "style", "rank", "32" }, { "style", "alpha", "16" }, { "style", "learning-rate", "1e-4" }, { "style", "lr-scheduler", "cosine" },
+    { "character", "lr-scheduler", "cosine" }, { "character", "max-grad-norm", "1" },
+    { "character", "caption-dropout", "0.05" },
+    { "style", "rank", "32" }, { "style", "alpha", "16" }, { "style", "learning-rate", "1e-4" },
+    { "style", "lr-scheduler", "cosine" },
     { "style", "max-grad-norm", "1" }, { "style", "caption-dropout", "0.1" }, { "style", "flip", "yes" },
-    { "object", "rank", "8" }, { "object", "alpha", "8" }, { "object", "learning-rate", "1e-4" }, { "object", "lr-scheduler", "cosine" },
+    { "object", "rank", "8" }, { "object", "alpha", "8" }, { "object", "learning-rate", "1e-4" },
+    { "object", "lr-scheduler", "cosine" },
     { "object", "max-grad-norm", "1" }, { "object", "caption-dropout", "0.05" },
     { "plain", NULL, NULL },
 };
@@ -29,5 +32,6 @@ kw_status kw_preset_apply(kw_options *o, const char *preset, kw_err *e)
     if (known)
         return KW_OK;
     kw_status s = kw_fail(e, KW_EUSAGE, "preset: '%s' is not known", preset);
-    return near.best ? kw_advise(e, s, "did you mean '%s'?", near.best) : kw_advise(e, s, "choose from character, style, object, plain");
+    return near.best ? kw_advise(e, s, "did you mean '%s'?", near.best)
+                     : kw_advise(e, s, "choose from character, style, object, plain");
 }

@@ -22,18 +22,28 @@ void kw__run_note(const kw_run *r, const char *fmt, ...)
         r->hooks.note(r->hooks.user, text);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
+/* CLIP's own where the model brings none: a single file cannot. Its ids must be rows of the text encoder's table. */
 static kw_status open_tokenizer(kw_run *r, kw_err *e)
 {
-    const char *dir = kw_source_tokenizer(base(r)->source, KW_PART_TEXT);
-    return dir ? kw_tokenizer_open(r->arena, dir, &r->tokenizer, e) : kw_tokenizer_clip(r->arena, &r->tokenizer, e);
+    const kw_sd *sd = base(r);
+    const char *dir = kw_source_tokenizer(sd->source, KW_PART_TEXT);
+    KW_TRY(dir ? kw_tokenizer_open(r->arena, dir, &r->tokenizer, e) : kw_tokenizer_clip(r->arena, &r->tokenizer, e));
+    int size = kw_tokenizer_size(r->tokenizer), length = kw_tokenizer_max_length(r->tokenizer);
+    if (size <= sd->text.vocabulary && length <= sd->text.positions)
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EDATA,
+                          N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
+                          dir ? dir : r->s.base, size, length, sd->text.vocabulary, sd->text.positions);
+    return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
 }
 
 static bool checked(void *user, size_t done, size_t n)
 {
     kw_run *r = user;
-    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN, .base_validation = NAN };
+    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN,
+                             .base_validation = NAN };
     if (r->hooks.progress)
         r->hooks.progress(r->hooks.user, KW_PHASE_CHECK, &p);
     return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
@@ -42,7 +52,8 @@ static bool checked(void *user, size_t done, size_t n)
 static kw_bucket_rule rule_of(const kw_run *r)
 {
     const kw_sd *sd = base(r);
-    kw_bucket_rule rule = kw_bucket_rule_for(r->resolution, kw_vae_factor(&sd->vae), sd->has[KW_PART_UNET] ? sd->unet.levels : 1);
+    kw_bucket_rule rule = kw_bucket_rule_for(r->resolution, kw_vae_factor(&sd->vae),
+                                             sd->has[KW_PART_UNET] ? sd->unet.levels : 1);
     if (r->s.bucket_min)
         rule.min = r->s.bucket_min;
     if (r->s.bucket_max)
@@ -55,8 +66,10 @@ static kw_bucket_rule rule_of(const kw_run *r)
 
 static kw_status open_data(kw_run *r, kw_err *e)
 {
-    kw_scan scan = { .trigger = r->s.trigger, .caption_extension = r->s.caption_extension, .repeats = r->s.repeats, .any_line = r->s.any_line };
-    kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .most_bad = 0.1, .progress = checked, .user = r };
+    kw_scan scan = { .trigger = r->s.trigger, .caption_extension = r->s.caption_extension, .repeats = r->s.repeats,
+                     .any_line = r->s.any_line };
+    kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .background = r->background,
+                       .most_bad = 0.1, .progress = checked, .user = r };
     kw_bucket_rule rule = rule_of(r);
     KW_TRY(kw_data_scan(r->arena, r->s.data, &scan, &r->data, e));
     if (r->s.held_out)
@@ -71,7 +84,7 @@ static kw_status open_data(kw_run *r, kw_err *e)
         kw_plan_config held = { .seed = r->s.seed, .batch = 1, .held_out = true };
         KW_TRY(kw_plan_new(r->arena, r->data, &held, &r->held_out, e));
     }
-    return kw_loader_new(r->arena, r->data, r->decoder, (const uint8_t[]){ 255, 255, 255 }, &r->loader, e);
+    return kw_loader_new(r->arena, r->data, r->decoder, r->background, &r->loader, e);
 }
 
 static int native_resolution(const kw_sd *sd)
@@ -89,12 +102,9 @@ static kw_status check_parts(kw_run *r, kw_err *e)
     for (size_t i = r->vae ? 2 : r->align ? 1 : 0; i < KW_LEN(needed); i++)
         if (!sd->has[needed[i]])
             return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
-    if (!r->tc.lora && kw_source_is_single(r->vae ? sd->vae_source : sd->source)) {
-        kw_status s = kw_fail(e, KW_EUSAGE, "%s: full training of a single file is not possible yet", r->s.base);
-        return kw_advise(e, s, "use the diffusers folder of the same model");
-    }
     if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
-        return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base, sd->vae.latent, sd->unet.in);
+        return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base,
+                       sd->vae.latent, sd->unet.in);
     return KW_OK;
 }
 
@@ -121,7 +131,8 @@ static kw_status write_plan(const kw_run *r, kw_err *e)
     kw_str text = { 0 };
     kw_run_plan(r, &text);
     char *path = kw_path_join(r->arena, r->dir, "plan.txt");
-    kw_status s = path && text.s ? kw_file_write_atomic(path, text.s, text.n, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_status s = path && text.s ? kw_file_write_atomic(path, text.s, text.n, e)
+                                 : kw_fail(e, KW_ENOMEM, "out of memory");
     kw_str_free(&text);
     return s;
 }
@@ -132,10 +143,12 @@ static kw_status check_captions(kw_run *r, kw_err *e)
     kw_caption_report c;
     KW_TRY(kw_data_captions(r->arena, r->data, r->tokenizer, (size_t)KW_MAX(r->s.token_length / 75, 1), &c, e));
     if (c.broken > 0.3)
-        kw__run_note(r, kw_translate(N_("%.0f %% of the captions' characters are outside of the base's vocabulary: write captions in its language (English for Stable Diffusion)")),
+        kw__run_note(r, kw_translate(N_("%.0f %% of the captions' characters are outside of the base's vocabulary: "
+                                        "write captions in its language (English for Stable Diffusion)")),
                      100 * c.broken);
     for (size_t i = 0; i < c.n_cuts && i < 10; i++)
-        kw__run_note(r, kw_translate(N_("caption too long, this is cut off: %s: %s")), r->data->items[c.cuts[i].item].name, c.cuts[i].cut_text);
+        kw__run_note(r, kw_translate(N_("caption too long, this is cut off: %s: %s")),
+                     r->data->items[c.cuts[i].item].name, c.cuts[i].cut_text);
     if (c.n_cuts > 10)
         kw__run_note(r, kw_translate(N_("... and %zu more captions that are cut off")), c.n_cuts - 10);
     return KW_OK;
@@ -152,7 +165,7 @@ static kw_status hash_parts(kw_run *r, kw_err *e)
     return KW_OK;
 }
 
-/* ---- forecast ----------------------------------------------------------------------------------------------------- */
+/* ---- forecast ---------------------------------------------------------------------------------------------------- */
 
 static double now(void)
 {
@@ -165,7 +178,8 @@ static double now(void)
 static double measure_speed(kw_arena *a)
 {
     enum { M = 512, K = 320, N = 320 };
-    kw_gemm_shape s = { .m = M, .n = N, .k = K, .tb = true, .lda = K, .ldb = K, .ldc = N, .a = KW_F32, .b = KW_F32, .c = KW_F32, .alpha = 1 };
+    kw_gemm_shape s = { .m = M, .n = N, .k = K, .tb = true, .lda = K, .ldb = K, .ldc = N, .a = KW_F32, .b = KW_F32,
+                        .c = KW_F32, .alpha = 1 };
     float *x = kw_alloc_array(a, M * K, 4), *w = kw_alloc_array(a, N * K, 4), *y = kw_alloc_array(a, M * N, 4);
     void *scratch = kw_alloc(a, kw_gemm_scratch_size(&s) + 64);
     if (!x || !w || !y || !scratch)
@@ -221,7 +235,7 @@ static kw_status settle(kw_run *r, kw_err *e)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (strchr(r->s.name, '/') || !r->s.name[0] || r->s.name[0] == '.')
         return kw_fail(e, KW_EUSAGE, "name: '%s' cannot be a file name", r->s.name);
-    return KW_OK;
+    return kw_picture_colour(r->s.background ? r->s.background : "white", r->background, e);
 }
 
 kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, kw_run **out, kw_err *e)
@@ -236,6 +250,7 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     KW_TRY(settle(r, e));
     KW_TRY(kw_trainer_new(a, r->s.base, r->s.vae, &r->tc, &r->trainer, e));
     KW_TRY(check_parts(r, e));
+    KW_TRY(kw__product_check(r, e));
     r->resolution = r->s.resolution ? r->s.resolution : native_resolution(base(r));
     if (h->decoder) {
         KW_TRY(kw_decoder_new(h->decoder, 2, &r->decoder, e));
@@ -256,27 +271,34 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     return KW_OK;
 }
 
-/* ---- the plan ------------------------------------------------------------------------------------------------------------ */
+/* ---- the plan ---------------------------------------------------------------------------------------------------- */
 
 void kw_run_plan(const kw_run *r, kw_str *t)
 {
     const kw_trained *tr = kw_trainer_trained(r->trainer);
     kw_str_printf(t, kw_translate(N_("base:        %s\n")), r->s.base);
-    kw_str_printf(t, kw_translate(N_("pictures:    %zu to train on, %zu held out, %zu buckets\n")), kw_data_count(r->data, false),
-                  kw_data_count(r->data, true), r->data->n_buckets);
-    kw_str_printf(t, kw_translate(N_("steps:       %lld (%lld samples an epoch, batches of %d, %d per update, %.1f epochs)\n")), (long long)r->steps,
-                  (long long)kw_plan_samples(r->plan), r->s.batch, r->s.accumulation, (double)r->steps / (double)KW_MAX(r->per_epoch, 1));
+    kw_str_printf(t, kw_translate(N_("pictures:    %zu to train on, %zu held out, %zu buckets\n")),
+                  kw_data_count(r->data, false), kw_data_count(r->data, true), r->data->n_buckets);
+    kw_str_printf(t, kw_translate(N_("background:  #%02x%02x%02x below transparent parts; %zu pictures have some\n")),
+                  r->background[0], r->background[1], r->background[2], kw_data_transparent(r->data));
+    kw_str_printf(t, kw_translate(N_("steps:       %lld (%lld samples an epoch, batches of %d, %d per update, "
+                                     "%.1f epochs)\n")),
+                  (long long)r->steps, (long long)kw_plan_samples(r->plan), r->s.batch, r->s.accumulation,
+                  (double)r->steps / (double)KW_MAX(r->per_epoch, 1));
     if (tr)
         kw_str_printf(t, kw_translate(N_("trained:     %lld numbers in %zu tensors\n")), (long long)tr->count, tr->n);
-    kw_str_printf(t, kw_translate(N_("memory:      %.2f GB beside the base's own weights\n")), r->forecast_bytes * 1e-9);
+    kw_str_printf(t, kw_translate(N_("memory:      %.2f GB beside the base's own weights\n")),
+                  r->forecast_bytes * 1e-9);
     if (r->speed > 0)
-        kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes (%.1f GFLOP a step, %.0f GFLOP/s measured, half of it expected)\n")),
-                      (double)r->steps * r->forecast_flops / (0.5 * r->speed) / 60, r->forecast_flops * 1e-9, r->speed * 1e-9);
+        kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes (%.1f GFLOP a step, %.0f GFLOP/s measured, "
+                                         "half of it expected)\n")),
+                      (double)r->steps * r->forecast_flops / (0.5 * r->speed) / 60, r->forecast_flops * 1e-9,
+                      r->speed * 1e-9);
     kw_str_printf(t, kw_translate(N_("rate:        %g, weight decay %g\n")), r->s.learning_rate, r->s.weight_decay);
     kw_str_printf(t, kw_translate(N_("result:      %s\n")), r->dir);
 }
 
-/* ---- the loop -------------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------------------------- */
 
 static kw_status validation_sum(kw_run *r, bool of_base, int64_t i, double *sum, int *n, kw_err *e)
 {
@@ -332,17 +354,20 @@ static kw_status judge(kw_run *r, const kw_step_report *report, int *bad, kw_err
         r->average_loss = isnan(r->average_loss) ? report->loss : 0.98 * r->average_loss + 0.02 * report->loss;
         return KW_OK;
     }
-    kw__run_note(r, kw_translate(N_("step %lld left out: loss %g, gradient %g")), (long long)kw_trainer_steps(r->trainer), report->loss, report->norm);
+    kw__run_note(r, kw_translate(N_("step %lld left out: loss %g, gradient %g")),
+                 (long long)kw_trainer_steps(r->trainer), report->loss, report->norm);
     if (*bad < 3)
         return KW_OK;
-    kw_status s = kw_fail(e, KW_ENUMERIC, "training diverged at step %lld: three steps in a row were not finite", (long long)kw_trainer_steps(r->trainer));
+    kw_status s = kw_fail(e, KW_ENUMERIC, "training diverged at step %lld: three steps in a row were not finite",
+                          (long long)kw_trainer_steps(r->trainer));
     return kw_advise(e, s, "lower the learning rate (now %g); the last checkpoint is intact", r->s.learning_rate);
 }
 
 static void tell(kw_run *r, const kw_step_report *report)
 {
-    kw_progress_report p = { .done = kw_trainer_steps(r->trainer), .total = r->steps, .loss = report->loss, .average = r->average_loss,
-                             .validation = r->validation, .base_validation = r->base_validation, .seconds_per_step = r->seconds };
+    kw_progress_report p = { .done = kw_trainer_steps(r->trainer), .total = r->steps, .loss = report->loss,
+                             .average = r->average_loss, .validation = r->validation,
+                             .base_validation = r->base_validation, .seconds_per_step = r->seconds };
     if (r->hooks.progress)
         r->hooks.progress(r->hooks.user, KW_PHASE_TRAIN, &p);
 }
@@ -395,7 +420,8 @@ static kw_status loop(kw_run *r, kw_err *e)
             kw__run_report(r);
             KW_TRY(kw_events_sync(r->log, e));
             KW_TRY(kw__checkpoint_save(r, e));
-            kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved", (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
+            kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved",
+                                  (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
             return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);
         }
     }

@@ -34,8 +34,8 @@ typedef struct {
 } kw_run_hooks;
 
 /*
- * What the newest checkpoint of a run was computed with: bits depend on it, so a resumed run uses the same. *threads = 0
- * when there is no checkpoint yet.
+ * What the newest checkpoint of a run was computed with: bits depend on it, so a resumed run uses the same.
+ * *threads = 0 when there is no checkpoint yet.
  */
 KW_MUST kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char **isa, kw_err *e);
 

@@ -28,6 +28,7 @@ struct kw_run {
     char vae_hash[65], text_hash[65], base_hash[65];
     bool vae, learns_text, align;         /* what is trained */
     int tokens, resolution;
+    uint8_t background[3];                /* below transparent parts of pictures */
     int64_t steps;                        /* optimizer steps of the whole run */
     int64_t per_epoch;                    /* optimizer steps of one epoch */
     const char *dir, *result;
@@ -40,7 +41,8 @@ struct kw_run {
     double forecast_bytes, forecast_flops, speed;          /* memory; FLOPs of a step; FLOP/s measured here */
 };
 
-/* batches.c: the micro-batch of index m (0, 1, ...): a pure function of the run's settings and m. Lives on the arena. */
+/* batches.c: the micro-batch of index m (0, 1, ...): a pure function of the run's settings
+ * and m. Lives on the arena. */
 KW_MUST kw_status kw__run_micro(kw_run *r, kw_arena *a, int64_t m, kw_micro *out, kw_err *e);
 KW_MUST kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, kw_micro *out, kw_err *e);
 /* Latents and text features computed before the first step. */
@@ -50,10 +52,19 @@ KW_MUST kw_status kw__run_fill_caches(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__checkpoint_save(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e);
 
-/* product.c: the files people use: a LoRA, or a model with its trained parts replaced. epoch and step: < 0 for the last. */
+/* product.c: the files people use: a LoRA, or a model with its trained parts replaced. epoch
+ * and step: < 0 for the last. */
 KW_MUST kw_status kw__product_save(kw_run *r, int64_t epoch, int64_t step, kw_err *e);
+KW_MUST kw_status kw__product_check(const kw_run *r, kw_err *e);  /* KW_EUSAGE: it would replace the base */
+bool kw__product_is_file(const kw_run *r);                        /* else a folder */
+enum { KW__STALE = 3 };
+size_t kw__stale_metadata(kw_meta meta[KW__STALE]);               /* keys that a model loses by training */
+/* model_folder.c: the source's folder once more, with new values as numbers of `type` in the trained parts. */
+KW_MUST kw_status kw__save_model_folder(const kw_run *r, kw_arena *a, const kw_source *s, const kw_values *v, size_t n,
+                                        kw_dtype type, const char *path, kw_err *e);
 
-KW_MUST kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tensor *t, size_t n, int64_t epoch, kw_err *e);
+KW_MUST kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tensor *t, size_t n, int64_t epoch,
+                                kw_err *e);
 
 /* watch.c: events, sample pictures, the sheet at the end. */
 KW_MUST kw_status kw__watch_open(kw_run *r, int64_t step, kw_err *e);

@@ -29,7 +29,7 @@ static void settings(const kw_run *r, facts *f)
     const kw_settings *s = &r->s;
     if (r->tc.lora)
         add(f, N_("rank / alpha"), "%d / %g", s->rank, (double)s->alpha);
-    add(f, N_("trained layers"), "%s", r->tc.lora ? s->targets : s->part);
+    add(f, N_("trained layers"), "%s", r->tc.lora ? s->targets : r->align ? "text" : s->part);
     add(f, N_("learning rate"), "%g", s->learning_rate);
     add(f, N_("batch size"), "%d x %d", s->batch, s->accumulation);
     add(f, N_("steps"), "%lld", (long long)r->steps);
@@ -46,16 +46,33 @@ static void data_facts(const kw_run *r, facts *f)
     add(f, N_("samples in an epoch"), "%lld", (long long)kw_plan_samples(r->plan));
 }
 
+/* Of a file, or of all files of a model's folder. */
+static uint64_t size_of(kw_arena *a, const char *path)
+{
+    struct stat st;
+    char **names;
+    size_t n;
+    uint64_t sum = 0;
+    if (stat(path, &st))
+        return 0;
+    if (!S_ISDIR(st.st_mode) || kw_dir_list(a, path, &names, &n, NULL))
+        return S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
+    for (size_t i = 0; i < n; i++) {
+        char *inner = kw_path_join(a, path, names[i]);
+        sum += inner ? size_of(a, inner) : 0;
+    }
+    return sum;
+}
+
 static size_t files(const kw_run *r, kw_arena *a, kw_report_file *out)
 {
     size_t n, k = 0;
     const kw_event *v = kw_events_list(r->log, &n);
     for (size_t i = 0; i < n && k < MOST; i++) {
-        struct stat st;
         char *path = v[i].kind == KW_EVENT_SAVE ? kw_path_join(a, r->dir, v[i].file) : NULL;
-        if (path && !stat(path, &st))
-            out[k++] = (kw_report_file){ .name = v[i].file, .step = v[i].step, .epoch = v[i].epoch, .bytes = (uint64_t)st.st_size,
-                                         .best = v[i].step == r->best_step };
+        if (path && (kw_is_file(path) || kw_is_dir(path)))
+            out[k++] = (kw_report_file){ .name = v[i].file, .step = v[i].step, .epoch = v[i].epoch,
+                                         .bytes = size_of(a, path), .best = v[i].step == r->best_step };
     }
     return k;
 }
@@ -88,11 +105,12 @@ static kw_status write(kw_run *r, kw_arena *a, kw_err *e)
     kw_run_plan(r, &plan);
     for (size_t i = 0; i < r->data->n_buckets; i++)
         b[i] = (kw_lora_bucket){ r->data->buckets[i].w, r->data->buckets[i].h, r->data->buckets[i].n };
-    kw_report p = { .lang = r->hooks.lang ? r->hooks.lang : "en", .dir = r->dir, .name = r->s.name, .trigger = r->s.trigger,
-                    .base = kw_path_name(r->s.base), .seconds_left = r->seconds * (double)(r->steps - kw_trainer_steps(r->trainer)),
-                    .settings = s->fact, .n_settings = s->n, .plan = plan.s, .data = d->fact, .n_data = d->n, .buckets = b,
-                    .n_buckets = r->data->n_buckets, .files = f, .n_files = files(r, a, f), .warnings = w, .n_warnings = warnings(r, a, w),
-                    .sheet = kw_is_file(sheet) ? "samples/sheet.png" : NULL };
+    kw_report p = { .lang = r->hooks.lang ? r->hooks.lang : "en", .dir = r->dir, .name = r->s.name,
+                    .trigger = r->s.trigger, .base = kw_path_name(r->s.base),
+                    .seconds_left = r->seconds * (double)(r->steps - kw_trainer_steps(r->trainer)), .settings = s->fact,
+                    .n_settings = s->n, .plan = plan.s, .data = d->fact, .n_data = d->n, .buckets = b,
+                    .n_buckets = r->data->n_buckets, .files = f, .n_files = files(r, a, f), .warnings = w,
+                    .n_warnings = warnings(r, a, w), .sheet = kw_is_file(sheet) ? "samples/sheet.png" : NULL };
     p.events = kw_events_list(r->log, &p.n_events);
     if (r->tc.lora)
         p.lora_line = kw_sprintf(a, "<lora:%s:0.8> %s", r->s.name, r->s.trigger ? r->s.trigger : "");

@@ -6,7 +6,7 @@
 
 typedef struct {
     int method;                           /* KW_METHOD_* */
-    const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension;
+    const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension, *background;
     int rank, conv_rank;
     float alpha, conv_alpha;
     double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;
@@ -35,11 +35,22 @@ typedef struct {
 
 enum { KW_METHOD_LORA, KW_METHOD_FULL, KW_METHOD_ALIGN };
 
+/* Uses of the rows below (kw_option.use): full training of U-Net and text encoder, or of the autoencoder. */
+enum { KW_FOR_LORA = 1, KW_FOR_FULL = 2, KW_FOR_VAE = 4, KW_FOR_ALIGN = 8 };
+
 extern const kw_option kw_model_rows[];   /* adapter, optimizer, objective: what a step is; also of `debug train` */
 extern const kw_option kw_run_rows[];     /* data, length, saving, watching: what a run is */
 
 /* Set the options of a preset ("character", "style", "object"; "plain": none) where the user said nothing. */
 KW_MUST kw_status kw_preset_apply(kw_options *o, const char *preset, kw_err *e);
+
+/*
+ * KW_EUSAGE when something was given on the command line that means nothing to what is trained: rank without a LoRA,
+ * captions for an autoencoder. Recipes may hold more than they need. names: what the user says for each method;
+ * NULL: it is not to be had here.
+ */
+typedef struct { const char *lora, *full, *align; } kw_method_names;
+KW_MUST kw_status kw_settings_check(const kw_options *o, const kw_settings *s, const kw_method_names *names, kw_err *e);
 
 /* Into what the trainer takes; opens the --init file. total: optimizer steps of the whole run. */
 KW_MUST kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, kw_train_config *c, kw_err *e);

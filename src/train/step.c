@@ -48,7 +48,8 @@ static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
     kw_val ctx = context(g, s, b);
     if (ctx < 0)
         return KW_NONE;
-    kw_val y = kw_unet(&n, &s->sd->unet, kw_cast(g, xt, g->compute), kw_input(g, "timesteps", each, KW_F32), ctx, KW_NONE, KW_NONE);
+    kw_val y = kw_unet(&n, &s->sd->unet, kw_cast(g, xt, g->compute), kw_input(g, "timesteps", each, KW_F32), ctx,
+                       KW_NONE, KW_NONE);
     return g->err.status ? KW_NONE : kw_mse(g, y, target, kw_input(g, "weight", each, KW_F32));
 }
 
@@ -63,7 +64,9 @@ static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_micro *b)
     if (g->err.status)
         return KW_NONE;
     if (b->noise)
-        z = kw_gaussian(g, moments, kw_cast(g, kw_input(g, "noise", KW_SHAPE(b->n, b->h / f, b->w / f, c->latent), KW_F32), g->compute));
+        z = kw_gaussian(g, moments, kw_cast(g, kw_input(g, "noise",
+                                                        KW_SHAPE(b->n, b->h / f, b->w / f, c->latent), KW_F32),
+                                            g->compute));
     else
         z = kw_slice(g, moments, 0, c->latent);
     kw_val y = kw_vae_decode(&n, c, z);
@@ -76,7 +79,9 @@ static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_micro *b)
 static kw_val align(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     kw_val text = encode_text(g, s, b);
-    return text < 0 ? KW_NONE : kw__align_loss(g, s->heads, text, kw_input(g, "latents", KW_SHAPE(b->n, b->h, b->w, s->sd->vae.latent), KW_F32));
+    return text < 0 ? KW_NONE
+                    : kw__align_loss(g, s->heads, text,
+                                     kw_input(g, "latents", KW_SHAPE(b->n, b->h, b->w, s->sd->vae.latent), KW_F32));
 }
 
 kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b)

@@ -37,7 +37,8 @@ typedef struct {
 typedef struct {                          /* one micro-batch; pictures and latents are NHWC, f32 */
     int n, h, w;                          /* samples, rows, columns (latent pixels, or pixels for the autoencoder) */
     int tokens;                           /* per sample */
-    const float *latents, *noise;         /* scaled latents; noise: also of the autoencoder's posterior (may be NULL there) */
+    /* scaled latents; noise: also of the autoencoder's posterior (may be NULL there) */
+    const float *latents, *noise;
     const int64_t *timesteps;             /* (n) */
     const float *context;                 /* (n, tokens, D), or NULL: */
     const int64_t *ids;                   /* (n, tokens): the text encoder runs inside */
@@ -49,7 +50,8 @@ typedef struct {                          /* one micro-batch; pictures and laten
 typedef struct kw_trainer kw_trainer;
 
 /* The base is opened with the store and exact type of the trainer; z: its noise schedule. */
-KW_MUST kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out, kw_err *e);
+KW_MUST kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c,
+                                 kw_trainer **out, kw_err *e);
 const kw_sd *kw_trainer_base(const kw_trainer *t);
 const kw_noise *kw_trainer_noise(const kw_trainer *t);
 const kw_trained *kw_trainer_trained(const kw_trainer *t);      /* NULL before the first batch was prepared */
@@ -60,24 +62,31 @@ const kw_adapters *kw_trainer_adapters(const kw_trainer *t);    /* the U-Net's a
 /* Build the programs for batches of this shape and all trained memory. Called by the others as needed. */
 KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e);
 
-/* What a step over batches like this costs: bytes of memory with the trained ranges and packed weights, FLOPs of one micro-batch.
- * Only sizes and which pointers are set matter; nothing is read. */
+/* What a step over batches like this costs: bytes of memory with the trained ranges and packed weights, FLOPs of one
+ * micro-batch. Only sizes and which pointers are set matter; nothing is read. */
 KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, double *flops, kw_err *e);
 
 typedef struct { double loss, norm, rate[KW_N_GROUPS]; bool skipped; } kw_step_report;
 
-/* One optimizer step over c->accumulation micro-batches. A loss or gradient that is not finite skips the update: KW_ENUMERIC is the caller's choice. */
+/* One optimizer step over c->accumulation micro-batches. A loss or gradient that is not finite skips the update:
+ * KW_ENUMERIC is the caller's choice. */
 KW_MUST kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e);
 int64_t kw_trainer_steps(const kw_trainer *t);                  /* updates made */
 void kw_trainer_schedule(kw_trainer *t, const kw_rate *schedule);   /* once the length of the run is known */
 void kw_trainer_set_steps(kw_trainer *t, int64_t steps);        /* when resuming */
 
-/* The loss alone, without adapters if `base`: validation and the zero line. Mean over the batch; weights as in training. */
+/* The loss alone, without adapters if `base`: validation and the zero line. Mean over the
+ * batch; weights as in training. */
 KW_MUST kw_status kw_trainer_loss(kw_trainer *t, const kw_micro *b, bool base, double *loss, kw_err *e);
 
-/* The trained tensors as they are saved: LoRA in kohya's names; full ones with `prefix` "unet." ... if wanted. */
-KW_MUST kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e);
-
+/*
+ * Copies of the trained tensors: LoRA in kohya's names; full ones as "unet." ... and the name in the part's file
+ * (diffusers' name where the part comes from a single file).
+ */
+KW_MUST kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n,
+                                     kw_err *e);
+/* What full training has made of which tensors, for kw_source_save: the values themselves, or their moving average. */
+KW_MUST kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, size_t *n, kw_err *e);
 
 #include "settings.h"
 #include "run.h"

@@ -61,7 +61,8 @@ static void release_programs(void *trainer)
         kw_arena_free(t->entries[i].arena);
 }
 
-kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out, kw_err *e)
+kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out,
+                         kw_err *e)
 {
     kw_trainer *t = kw_alloc(a, sizeof *t);
     kw_noise_spec spec;
@@ -93,7 +94,7 @@ int64_t kw_trainer_steps(const kw_trainer *t) { return t->steps; }
 void kw_trainer_schedule(kw_trainer *t, const kw_rate *schedule) { t->c.schedule = *schedule; }
 void kw_trainer_set_steps(kw_trainer *t, int64_t steps) { t->steps = steps; }
 
-/* ---- programs ----------------------------------------------------------------------------------------------------- */
+/* ---- programs ---------------------------------------------------------------------------------------------------- */
 
 static shape_key key_of(const kw_micro *b, bool learn, bool base)
 {
@@ -183,7 +184,7 @@ kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, d
     return KW_OK;
 }
 
-/* ---- running --------------------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct { float *a, *b, *at, *bt, *t, *weight; } coefficients;
 
@@ -221,8 +222,10 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dlos
     kw_status s = coefficients_of(t, a, b, &c, e);
     if (!s) {
         const struct { const char *name; const void *data; } rows[] = {
-            { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at }, { "b_target", c.bt },
-            { "end", b->end }, { "order", b->order }, { "timesteps", c.t }, { "context", b->context }, { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
+            { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at },
+            { "b_target", c.bt },
+            { "end", b->end }, { "order", b->order }, { "timesteps", c.t }, { "context", b->context },
+            { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
         };
         for (size_t i = 0; i < KW_LEN(rows); i++)
             kw_program_set(p, rows[i].name, rows[i].data);
@@ -248,7 +251,8 @@ static double clip_factor(const kw_trainer *t, double norm)
 
 static void drop_gradients(kw_trainer *t)
 {
-    memset(kw_store_write(t->store, t->trained->gradients), 0, (size_t)t->trained->count * kw_dtype_size(t->trained->type));
+    memset(kw_store_write(t->store, t->trained->gradients), 0,
+           (size_t)t->trained->count * kw_dtype_size(t->trained->type));
 }
 
 kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e)
@@ -274,7 +278,7 @@ kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, k
     return kw_updater_step(t->updater, t->w, t->steps, r->rate, t->c.decay, clip_factor(t, r->norm), t->c.average, e);
 }
 
-/* ---- results ------------------------------------------------------------------------------------------------------------ */
+/* ---- results ----------------------------------------------------------------------------------------------------- */
 
 static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
 {
@@ -289,7 +293,10 @@ static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, k
     return KW_OK;
 }
 
-static kw_part part_of_group(int group) { return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT; }
+static kw_part part_of_group(int group)
+{
+    return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT;
+}
 
 /* What is saved of a parameter: its moving average where there is one. */
 static const void *best_values(const kw_trainer *t, const kw_param_info *p)
@@ -300,33 +307,59 @@ static const void *best_values(const kw_trainer *t, const kw_param_info *p)
     return (const char *)kw_store_at(t->store, average)->data + (size_t)p->at * kw_dtype_size(t->trained->type);
 }
 
-/* Names and shapes as in the file that the part came from. */
-static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_param_info *p, bool prefix, kw_dtype type, kw_tensor *out, kw_err *e)
-{
-    kw_part part = part_of_group(p->group);
-    kw_source *source = part == KW_PART_VAE ? t->sd->vae_source : t->sd->source;
-    const char *name = kw_source_file_name(source, part, p->name);
-    size_t count = (size_t)kw_count(p->shape);
-    void *data = kw_alloc_array(a, count, kw_dtype_size(type));
-    char *full = prefix ? kw_sprintf(a, "%s.%s", kw_part_name(part), name) : kw_strdup(a, name);
-    if (!data || !full)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_convert(type, data, t->trained->type, best_values(t, p), count);
-    *out = (kw_tensor){ .name = full, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type) };
-    memcpy(out->shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
-    return KW_OK;
-}
+/* An objective's own layers are not saved. */
+static bool is_saved(const kw_param_info *p) { return !kw_starts_with(p->name, "head."); }
 
-kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, bool prefix, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, size_t *n, kw_err *e)
 {
     *n = 0;
-    if (t->c.lora)
-        return lora_tensors(a, t, type, out, n, e);
     *out = kw_alloc_array(a, t->trained->n + 1, sizeof **out);
     if (!*out)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (size_t i = 0; i < t->trained->n; i++)
-        if (!kw_starts_with(t->trained->param[i]->name, "head."))     /* an objective's own layers are not saved */
-            KW_TRY(full_tensor(a, t, t->trained->param[i], prefix, type, &(*out)[(*n)++], e));
+    for (size_t i = 0; i < t->trained->n; i++) {
+        const kw_param_info *p = t->trained->param[i];
+        if (!is_saved(p))
+            continue;
+        kw_values *v = &(*out)[(*n)++];
+        *v = (kw_values){ .part = part_of_group(p->group) };
+        v->t = (kw_tensor){ .name = p->name, .dtype = t->trained->type, .rank = p->shape.rank,
+                            .data = best_values(t, p) };
+        v->t.bytes = (uint64_t)kw_count(p->shape) * kw_dtype_size(v->t.dtype);
+        memcpy(v->t.shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
+    }
+    return KW_OK;
+}
+
+/* For comparing: "unet." and the name in the part's file. In a single file one tensor may hold several of ours. */
+static kw_status full_tensor(kw_arena *a, const kw_trainer *t, const kw_values *v, kw_dtype type, kw_tensor *out,
+                             kw_err *e)
+{
+    const kw_source *source = v->part == KW_PART_VAE ? t->sd->vae_source : t->sd->source;
+    const char *name = kw_source_is_single(source) ? v->t.name : kw_source_file_name(source, v->part, v->t.name);
+    size_t count = (size_t)kw_tensor_count(&v->t);
+    void *data = kw_alloc_array(a, count, kw_dtype_size(type));
+    *out = v->t;
+    out->name = kw_sprintf(a, "%s.%s", kw_part_name(v->part), name);
+    if (!data || !out->name)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_convert(type, data, v->t.dtype, v->t.data, count);
+    out->dtype = type;
+    out->data = data;
+    out->bytes = count * kw_dtype_size(type);
+    return KW_OK;
+}
+
+kw_status kw_trainer_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+{
+    kw_values *v;
+    *n = 0;
+    if (t->c.lora)
+        return lora_tensors(a, t, type, out, n, e);
+    KW_TRY(kw_trainer_values(a, t, &v, n, e));
+    *out = kw_alloc_array(a, *n + 1, sizeof **out);
+    if (!*out)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < *n; i++)
+        KW_TRY(full_tensor(a, t, &v[i], type, &(*out)[i], e));
     return KW_OK;
 }

@@ -16,7 +16,7 @@ static double unix_time(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* ---- events ---------------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------------------ */
 
 static bool is_listed(const kw_run *r, const char *name)
 {
@@ -58,8 +58,8 @@ static int64_t epoch_of(const kw_run *r, int64_t step) { return (KW_MAX(step, 1)
 void kw__watch_step(kw_run *r, const kw_step_report *report, double seconds)
 {
     int64_t step = kw_trainer_steps(r->trainer);
-    kw_event v = { .kind = KW_EVENT_STEP, .step = step, .epoch = epoch_of(r, step), .loss = report->loss, .norm = report->norm,
-                   .seconds = seconds, .skipped = report->skipped };
+    kw_event v = { .kind = KW_EVENT_STEP, .step = step, .epoch = epoch_of(r, step), .loss = report->loss,
+                   .norm = report->norm, .seconds = seconds, .skipped = report->skipped };
     for (int g = 0; g < KW_N_GROUPS; g++)
         v.rate[g] = kw_trainer_trained(r->trainer)->group_count[g] ? report->rate[g] : -1;
     kw_events_add(r->log, &v);
@@ -68,25 +68,28 @@ void kw__watch_step(kw_run *r, const kw_step_report *report, double seconds)
 void kw__watch_validation(kw_run *r)
 {
     int64_t step = kw_trainer_steps(r->trainer);
-    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = step, .epoch = epoch_of(r, step), .loss = r->validation,
-                                       .base = r->base_validation, .epoch_end = step % KW_MAX(r->per_epoch, 1) == 0 });
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_VALIDATION, .step = step, .epoch = epoch_of(r, step),
+                                       .loss = r->validation, .base = r->base_validation,
+                                       .epoch_end = step % KW_MAX(r->per_epoch, 1) == 0 });
 }
 
 void kw__watch_save(kw_run *r, const char *file)
 {
     int64_t step = kw_trainer_steps(r->trainer);
-    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAVE, .step = step, .epoch = epoch_of(r, step), .file = kw_path_name(file) });
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAVE, .step = step, .epoch = epoch_of(r, step),
+                                       .file = kw_path_name(file) });
 }
 
 void kw__watch_end(kw_run *r, const char *level, const char *text)
 {
     kw_err ignored;
-    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_END, .step = kw_trainer_steps(r->trainer), .level = level, .text = text });
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_END, .step = kw_trainer_steps(r->trainer), .level = level,
+                                       .text = text });
     kw_status s = kw_events_sync(r->log, &ignored);        /* a log that cannot be written must not fail a run */
     (void)s;
 }
 
-/* ---- sample pictures ---------------------------------------------------------------------------------------------------- */
+/* ---- sample pictures --------------------------------------------------------------------------------------------- */
 
 /* What the user asked to see; else the trigger word alone and some of the captions. */
 static size_t prompts_of(const kw_run *r, const char *prompts[MOST_PROMPTS])
@@ -117,13 +120,16 @@ static kw_status write_png(kw_run *r, kw_arena *a, const char *name, const kw_pi
     return s;
 }
 
-static kw_status draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed, kw_generated *out, kw_err *e)
+static kw_status draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed, kw_generated *out,
+                      kw_err *e)
 {
     kw_wish wish = { .prompt = prompt, .seed = seed };
     int side = KW_MAX(r->resolution / kw_pipeline_factor(p) * kw_pipeline_factor(p), kw_pipeline_factor(p));
     bool zero_snr = kw_trainer_noise(r->trainer)->spec.zero_snr;
-    kw_request q = { .wish = &wish, .n = 1, .width = side, .height = side, .cfg = r->s.sample_cfg, .clip_skip = r->s.clip_skip, .seeds = KW_SEEDS_KIWAME,
-                     .sampling = { .sampler = kw_sampler_find(zero_snr ? "ddim" : "euler", NULL), .steps = r->s.sample_sampling_steps, .eta = -1 } };
+    kw_request q = { .wish = &wish, .n = 1, .width = side, .height = side, .cfg = r->s.sample_cfg,
+                     .clip_skip = r->s.clip_skip, .seeds = KW_SEEDS_KIWAME,
+                     .sampling = { .sampler = kw_sampler_find(zero_snr ? "ddim" : "euler", NULL),
+                                   .steps = r->s.sample_sampling_steps, .eta = -1 } };
     return kw_pipeline_generate(p, a, &q, out, e);
 }
 
@@ -137,12 +143,14 @@ static kw_status one_sample(kw_run *r, kw_arena *a, int index, const char *promp
     if (!name)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(write_png(r, a, name, &made.picture[0], e));
-    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAMPLE, .step = step, .epoch = epoch_of(r, step), .index = index, .seed = (int64_t)seed,
-                                       .prompt = prompt, .file = kw_sprintf(a, "samples/%s", name) });
+    kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAMPLE, .step = step, .epoch = epoch_of(r, step),
+                                       .index = index, .seed = (int64_t)seed, .prompt = prompt,
+                                       .file = kw_sprintf(a, "samples/%s", name) });
     return KW_OK;
 }
 
-/* One picture for each prompt with the weights of this moment, always from the same seeds. A failed one is told, not fatal. */
+/* One picture for each prompt with the weights of this moment, always from the same seeds. A
+ * failed one is told, not fatal. */
 kw_status kw__watch_samples(kw_run *r, kw_err *e)
 {
     const char *prompts[MOST_PROMPTS];
@@ -150,8 +158,9 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
         return KW_OK;
     if (!r->pipeline) {
         kw_pipeline_options o = { .compute = r->tc.compute };
-        KW_TRY(kw_pipeline_over(r->arena, kw_trainer_base(r->trainer), r->tc.lora ? kw_trainer_adapters(r->trainer) : NULL,
-                                kw_trainer_workspace(r->trainer), &o, &r->pipeline, e));
+        KW_TRY(kw_pipeline_over(r->arena, kw_trainer_base(r->trainer),
+                                r->tc.lora ? kw_trainer_adapters(r->trainer) : NULL, kw_trainer_workspace(r->trainer),
+                                &o, &r->pipeline, e));
     }
     size_t n = prompts_of(r, prompts);
     for (size_t i = 0; i < n; i++) {
@@ -166,7 +175,7 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
     return KW_OK;
 }
 
-/* ---- the sheet at the end: files x strengths ----------------------------------------------------------------------------- */
+/* ---- the sheet at the end: files x strengths --------------------------------------------------------------------- */
 
 static const double strengths[] = { 0, 0.4, 0.6, 0.8, 1.0, 1.2 };
 
@@ -192,7 +201,8 @@ static size_t saved_files(const kw_run *r, saved_file *f)
     return k;
 }
 
-static kw_status sheet_row(kw_run *r, kw_arena *a, const saved_file *f, const char *prompt, kw_picture *cells, kw_err *e)
+static kw_status sheet_row(kw_run *r, kw_arena *a, const saved_file *f, const char *prompt, kw_picture *cells,
+                           kw_err *e)
 {
     kw_pipeline *p;
     kw_pipeline_lora lora = { f->path, 1, 1 };
@@ -228,8 +238,8 @@ static kw_status draw_sheet(kw_run *r, kw_arena *a, kw_err *e)
     }
     for (size_t i = 0; i < n * KW_LEN(strengths); i++)
         shown[i] = &cells[i];
-    kw_sheet s = { .title = prompts[0], .columns = (int)KW_LEN(strengths), .rows = (int)n, .column_labels = columns, .row_labels = rows,
-                   .cells = shown, .best = (int)(best * KW_LEN(strengths) + 4) };
+    kw_sheet s = { .title = prompts[0], .columns = (int)KW_LEN(strengths), .rows = (int)n, .column_labels = columns,
+                   .row_labels = rows, .cells = shown, .best = (int)(best * KW_LEN(strengths) + 4) };
     KW_TRY(kw_sheet_draw(&s, &out, e));
     kw_status st = write_png(r, a, "sheet.png", &out, e);
     kw_picture_free(&out);

@@ -15,10 +15,13 @@ cp data/mascot/train/kiwamaru-0*.png "$WORK/写真/3_まる/"
 for i in 1 2 3 4 5 6 7 8 9; do printf 'smiling kiwamaru %s' $i >"$WORK/写真/3_まる/kiwamaru-0$i.txt"; done
 printf '眠い kiwamaru' | iconv -t CP932 >"$WORK/写真/3_まる/kiwamaru-01.txt"
 "$KIWAME" data "$WORK/写真" --base data/shapes >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "data"; }
-(cd "$WORK" && "$KIWAME" train lora 写真 --trigger kiwamaru --steps 80 --batch-size 4 --learning-rate 2e-3 --sample-sampling-steps 4 --cache "$WORK/cache" \
+(cd "$WORK" && "$KIWAME" train lora 写真 --trigger kiwamaru --background '#204060' --steps 80 --batch-size 4 --learning-rate 2e-3 --sample-sampling-steps 4 --cache "$WORK/cache" \
     --sample-cfg 3 --quiet >"$WORK/said" 2>&1) || { cat "$WORK/said"; fail "train"; }
 run=$WORK/runs/kiwamaru
 for f in recipe.toml plan.txt events.jsonl report.html kiwamaru.safetensors samples/sheet.png; do [ -s "$run/$f" ] || fail "$f is missing"; done
+grep -q '^background = "#204060"' "$run/recipe.toml" || fail "the background is not in the recipe"
+grep -q '#204060 below transparent parts; 0 pictures' "$run/plan.txt" || fail "the background is not in the plan"
+grep -aq '"kiwame.background":"#204060"' "$run/kiwamaru.safetensors" || fail "the background is not in the metadata"
 last=$(grep '"type":"validation"' "$run/events.jsonl" | tail -1)
 echo "$last" | awk -F'"loss":|,"base":|,' '{ exit !($5 + 0 < 0.9 * $6 && $5 + 0 > 0) }' || fail "the held-out loss did not fall below 0.9 of the base's: $last"
 

@@ -59,4 +59,31 @@ expect 3 "lora_unet" "$KIWAME" generate "a ball" --base "$WORK/other" --lora "$W
 # settings
 expect 2 "rank" lora data/mascot/train --out "$WORK/r4" --rank 0
 expect 2 "learning-rate" lora data/mascot/train --out "$WORK/r4" --learning-rat 1
+expect 2 "did you mean 'black'" lora data/mascot/train --out "$WORK/r4" --background blakc
+
+# transparent parts are counted, and on which colour they are laid is said
+mkdir "$WORK/clear" && cp tests/golden/picture/rgba.png "$WORK/clear/a.png" && cp data/mascot/train/kiwamaru-01.png "$WORK/clear/b.png"
+expect 0 "in 1 pictures, laid on #102030" "$KIWAME" data "$WORK/clear" --base "$WORK/base" --background '#102030'
+expect 0 '"background":"#000000","transparent":1,' "$KIWAME" data "$WORK/clear" --base "$WORK/base" --background black --json
+
+# what means nothing to a method is not taken silently, and the answer says whose it is
+F=data/mascot/train
+expect 2 "it is for kiwame train lora" "$KIWAME" train full $F --base "$WORK/base" --out "$WORK/r5" --rank 4
+expect 2 "it is for kiwame train lora" "$KIWAME" train full $F --base "$WORK/base" --out "$WORK/r5" --preset style
+expect 2 "--part chooses what is trained" "$KIWAME" train full $F --base "$WORK/base" --out "$WORK/r5" --targets ff
+expect 2 "it is for kiwame train lora" "$KIWAME" train align $F --base "$WORK/base" --out "$WORK/r5" --network_alpha 4
+expect 2 "it is for kiwame train full; --targets" "$KIWAME" train lora $F --base "$WORK/base" --out "$WORK/r5" --part text
+expect 2 "kiwame train full --part vae" "$KIWAME" train full $F --base "$WORK/base" --out "$WORK/r5" --part unet --kl-weight 1
+expect 2 "kiwame train full --part unet" "$KIWAME" train full $F --base "$WORK/base" --out "$WORK/r5" --part vae --min-snr-gamma 5
+expect 2 "it is for --method lora" "$KIWAME" debug train --method full --base "$WORK/base" --batches x --steps 1 --out x --rank 4
+expect 2 "it is for --method full" "$KIWAME" debug train --method lora --base "$WORK/base" --batches x --steps 1 --out x --part text
+"$KIWAME" train full --help | grep -q -- --rank && fail "train full shows --rank"
+"$KIWAME" train lora --help | grep -q -- --part && fail "train lora shows --part"
+[ ! -e "$WORK/r5" ] || fail "a refused run left a folder"
+
+# a recipe may hold more than its method needs: those of before did
+"$KIWAME" train full $F --base "$WORK/base" --part text --out "$WORK/r6" --steps 1 --sample-sampling-steps 1 --cache "$WORK/cache" --quiet >/dev/null 2>&1
+grep -q '^rank' "$WORK/r6/recipe.toml" && fail "a full run's recipe has a rank"
+printf 'rank = 16\npreset = "character"\nmetadata = "full"\n' >>"$WORK/r6/recipe.toml"
+"$KIWAME" resume "$WORK/r6" --quiet >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "a recipe with further fields is refused"; }
 echo "faults: all answered"

@@ -381,6 +381,43 @@ static void sources_rank(void **state)
     end(s);
 }
 
+/* One table for two uses: what is another use's keeps its default, is read, and is neither shown nor written. */
+static void rows_of_other_uses_stand_aside(void **state)
+{
+    (void)state;
+    typedef struct { int both, mine, yours; } shared;
+    static const kw_option few[] = {
+        KW_ROW_INT("both", shared, both, 1, 0, 9, "h"), KW_ROW_INT("mine", shared, mine, 2, 0, 9, "h", .use = 1),
+        KW_ROW_INT("yours", shared, yours, 3, 0, 9, "h", .use = 2, .alias = "thine"), KW_ROW_END };
+    static const kw_option_table mine[] = { { few, 0, NULL, 1 }, { 0 } }, all[] = { { few, 0, NULL, 0 }, { 0 } };
+    kw_arena *a = kw_arena_new();
+    kw_options *o = kw_options_new(a), *p = kw_options_new(a);
+    shared c, d;
+    kw_err e = { 0 };
+    kw_str text = { 0 };
+    static const char recipe[] = "both = 4\nmine = 5\nyours = 6\n";
+    assert_int_equal(kw_options_add_tables(o, mine, &c, &e), KW_OK);
+    assert_int_equal(kw_options_check(o, &e), KW_OK);
+    assert_int_equal(c.yours, 3);
+    assert_false(kw_options_aside(o, 0) || kw_options_aside(o, 1));
+    assert_true(kw_options_aside(o, 2));
+    assert_int_equal(kw_options_toml(o, recipe, strlen(recipe), "r", KW_FROM_RECIPE, &e), KW_OK);
+    assert_int_equal(c.yours, 6);
+    assert_null(kw_options_misplaced(o, 1));               /* a recipe may hold it */
+    assert_int_equal(kw_options_write_toml(o, false, &text, &e), KW_OK);
+    assert_string_equal(text.s, "both = 4\nmine = 5\n");
+    assert_int_equal(kw_options_set(o, "thine", "7", KW_FROM_ARGV, "--thine", &e), KW_OK);
+    assert_string_equal(kw_options_misplaced(o, 1)->name, "yours");
+    assert_string_equal(kw_options_misplaced(o, 4)->name, "yours");
+    assert_null(kw_options_misplaced(o, 2));
+    assert_int_equal(kw_options_argv(o, 1, (char *[]){ "--yuors" }, &e), KW_EUSAGE);
+    assert_string_equal(e.advice, "");                     /* no advice that would be refused in turn */
+    assert_int_equal(kw_options_add_tables(p, all, &d, &e), KW_OK);
+    assert_false(kw_options_aside(p, 2));
+    kw_str_free(&text);
+    kw_arena_free(a);
+}
+
 static void seeds_can_be_drawn(void **state)
 {
     (void)state;
@@ -414,7 +451,8 @@ int main(void)
         cmocka_unit_test(sizes), cmocka_unit_test(refusals), cmocka_unit_test(recipes),
         cmocka_unit_test(recipe_refusals), cmocka_unit_test(absurd_recipes),
         cmocka_unit_test(written_recipes_read_back), cmocka_unit_test(json), cmocka_unit_test(other_locales),
-        cmocka_unit_test(sources_rank), cmocka_unit_test(seeds_can_be_drawn), cmocka_unit_test(memory_runs_out),
+        cmocka_unit_test(sources_rank), cmocka_unit_test(rows_of_other_uses_stand_aside),
+        cmocka_unit_test(seeds_can_be_drawn), cmocka_unit_test(memory_runs_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <png.h>
 
 static place here;
 
@@ -283,6 +284,93 @@ static void pixels_are_the_pictures(void **state)
     kw_picture_free(&q);
 }
 
+/* ---- transparency ------------------------------------------------------------------------------------- */
+
+static const uint8_t ink[3] = { 200, 100, 0 };
+
+/* One colour, the opacity of a column from f. */
+static void put_transparent(const char *name, int side, int (*f)(int x))
+{
+    uint8_t *rgba = kw_alloc_array(here.arena, (size_t)side * (size_t)side, 4), *file = kw_alloc(here.arena, 1 << 20);
+    png_image image = { .version = PNG_IMAGE_VERSION, .width = (png_uint_32)side, .height = (png_uint_32)side,
+                        .format = PNG_FORMAT_RGBA };
+    png_alloc_size_t n = 1 << 20;
+    for (int i = 0; i < side * side; i++)
+        memcpy(rgba + 4 * i, (uint8_t[]){ ink[0], ink[1], ink[2], (uint8_t)f(i % side) }, 4);
+    assert_true(png_image_write_to_memory(&image, file, &n, 0, rgba, 0, NULL));
+    put_bytes(&here, name, file, n);
+}
+
+static int rising(int x) { return 4 * x; }
+static int striped(int x) { return x % 2 ? 255 : 0; }
+
+static kw_dataset *transparent(const uint8_t background[3])
+{
+    put_transparent("t/0.png", 64, rising);
+    put_transparent("t/1.png", 128, striped);
+    put_picture(&here, "t/2.png", 64, 64, 3);
+    kw_dataset *d;
+    kw_bucket_rule r = kw_bucket_rule_for(64, 8, 2);
+    assert_int_equal(kw_data_scan(here.arena, path_of(&here, "t"), &(kw_scan){ 0 }, &d, NULL), KW_OK);
+    assert_int_equal(kw_data_check(d, &(kw_check){ .workers = 1, .background = background }, NULL), KW_OK);
+    r.single = true;
+    assert_int_equal(kw_data_buckets(d, &r, NULL), KW_OK);
+    assert_int_equal(kw_data_transparent(d), 2);
+    return d;
+}
+
+/*
+ * What the autoencoder gets: v = round((a c + (255 - a) b) / 255) as (v / 255 - 0.5) / 0.5; laid on the background
+ * before it is scaled, so stripes of c and b at half the size are (c + b) / 2 (these are whole).
+ */
+static void transparent_pixels_are_laid_on_the_background(void **state)
+{
+    (void)state;
+    static const uint8_t backgrounds[][3] = { { 255, 255, 255 }, { 0, 0, 0 }, { 10, 20, 30 } };
+    static float x[64 * 64 * 3];
+    for (size_t k = 0; k < KW_LEN(backgrounds); k++) {
+        const uint8_t *b = backgrounds[k];
+        kw_dataset *d = transparent(b);
+        kw_loader *l;
+        assert_int_equal(kw_loader_new(here.arena, d, NULL, b, &l, NULL), KW_OK);
+        for (uint32_t item = 0; item < 2; item++) {
+            kw_sample s = { .item = item, .fit = d->items[item].fit };
+            kw_batch batch = { .w = 64, .h = 64, .samples = &s, .n = 1 };
+            assert_int_equal(kw_loader_images(l, &batch, x, NULL), KW_OK);
+            for (int i = 0; i < 64 * 64 * 3; i++) {
+                int a = rising(i / 3 % 64), c = ink[i % 3], g = b[i % 3];
+                int v = item ? (c + g + 1) / 2 : (2 * (a * c + (255 - a) * g) + 255) / 510;
+                float want = ((float)v / 255.0f - 0.5f) / 0.5f;
+                if (x[i] != want && !(item && (c + g) % 2))
+                    fail_msg("item %u, %d: %g, not %g", item, i, (double)x[i], (double)want);
+            }
+        }
+    }
+}
+
+static void another_background_is_another_key(void **state)
+{
+    (void)state;
+    static const uint8_t white[3] = { 255, 255, 255 }, black[3] = { 0, 0, 0 };
+    static const struct { const uint8_t *background; int calls; } runs[] = { { white, 3 }, { white, 0 }, { black, 3 },
+                                                                             { black, 0 }, { white, 0 } };
+    static float x[3 * FLOATS], first[3 * FLOATS];
+    const char *dir = path_of(&here, "cache");
+    for (size_t i = 0; i < KW_LEN(runs); i++) {
+        const uint8_t *b = runs[i].background;
+        rig r = { .d = transparent(b) };
+        assert_int_equal(kw_plan_new(here.arena, r.d, &(kw_plan_config){ .seed = 3, .batch = 3 }, &r.p, NULL), KW_OK);
+        assert_int_equal(kw_loader_new(here.arena, r.d, NULL, b, &r.loader, NULL), KW_OK);
+        assert_int_equal(kw_cache_new(here.arena, dir, 1 << 20, &r.cache, NULL), KW_OK);
+        kw_latents_config c = { .cache = r.cache, .loader = r.loader, .vae_hash = "vae", .factor = 8, .channels = 3,
+                                .background = { b[0], b[1], b[2] }, .encode = encode, .user = &r.coder };
+        assert_int_equal(kw_latents_new(here.arena, r.d, &c, &r.l, NULL), KW_OK);
+        get(&r, 0, i ? x : first);
+        assert_int_equal(r.coder.calls, runs[i].calls);
+        assert_int_equal(i && !memcmp(x, first, sizeof x), i && b == white);
+    }
+}
+
 static void decoder_children_give_the_same(void **state)
 {
     (void)state;
@@ -313,7 +401,9 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         T(latents_are_made_once), T(an_edited_picture_is_made_again), T(damaged_entries_are_made_again),
         T(a_full_disk_costs_the_cache_alone), T(memory_has_a_limit), T(prefetching_changes_nothing),
-        T(a_changed_file_is_replaced), T(pixels_are_the_pictures), T(decoder_children_give_the_same),
+        T(a_changed_file_is_replaced), T(pixels_are_the_pictures),
+        T(transparent_pixels_are_laid_on_the_background), T(another_background_is_another_key),
+        T(decoder_children_give_the_same),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

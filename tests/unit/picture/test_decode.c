@@ -7,6 +7,7 @@
 #include "files.h"
 
 #include <locale.h>
+#include <png.h>
 #include <pthread.h>
 
 typedef struct { char name[64], background[8], format[8], notes[64]; int w, h, frames, orientation; } row;
@@ -125,6 +126,68 @@ static void bad_files_are_refused_with_a_reason(void **state)
     free(text);
 }
 
+/*
+ * Every opacity a with every value c, on backgrounds b: round((a c + (255 - a) b) / 255), computed here in whole
+ * numbers. (255 is odd: there are no halves.)
+ */
+static uint8_t laid(int a, int c, int b) { return (uint8_t)((2 * (a * c + (255 - a) * b) + 255) / 510); }
+
+static void transparency_is_laid_on_the_background(void **state)
+{
+    (void)state;
+    static const uint8_t backgrounds[][3] = { { 255, 255, 255 }, { 0, 0, 0 }, { 1, 127, 254 }, { 32, 64, 96 } };
+    static uint8_t rgba[256][256][4];
+    for (int a = 0; a < 256; a++)
+        for (int c = 0; c < 256; c++)
+            memcpy(rgba[a][c], (uint8_t[]){ (uint8_t)c, (uint8_t)(255 - c), (uint8_t)(c ^ a), (uint8_t)a }, 4);
+    png_image image = { .version = PNG_IMAGE_VERSION, .width = 256, .height = 256, .format = PNG_FORMAT_RGBA };
+    png_alloc_size_t n = 1 << 20;
+    uint8_t *file = malloc(n);
+    assert_true(png_image_write_to_memory(&image, file, &n, 0, rgba, 0, NULL));
+    for (size_t k = 0; k < KW_LEN(backgrounds); k++) {
+        const uint8_t *b = backgrounds[k];
+        kw_picture p;
+        assert_int_equal(kw_picture_decode(file, n, "x.png", b, &p, NULL), KW_OK);
+        assert_true(p.info.notes & KW_NOTE_ALPHA);
+        for (int i = 0; i < 65536; i++)
+            for (int c = 0; c < 3; c++) {
+                uint8_t want = laid(i >> 8, rgba[i >> 8][i & 255][c], b[c]);
+                if (p.rgb[3 * i + c] != want)
+                    fail_msg("a %d, c %d on %d: %d, not %d", i >> 8, rgba[i >> 8][i & 255][c], b[c], p.rgb[3 * i + c],
+                             want);
+            }
+        kw_picture_free(&p);
+    }
+    free(file);
+}
+
+static void colours_are_read(void **state)
+{
+    (void)state;
+    static const struct { const char *text; uint8_t rgb[3]; } good[] = {
+        { "white", { 255, 255, 255 } }, { "Black", { 0, 0, 0 } }, { "GREY", { 128, 128, 128 } },
+        { "green", { 0, 128, 0 } },
+        { "#102AbF", { 16, 42, 191 } }, { "#f80", { 255, 136, 0 } },
+    };
+    static const struct { const char *text, *advice; } bad[] = {
+        { "whit", "'white'" }, { "blakc", "'black'" }, { "#12345", "#rrggbb" }, { "#gggggg", "#rrggbb" },
+        { "#", "#rrggbb" },
+        { "", "#rrggbb" }, { "102030", "#rrggbb" }, { "#1020304", "#rrggbb" }, { "# 1 2 3", "#rrggbb" },
+    };
+    for (size_t i = 0; i < KW_LEN(good); i++) {
+        uint8_t rgb[3];
+        assert_int_equal(kw_picture_colour(good[i].text, rgb, NULL), KW_OK);
+        assert_memory_equal(rgb, good[i].rgb, 3);
+    }
+    for (size_t i = 0; i < KW_LEN(bad); i++) {
+        uint8_t rgb[3] = { 1, 2, 3 };
+        kw_err e = { 0 };
+        assert_int_equal(kw_picture_colour(bad[i].text, rgb, &e), KW_EUSAGE);
+        assert_non_null(strstr(e.advice, bad[i].advice));
+        assert_memory_equal(rgb, ((uint8_t[]){ 1, 2, 3 }), 3);
+    }
+}
+
 static void truncation_anywhere_is_no_crash(void **state)
 {
     (void)state;
@@ -238,6 +301,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(good_files_equal_pillow), cmocka_unit_test(bad_files_are_refused_with_a_reason),
+        cmocka_unit_test(transparency_is_laid_on_the_background), cmocka_unit_test(colours_are_read),
         cmocka_unit_test(truncation_anywhere_is_no_crash), cmocka_unit_test(names_and_magic),
         cmocka_unit_test(reading_files), cmocka_unit_test(threads_and_locale_are_left_alone),
         cmocka_unit_test(no_memory_is_an_answer), cmocka_unit_test(utf8_round_trip),

@@ -64,6 +64,9 @@ const char *kw_lora_unmatched(kw_lora *const *l, int n, const kw_tensors *file, 
 /* Tensors in kohya's format, F32, in memory of the arena; append to t[*n] (capacity known by kw_lora_n_modules * 3). */
 KW_MUST kw_status kw_lora_tensors(kw_arena *a, const kw_lora *l, kw_dtype type, kw_tensor *t, size_t *n, kw_err *e);
 
+/* Values of a file into these modules, the second factors times `strength`. KW_EDATA: the file lacks one or has another size. */
+KW_MUST kw_status kw_lora_set(const kw_lora *l, const kw_tensors *file, float strength, kw_err *e);
+
 typedef struct { kw_lora *item[16]; int n; } kw_adapters;
 kw_val kw_adapters_seam(void *adapters, kw_net *n, kw_geometry geometry, kw_val x, kw_val y);
 

@@ -259,3 +259,26 @@ kw_status kw_lora_tensors(kw_arena *a, const kw_lora *l, kw_dtype type, kw_tenso
     }
     return KW_OK;
 }
+
+static kw_status set(const kw_lora *l, const kw_tensors *file, const kw_param_info *p, float factor, kw_err *e)
+{
+    kw_store *store = kw_params_store(l->params);
+    const kw_tensor *t = kw_tensors_find(file, p->name);
+    size_t count = (size_t)kw_count(p->shape);
+    if (!t || (size_t)kw_tensor_count(t) != count || kw_store_at(store, p->state)->dtype != KW_F32)
+        return kw_fail(e, KW_EDATA, "%s: %s is missing or of another size", kw_tensors_path(file), p->name);
+    float *to = kw_store_write(store, p->state);
+    kw_convert(KW_F32, to, t->dtype, t->data, count);
+    for (size_t i = 0; i < count; i++)
+        to[i] *= factor;
+    return KW_OK;
+}
+
+kw_status kw_lora_set(const kw_lora *l, const kw_tensors *file, float strength, kw_err *e)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        KW_TRY(set(l, file, l->module[i].down, 1, e));
+        KW_TRY(set(l, file, l->module[i].up, strength, e));
+    }
+    return KW_OK;
+}

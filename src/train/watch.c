@@ -149,6 +149,16 @@ static kw_status one_sample(kw_run *r, kw_arena *a, int index, const char *promp
     return KW_OK;
 }
 
+/* Draws with the trainer's own weights, in its own memory. */
+static kw_status open_pipeline(kw_run *r, kw_err *e)
+{
+    kw_pipeline_options o = { .compute = r->tc.compute };
+    if (r->pipeline)
+        return KW_OK;
+    return kw_pipeline_over(r->arena, kw_trainer_base(r->trainer), r->tc.lora ? kw_trainer_adapters(r->trainer) : NULL,
+                            kw_trainer_workspace(r->trainer), &o, &r->pipeline, e);
+}
+
 /* One picture for each prompt with the weights of this moment, always from the same seeds. A
  * failed one is told, not fatal. */
 kw_status kw__watch_samples(kw_run *r, kw_err *e)
@@ -156,12 +166,7 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
     const char *prompts[MOST_PROMPTS];
     if (r->vae || r->align)
         return KW_OK;
-    if (!r->pipeline) {
-        kw_pipeline_options o = { .compute = r->tc.compute };
-        KW_TRY(kw_pipeline_over(r->arena, kw_trainer_base(r->trainer),
-                                r->tc.lora ? kw_trainer_adapters(r->trainer) : NULL, kw_trainer_workspace(r->trainer),
-                                &o, &r->pipeline, e));
-    }
+    KW_TRY(open_pipeline(r, e));
     size_t n = prompts_of(r, prompts);
     for (size_t i = 0; i < n; i++) {
         kw_arena *a = kw_arena_new();
@@ -201,17 +206,22 @@ static size_t saved_files(const kw_run *r, saved_file *f)
     return k;
 }
 
+/*
+ * The saved values go into the trainer's own adapters, second factors times the strength: the training is over, and a
+ * second model beside it would need the memory once more.
+ */
 static kw_status sheet_row(kw_run *r, kw_arena *a, const saved_file *f, const char *prompt, kw_picture *cells,
                            kw_err *e)
 {
-    kw_pipeline *p;
-    kw_pipeline_lora lora = { f->path, 1, 1 };
-    kw_pipeline_options o = { .compute = r->tc.compute };
-    KW_TRY(kw_pipeline_open(a, r->s.base, r->s.vae, &lora, 1, &o, &p, e));
+    const kw_adapters *adapters = kw_trainer_adapters(r->trainer);
+    kw_tensors *file;
+    KW_TRY(open_pipeline(r, e));
+    KW_TRY(kw_tensors_open(a, f->path, &file, e));
     for (size_t i = 0; i < KW_LEN(strengths); i++) {
         kw_generated made;
-        KW_TRY(kw_pipeline_strength(p, 0, strengths[i], strengths[i], e));
-        KW_TRY(draw(r, p, a, prompt, r->s.seed, &made, e));
+        for (int k = 0; k < adapters->n; k++)
+            KW_TRY(kw_lora_set(adapters->item[k], file, (float)strengths[i], e));
+        KW_TRY(draw(r, r->pipeline, a, prompt, r->s.seed, &made, e));
         cells[i] = made.picture[0];
     }
     return KW_OK;

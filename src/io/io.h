@@ -140,6 +140,7 @@ typedef struct {
     int64_t shape[KW_MAX_RANK];
     const void *data;                     /* aligned to the dtype's size, little-endian, row-major */
     uint64_t bytes;
+    bool mapped;                          /* data is a mapping of a file: pages let go are read again */
 } kw_tensor;
 
 int64_t kw_tensor_count(const kw_tensor *t);                      /* the product of the shape */

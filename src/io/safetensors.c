@@ -184,6 +184,7 @@ static kw_status align(kw_arena *a, const char *file, kw_tensors *t, kw_err *e)
         if (!((uintptr_t)one->data % kw_dtype_size(one->dtype)))
             continue;
         one->data = one->bytes ? memcpy(copy + at, one->data, (size_t)one->bytes) : copy;
+        one->mapped = false;
         at += (one->bytes + 63) & ~63ull;
     }
     return KW_OK;
@@ -245,7 +246,8 @@ const kw_tensor *kw_tensors_find(const kw_tensors *t, const char *name)
 
 /* ---- opening -------------------------------------------------------------------------------------------------- */
 
-kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out, kw_err *e)
+static kw_status parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped, kw_tensors **out,
+                       kw_err *e)
 {
     uint64_t size = 0;
     kw__header h = { 0 };
@@ -259,10 +261,17 @@ kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t
     t->meta = h.meta;
     t->n_meta = h.n_meta;
     KW_TRY(place(a, shown, &h, t->region, t->region_bytes, t, e));
+    for (size_t i = 0; i < t->n; i++)
+        t->tensors[i].mapped = mapped;
     KW_TRY(kw__tensors_index(a, t, e));
     KW_TRY(align(a, shown, t, e));
     *out = t;
     return KW_OK;
+}
+
+kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out, kw_err *e)
+{
+    return parse(a, shown, p, n, false, out, e);
 }
 
 kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e)
@@ -275,7 +284,7 @@ kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_er
     KW_TRY(kw_file_map(a, path, &p, &n, e));
     if (kw_io_now->stat(path, &st))
         return kw__sys_fail(e, KW_EDATA, N_("open"), path);
-    KW_TRY(kw_tensors_parse(a, path, p, n, out, e));
+    KW_TRY(parse(a, path, p, n, true, out, e));
     (*out)->st = st;
     return KW_OK;
 }

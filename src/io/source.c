@@ -67,6 +67,7 @@ static kw_status transpose(kw_arena *a, kw_tensor *t)
         return KW_ENOMEM;
     kw__transpose(copy, t->data, rows, columns, size);
     t->data = copy;
+    t->mapped = false;
     t->shape[0] = (int64_t)columns;
     t->shape[1] = (int64_t)rows;
     return KW_OK;

@@ -46,6 +46,7 @@ typedef struct {
     const char *scope;                    /* "down_blocks.0.resnets.0": where the model made it */
     bool backward;                        /* made by autodiff or after it */
     bool keep;                            /* its outputs are a boundary that recomputation starts from */
+    bool again;                           /* makes a value of the forward pass a second time: no useful work */
 } kw_node;
 
 typedef struct { kw_val value; const char *name; } kw_named;
@@ -102,7 +103,8 @@ struct kw_op {
     /* Emit nodes for the gradients of the inputs for which want[i]; leave din[i] = KW_NONE where it is zero. */
     void (*grad)(kw_graph *, const kw_node *, const kw_val *dout, const bool *want, kw_val *din);
     const char *no_grad;                  /* why there is none, when grad is NULL */
-    void (*cost)(const kw_graph *, const kw_node *, double *flops);  /* NULL: bandwidth only */
+    /* Two for each multiply-add of the formula; what a kernel computes twice counts once. NULL: bandwidth only */
+    void (*cost)(const kw_graph *, const kw_node *, double *flops);
     void (*ref)(const kw_call *);         /* plain C in double: floats arrive and leave as double, integers as int64 */
     kw_kernel fast[2];                    /* best first */
     bool in_place;                        /* output 0 may overwrite input 0 */
@@ -143,6 +145,8 @@ static inline kw_dtype kw_sum_type(kw_dtype t) { return t == KW_F64 ? KW_F64 : K
 
 KW_MUST kw_status kw_verify(kw_graph *g, kw_err *e);
 void kw_graph_print(const kw_graph *g, kw_str *text);    /* one line per node, then totals */
-double kw_graph_flops(const kw_graph *g);
+double kw_node_flops(const kw_graph *g, const kw_node *n);
+double kw_graph_flops(const kw_graph *g);                /* of all nodes */
+double kw_graph_useful_flops(const kw_graph *g);         /* without what is computed again to save memory */
 
 #endif

@@ -1,17 +1,25 @@
 /* print.c - a graph as text: one line per node, then what it costs. */
 #include "ir.h"
 
-double kw_graph_flops(const kw_graph *g)
+double kw_node_flops(const kw_graph *g, const kw_node *n)
+{
+    double flops = 0;
+    if (n->op->cost)
+        n->op->cost(g, n, &flops);
+    return flops;
+}
+
+static double sum_of(const kw_graph *g, bool all)
 {
     double sum = 0;
-    for (size_t i = 0; i < g->n_nodes; i++) {
-        double flops = 0;
-        if (g->node[i].op->cost)
-            g->node[i].op->cost(g, &g->node[i], &flops);
-        sum += flops;
-    }
+    for (size_t i = 0; i < g->n_nodes; i++)
+        if (all || !g->node[i].again)
+            sum += kw_node_flops(g, &g->node[i]);
     return sum;
 }
+
+double kw_graph_flops(const kw_graph *g) { return sum_of(g, true); }
+double kw_graph_useful_flops(const kw_graph *g) { return sum_of(g, false); }
 
 static void print_node(const kw_graph *g, const kw_node *n, kw_str *text)
 {

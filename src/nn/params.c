@@ -106,6 +106,10 @@ static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw
     KW_TRY(kw_store_add(p->store, info->name, info->shape, type, data, &info->state, e));
     if (copy)
         kw_convert(type, kw_store_write(p->store, info->state), t->dtype, t->data, (size_t)kw_count(info->shape));
+    if (t->mapped && copy)
+        kw_pages_drop(t->data, (size_t)t->bytes);
+    else if (t->mapped)
+        kw_store_set_mapped(p->store, info->state);
     return KW_OK;
 }
 

@@ -141,10 +141,11 @@ static kw_status grad_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype *
     return KW_OK;
 }
 
+/* Four products, dv, dp, dq, dk; the scores are q kᵀ once more, which the forward pass has counted. */
 static void grad_cost(const kw_graph *g, const kw_node *n, double *flops)
 {
     kw_attention_shape s = shape_of(g, n);
-    *flops = 10 * pairs(&s);
+    *flops = 8 * pairs(&s);
 }
 
 /* in: q, k, v, o, lse, do; out: dq, dk, dv. One query row of one head. */

@@ -19,6 +19,7 @@
 #undef KW_OP
 
 const kw_op *kw_op_at(int i);                      /* the table made from ops.def; NULL: no more */
+int kw_op_count(void);
 const kw_op *kw_op_find(const char *name);
 
 /* ---- elementwise */

@@ -9,6 +9,7 @@ static const kw_op *const table[] = {
 #undef KW_OP
 };
 
+int kw_op_count(void) { return (int)KW_LEN(table); }
 const kw_op *kw_op_at(int i) { return i >= 0 && i < (int)KW_LEN(table) ? table[i] : NULL; }
 
 const kw_op *kw_op_find(const char *name)

@@ -36,6 +36,7 @@ static kw_status remake(recompute *c, kw_val v, kw_val *out, kw_err *e)
         }
         KW_TRY(kw__rewrite_copy(&c->r, n, in, &copy, e));
         c->r.g->node[c->r.g->n_nodes - 1].backward = true;
+        c->r.g->node[c->r.g->n_nodes - 1].again = true;
         for (int k = 0; k < n->n_out; k++)
             c->again[n->out[k]] = copy->out[k];
     }

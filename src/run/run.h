@@ -28,16 +28,21 @@ typedef struct {
     kw_dtype dtype;
     void *data;
     uint64_t version;                     /* moves at every change; 0: never written */
+    bool mapped;                          /* pages of a file: dropped ones are read again when looked at */
 } kw_stored;
 
 KW_MUST kw_store *kw_store_new(kw_arena *a);
 /* Add a state. data: borrowed memory that outlives the store (a mapped file), or NULL for own zeroed memory. */
 KW_MUST kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e);
+void kw_store_set_mapped(kw_store *s, int id);         /* its borrowed memory is a mapping of a file, not written to */
+/* Pages of a mapped file leave this process; the system's cache of files keeps them. Other memory would be lost. */
+void kw_pages_drop(const void *data, size_t bytes);
 const kw_stored *kw_store_at(const kw_store *s, int id);
 int kw_store_count(const kw_store *s);
 void *kw_store_write(kw_store *s, int id);             /* the memory, about to be changed: the version moves */
 void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data);   /* another memory or type for the same state */
 size_t kw_store_bytes(const kw_store *s);              /* own memory of states and packed copies */
+size_t kw_store_mapped_bytes(const kw_store *s);       /* mapped states read where they lie, without a packed copy */
 
 /* Packed copies are kept while they fit in this many bytes (default: no limit); the rest is packed at each use. */
 void kw_store_limit_packed(kw_store *s, size_t bytes);
@@ -54,7 +59,7 @@ typedef struct {
     kw_memory_level memory;               /* what the backward pass recomputes */
     size_t memory_limit;                  /* bytes of activations; 0: none. Raises `memory` until it fits or fails with KW_ENOMEM */
     bool reference;                       /* reference kernels only */
-    bool profile;                         /* time every node */
+    bool profile;                         /* time every node from the first run on */
 } kw_run_options;
 
 typedef struct kw_program kw_program;
@@ -69,10 +74,24 @@ kw_shape kw_program_result_shape(const kw_program *p, const char *name);
 kw_dtype kw_program_result_type(const kw_program *p, const char *name);
 
 size_t kw_program_bytes(const kw_program *p);          /* of workspace */
-double kw_program_flops(const kw_program *p);
+double kw_program_flops(const kw_program *p);          /* of a run */
+double kw_program_useful_flops(const kw_program *p);   /* without what is computed again to save memory */
 const kw_graph *kw_program_graph(const kw_program *p);
 void kw_program_print(const kw_program *p, kw_str *text);                   /* the plan: nodes, peak, kernels */
-/* Seconds per op since the program was made, when profiled. Returns false when i is past the end. */
-bool kw_program_time(const kw_program *p, int i, const char **op, double *seconds, double *flops, int64_t *count);
+
+/* ---- where the time goes ------------------------------------------------------------------------------------ */
+
+/* Time every node, or not, from now on; earlier times are forgotten. */
+void kw_program_profile(kw_program *p, bool on);
+
+typedef struct {                          /* over all runs that were timed */
+    const char *op;                       /* "pack": weights laid out anew for kernels, apart from the ops' own times */
+    double seconds, flops, bytes;         /* bytes: inputs and outputs, each once */
+    int64_t count;                        /* nodes x runs; of "pack" 0 */
+} kw_op_time;
+
+bool kw_program_time(const kw_program *p, int i, kw_op_time *t);            /* i = 0, 1, ...; false past the end */
+double kw_program_node_seconds(const kw_program *p, size_t node);
+int64_t kw_program_timed_runs(const kw_program *p);
 
 #endif

@@ -2,6 +2,7 @@
 #include "store.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 typedef struct { int state; char layout[64]; uint64_t version; size_t bytes; void *data; } packed;
 
@@ -44,6 +45,20 @@ kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t
     return KW_OK;
 }
 
+void kw_store_set_mapped(kw_store *s, int id)
+{
+    KW_ASSERT(id >= 0 && (size_t)id < s->n);
+    s->state[id].mapped = true;
+}
+
+void kw_pages_drop(const void *data, size_t bytes)
+{
+    const uintptr_t page = 4096, from = ((uintptr_t)data + page - 1) & ~(page - 1),
+                    to = ((uintptr_t)data + bytes) & ~(page - 1);
+    if (to > from)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 const kw_stored *kw_store_at(const kw_store *s, int id)
 {
     KW_ASSERT(id >= 0 && (size_t)id < s->n);
@@ -65,10 +80,28 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
     s->state[id].version++;
     s->state[id].dtype = t;
     s->state[id].data = data;
+    s->state[id].mapped = false;
 }
 
 size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
 void kw_store_limit_packed(kw_store *s, size_t bytes) { s->packed_limit = bytes; }
+
+static bool has_copy(const kw_store *s, size_t state)
+{
+    for (size_t i = 0; i < s->n_copies; i++)
+        if ((size_t)s->copy[i].state == state)
+            return true;
+    return false;
+}
+
+size_t kw_store_mapped_bytes(const kw_store *s)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->state[i].mapped && !has_copy(s, i))
+            sum += bytes_of(s->state[i].shape, s->state[i].dtype);
+    return sum;
+}
 
 static packed *find(kw_store *s, int state, const char *layout)
 {

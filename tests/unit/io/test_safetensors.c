@@ -357,7 +357,7 @@ static void refuses_to_write_what_it_would_not_read(void **state)
 {
     (void)state;
     float v[4] = { 1 };
-    kw_tensor t[2] = { { "a", KW_F32, 1, { 4 }, v, 16 }, { "a", KW_F32, 1, { 4 }, v, 16 } };
+    kw_tensor t[2] = { { "a", KW_F32, 1, { 4 }, v, 16, false }, { "a", KW_F32, 1, { 4 }, v, 16, false } };
     assert_int_equal(kw_tensors_save(in_dir("x"), t, 2, NULL, 0, &err), KW_EDATA);
     t[1].name = "b\n";
     assert_int_equal(kw_tensors_save(in_dir("x"), t, 2, NULL, 0, &err), KW_EDATA);
@@ -402,8 +402,8 @@ static void reads_shards(void **state)
 {
     (void)state;
     float v[4] = { 1, 2, 3, 4 };
-    kw_tensor a = { "a", KW_F32, 1, { 2 }, v, 8 };
-    kw_tensor b[2] = { { "b", KW_F32, 1, { 2 }, v + 2, 8 }, { "c", KW_F32, 0, { 0 }, v, 4 } };
+    kw_tensor a = { "a", KW_F32, 1, { 2 }, v, 8, false };
+    kw_tensor b[2] = { { "b", KW_F32, 1, { 2 }, v + 2, 8, false }, { "c", KW_F32, 0, { 0 }, v, 4, false } };
     const kw_meta m = { "format", "pt" };
     kw_tensors *t;
     char hex[65];

@@ -364,7 +364,7 @@ static void a_file_may_bring_its_configuration(void **state)
 static void one_tensor(const char *name, const char *tensor)
 {
     float v = 1;
-    kw_tensor t = { tensor, KW_F32, 1, { 1 }, &v, 4 };
+    kw_tensor t = { tensor, KW_F32, 1, { 1 }, &v, 4, false };
     must(kw_tensors_save(in_dir(name), &t, 1, NULL, 0, &err));
 }
 

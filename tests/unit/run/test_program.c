@@ -1,0 +1,234 @@
+/*
+ * test_program.c - what a program tells of itself: where the time went, how much work it is, what recomputing adds;
+ * and weights that are mapped files: their pages go once packed copies exist, their content never.
+ */
+#include "run/run.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { ROWS = 6, IN = 512, OUT = 1024 };
+
+typedef struct {
+    kw_arena *a;
+    kw_store *s;
+    kw_graph *g;
+    kw_program *p;
+    kw_workspace *w;
+    kw_err e;
+    float x[ROWS * IN];
+} job;
+
+static job *begin(void)
+{
+    job *j = calloc(1, sizeof *j);
+    j->a = kw_arena_new();
+    j->s = kw_store_new(j->a);
+    j->w = kw_workspace_new(j->a);
+    j->g = kw_graph_new(j->a, KW_F32);
+    for (int i = 0; i < ROWS * IN; i++)
+        j->x[i] = (float)(i % 7) - 3;
+    return j;
+}
+
+static void end(job *j)
+{
+    kw_arena_free(j->a);
+    free(j);
+}
+
+static kw_op_time time_of(const kw_program *p, const char *op)
+{
+    kw_op_time t;
+    for (int i = 0; kw_program_time(p, i, &t); i++)
+        if (!strcmp(t.op, op))
+            return t;
+    fail_msg("no %s", op);
+    return t;
+}
+
+/* x w, and its gradient towards w (a state in f16, which is packed). */
+static void make(job *j, void *weight, bool mapped)
+{
+    int id;
+    assert_int_equal(kw_store_add(j->s, "w", KW_SHAPE(OUT, IN), KW_F16, weight, &id, &j->e), KW_OK);
+    if (mapped)
+        kw_store_set_mapped(j->s, id);
+    kw_val x = kw_input(j->g, "x", KW_SHAPE(ROWS, IN), KW_F32);
+    kw_result(j->g, "y", kw_silu(j->g, kw_linear(j->g, x, kw_state(j->g, id, KW_SHAPE(OUT, IN), KW_F16), KW_NONE)));
+    assert_int_equal(kw_program_new(j->a, j->g, j->s, NULL, &j->p, &j->e), KW_OK);
+    kw_program_set(j->p, "x", j->x);
+}
+
+static void run(job *j) { assert_int_equal(kw_program_run(j->p, j->w, &j->e), KW_OK); }
+
+static uint16_t *halves(void *memory)
+{
+    uint16_t *h = memory;
+    for (int i = 0; i < OUT * IN; i++)
+        h[i] = kw_f32_to_f16((float)(i % 11) * 0.125f - 0.5f);
+    return h;
+}
+
+static void times_and_work(void **state)
+{
+    (void)state;
+    job *j = begin();
+    make(j, halves(kw_alloc(j->a, OUT * IN * 2)), false);
+    run(j);
+    assert_float_equal(time_of(j->p, "linear").seconds, 0, 0);     /* nobody asked */
+    kw_program_profile(j->p, true);
+    for (int i = 0; i < 3; i++)
+        run(j);
+    kw_op_time linear = time_of(j->p, "linear"), unary = time_of(j->p, "unary"), pack = time_of(j->p, "pack");
+    assert_int_equal(linear.count, 3);
+    assert_int_equal(kw_program_timed_runs(j->p), 3);
+    assert_true(linear.seconds > 0 && unary.seconds > 0);
+    assert_float_equal(linear.flops, 3.0 * 2 * ROWS * IN * OUT, 0);
+    assert_float_equal(linear.bytes, 3.0 * (4 * ROWS * IN + 2 * OUT * IN + 4 * ROWS * OUT), 0);
+    assert_float_equal(unary.bytes, 3.0 * 8 * ROWS * OUT, 0);
+    assert_float_equal(pack.seconds, 0, 0);                        /* it was packed before */
+    double sum = 0;
+    for (size_t i = 0; i < kw_program_graph(j->p)->n_nodes; i++)
+        sum += kw_program_node_seconds(j->p, i);
+    assert_true(fabs(sum - linear.seconds - unary.seconds) < 1e-9);
+    (void)kw_store_write(j->s, 0);
+    run(j);
+    assert_true(time_of(j->p, "pack").seconds > 0);
+    kw_program_profile(j->p, false);
+    run(j);
+    assert_int_equal(kw_program_timed_runs(j->p), 0);
+    end(j);
+}
+
+/* Two linear layers: the floor computes one of them again for the gradients, which is work done but not useful work. */
+static void recomputing_is_not_useful(void **state)
+{
+    (void)state;
+    enum { LEVELS = KW_FLOOR + 1 };
+    double all[LEVELS], useful[LEVELS];
+    for (int level = 0; level < LEVELS; level++) {
+        job *j = begin();
+        kw_graph *g = j->g;
+        kw_val x = kw_input(g, "x", KW_SHAPE(4, 8), KW_F32), w[2], d[2], h = x, dy;
+        for (int i = 0; i < 2; i++) {
+            int id;
+            assert_int_equal(kw_store_add(j->s, "w", KW_SHAPE(8, 8), KW_F32, NULL, &id, &j->e), KW_OK);
+            w[i] = kw_state(g, id, KW_SHAPE(8, 8), KW_F32);
+            h = kw_silu(g, kw_linear(g, h, w[i], KW_NONE));
+        }
+        dy = kw_input(g, "dy", KW_SHAPE(4, 8), KW_F32);
+        kw_result(g, "y", h);
+        assert_int_equal(kw_backward(g, &h, &dy, 1, w, 2, d, &j->e), KW_OK);
+        kw_result(g, "d0", d[0]);
+        kw_result(g, "d1", d[1]);
+        kw_run_options o = { .memory = (kw_memory_level)level };
+        assert_int_equal(kw_program_new(j->a, g, j->s, &o, &j->p, &j->e), KW_OK);
+        all[level] = kw_program_flops(j->p);
+        useful[level] = kw_program_useful_flops(j->p);
+        end(j);
+    }
+    const double one = 2.0 * 4 * 8 * 8;
+    assert_float_equal(all[KW_KEEP_ALL], 5 * one, 0);              /* two forward, dw twice, dx once */
+    assert_float_equal(all[KW_LEAN], 5 * one, 0);
+    assert_float_equal(all[KW_FLOOR], 7 * one, 0);
+    for (int level = 0; level < LEVELS; level++)
+        assert_float_equal(useful[level], 5 * one, 0);
+}
+
+/* ---- mapped weights ---------------------------------------------------------------------------------------------- */
+
+/* kB of a mapping that this process holds: its Rss in /proc/self/smaps. */
+static long resident(const void *at)
+{
+    char line[256];
+    unsigned long from;
+    long kb = -1;
+    bool here = false;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    while (f && kb < 0 && fgets(line, sizeof line, f)) {
+        if (strchr(line, '-') && sscanf(line, "%lx-", &from) == 1)
+            here = from == (unsigned long)(uintptr_t)at;
+        else if (here)
+            sscanf(line, "Rss: %ld kB", &kb);
+    }
+    if (f)
+        fclose(f);
+    return kb;
+}
+
+static void pages_of_packed_weights_go(void **state)
+{
+    (void)state;
+    const size_t bytes = OUT * IN * 2;
+    int fd = memfd_create("weights", MFD_CLOEXEC);
+    assert_true(fd >= 0 && !ftruncate(fd, (off_t)bytes));
+    uint16_t *w = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    assert_true(w != MAP_FAILED);
+    uint16_t *copy = memcpy(malloc(bytes), halves(w), bytes);
+    float first[ROWS * OUT];
+    job *j = begin();
+    make(j, w, true);
+    assert_int_equal(kw_store_mapped_bytes(j->s), 0);              /* a packed copy is kept: read once */
+    assert_true(resident(w) > (long)(bytes / 1024) / 2);
+    run(j);
+    assert_true(resident(w) >= 0 && resident(w) < 64);
+    memcpy(first, kw_program_result(j->p, "y"), sizeof first);
+    assert_memory_equal(w, copy, bytes);                           /* looked at, it is there again */
+    run(j);
+    assert_memory_equal(first, kw_program_result(j->p, "y"), sizeof first);
+    end(j);
+    free(copy);
+    munmap(w, bytes);
+    close(fd);
+}
+
+/* The same weights in memory of another kind: nothing may be let go, its content would be lost. */
+static void other_memory_stays(void **state)
+{
+    (void)state;
+    const size_t bytes = OUT * IN * 2;
+    job *j = begin();
+    uint16_t *w = halves(kw_block_new(bytes)), *copy = memcpy(malloc(bytes), w, bytes);
+    make(j, w, false);
+    run(j);
+    assert_memory_equal(w, copy, bytes);
+    end(j);
+    kw_block_free(w);
+    free(copy);
+}
+
+/* f32 weights of a linear layer are read where they lie: they count as memory that stays. */
+static void weights_read_in_place_count(void **state)
+{
+    (void)state;
+    static float w[OUT * IN];
+    job *j = begin();
+    int id;
+    assert_int_equal(kw_store_add(j->s, "w", KW_SHAPE(OUT, IN), KW_F32, w, &id, &j->e), KW_OK);
+    assert_int_equal(kw_store_mapped_bytes(j->s), 0);
+    kw_store_set_mapped(j->s, id);
+    assert_int_equal(kw_store_mapped_bytes(j->s), sizeof w);
+    assert_int_equal(kw_store_bytes(j->s), 0);
+    end(j);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(times_and_work),
+        cmocka_unit_test(recomputing_is_not_useful),
+        cmocka_unit_test(pages_of_packed_weights_go),
+        cmocka_unit_test(other_memory_stays),
+        cmocka_unit_test(weights_read_in_place_count),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

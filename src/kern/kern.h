@@ -32,6 +32,9 @@ typedef struct {
     float clip;                           /* gradients are multiplied by this first */
 } kw_adamw;
 
+/* Multiply-adds of f32, or of bf16 or int8 into sums of 32 bits. */
+typedef enum { KW_PEAK_F32, KW_PEAK_BF16, KW_PEAK_INT8, KW_N_PEAKS } kw_peak;
+
 typedef struct {
     const char *isa;                      /* "scalar", "avx2", "avx512" */
 
@@ -80,6 +83,10 @@ typedef struct {
     void (*adamw)(const kw_adamw *o, float *p, const float *g, float *m, float *v, int64_t n);
     void (*lerp)(float *y, const float *x, float keep, int64_t n);      /* y = keep y + (1-keep) x */
     double (*sum_squares)(const float *x, int64_t n);                   /* in double, in fixed chunks */
+
+    /*  n rounds of multiply-adds on registers, by the calling thread alone; returns the operations done (two for each
+        multiply-add), 0: the machine or this instruction set has none  */
+    double (*peak)(kw_peak k, int64_t n);
 } kw_kern;
 
 /* The kernels of the best instruction set this machine has, or of the one chosen by kw_kern_choose. */

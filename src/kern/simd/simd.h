@@ -51,6 +51,7 @@ void ISA(convert)(kw_dtype to, void *y, kw_dtype from, const void *x, int64_t n)
 void ISA(adamw)(const kw_adamw *o, float *p, const float *g, float *m, float *v, int64_t n);
 void ISA(lerp)(float *y, const float *x, float keep, int64_t n);
 double ISA(sum_squares)(const float *x, int64_t n);
+double ISA(peak)(kw_peak k, int64_t n);
 
 enum { CHUNK = 16384 };                   /* elements of one piece of elementwise work */
 

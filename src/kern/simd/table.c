@@ -19,4 +19,5 @@ const kw_kern TABLE = {
     .lincomb = ISA(lincomb), .mul = ISA(mul), .add_channels = ISA(add_channels), .sum_pixels = ISA(sum_pixels),
     .convert = ISA(convert),
     .adamw = ISA(adamw), .lerp = ISA(lerp), .sum_squares = ISA(sum_squares),
+    .peak = ISA(peak),
 };

@@ -44,6 +44,12 @@ typedef struct kw_source kw_source;
 /* KW_EDATA names what is wrong; models of other families are named ("recognised ..., which is not supported"). */
 KW_MUST kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err *e);
 
+/* A model in memory: tensors under canonical names, the caller's (they outlive the source), and its configurations.
+ * shown: its name in messages. scheduler: as scheduler_config.json, or NULL. */
+typedef struct { kw_part part; kw_tensor *tensors; size_t n; json_t *config; } kw_made_part;
+KW_MUST kw_status kw_source_made(kw_arena *a, const char *shown, const kw_made_part *parts, size_t n, json_t *scheduler,
+                                 kw_source **out, kw_err *e);
+
 const char *kw_source_path(const kw_source *s);
 bool kw_source_is_single(const kw_source *s);                     /* one file, not a folder */
 bool kw_source_has(const kw_source *s, kw_part p);                /* its weights are there */

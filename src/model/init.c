@@ -2,7 +2,7 @@
  * init.c - a part with fresh random weights, from its configuration alone: what PyTorch's layers start with (linear and
  * convolution: uniform in ±1/√fan-in, weight and bias; norms 1 and 0), and CLIP's own start (normal, its widths).
  */
-#include "model.h"
+#include "internal.h"
 
 #include <math.h>
 #include <string.h>
@@ -85,19 +85,18 @@ static kw_status find(void *ctx, const char *name, kw_shape shape, kw_tensor *t,
     return KW_OK;
 }
 
-/* Building the part over any small input asks for every parameter once. */
-static kw_status build(kw_net *n, kw_part part, const json_t *config, init *s, kw_err *e)
+static kw_status build(kw_net *n, kw_part part, const json_t *config, kw_err *e)
 {
     kw_graph *g = n->g;
     kw_unet_config u;
     kw_vae_config v;
-    kw_clip_config *c = kw_alloc(s->arena, sizeof *c);
+    kw_clip_config c;
     switch (part) {
     case KW_PART_UNET:
         KW_TRY(kw_unet_read(config, &u, e));
         (void)kw_unet(n, &u, kw_input(g, "x", KW_SHAPE(1, 64, 64, u.in), KW_F32), kw_input(g, "t", KW_SHAPE(1), KW_F32),
                       kw_input(g, "c", KW_SHAPE(1, 1, u.context[0]), KW_F32),
-                      kw_input(g, "p", KW_SHAPE(1, u.add_dim - 6 * u.add_time_dim + 1), KW_F32),
+                      kw_input(g, "p", KW_SHAPE(1, KW_MAX(u.add_dim - 6 * u.add_time_dim, 1)), KW_F32),
                       kw_input(g, "i", KW_SHAPE(1, 6), KW_F32));
         return g->err.status;
     case KW_PART_VAE:
@@ -106,27 +105,39 @@ static kw_status build(kw_net *n, kw_part part, const json_t *config, init *s, k
         (void)kw_vae_decode(n, &v, kw_input(g, "z", KW_SHAPE(1, 4, 4, v.latent), KW_F32));
         return g->err.status;
     default:
-        KW_TRY(c ? kw_clip_read(config, c, e) : kw_fail(e, KW_ENOMEM, "out of memory"));
-        s->text = c;
-        (void)kw_clip(n, c, kw_input(g, "ids", KW_SHAPE(1, c->positions), KW_I64), NULL);
+        KW_TRY(kw_clip_read(config, &c, e));
+        (void)kw_clip(n, &c, kw_input(g, "ids", KW_SHAPE(1, c.positions), KW_I64), NULL);
         return g->err.status;
     }
+}
+
+/* Building the part over any small input asks for every parameter once. */
+kw_status kw__part_ask(kw_part part, const json_t *config, kw_param_find *ask, void *ctx, kw_err *e)
+{
+    kw_arena *a = kw_arena_new();
+    kw_params_source from = { .find = ask, .find_ctx = ctx, .exact = KW_F32 };
+    kw_store *store = a ? kw_store_new(a) : NULL;
+    kw_graph *g = a ? kw_graph_new(a, KW_F32) : NULL;
+    kw_params *p = store ? kw_params_new(a, store, &from) : NULL;
+    kw_status st = p && g ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!st) {
+        kw_net net = kw_net_over(g, p);
+        st = build(&net, part, config, e);
+        if (st && e && g->err.status)
+            *e = g->err;
+    }
+    kw_arena_free(a);
+    return st;
 }
 
 kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list, size_t *n,
                        kw_err *e)
 {
-    init s = { .arena = a, .seed = seed, .part = part };
-    kw_params_source from = { .find = find, .find_ctx = &s, .exact = KW_F32 };
-    kw_store *store = kw_store_new(a);
-    kw_graph *g = kw_graph_new(a, KW_F32);
-    kw_params *p = store ? kw_params_new(a, store, &from) : NULL;
-    if (!p || !g)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_net net = kw_net_over(g, p);
-    kw_status st = build(&net, part, config, &s, e);
-    if (st && e && g->err.status)
-        *e = g->err;
+    kw_clip_config text;
+    init s = { .arena = a, .seed = seed, .part = part, .text = &text };
+    if (part == KW_PART_TEXT || part == KW_PART_TEXT2)
+        KW_TRY(kw_clip_read(config, &text, e));
+    kw_status st = kw__part_ask(part, config, find, &s, e);
     *list = s.list;
     *n = s.n;
     return st;

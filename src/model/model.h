@@ -95,9 +95,34 @@ typedef struct {
 /* Configurations are read and checked; weights are looked at when programs are built. vae, select: may be NULL. */
 KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact,
                              kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
+/* The same over sources that are open; vae_source: NULL for the same one. */
+KW_MUST kw_status kw_sd_over(kw_arena *a, kw_source *source, kw_source *vae_source, kw_store *store, kw_dtype exact,
+                             kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
 
 /* Fresh random weights for a part with this configuration, F32, on the arena. The same seed gives the same bits. */
 KW_MUST kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list,
                                size_t *n, kw_err *e);
+
+/* ---- families: configurations that come with the program (data/families) -------------------------------------- */
+
+/*  name, its model  */
+#define KW_FAMILY_MAP(X) \
+    X(sd15,   "Stable Diffusion 1.5") \
+    X(sdxl,   "Stable Diffusion XL") \
+    X(emoji,  "kiwame-emoji-128") \
+    X(shapes, "shapes")
+
+const char *kw_family_name(int i);                                 /* "sd15"; NULL past the last */
+/* One object: part ("unet", "vae" ...) -> its config.json, and "scheduler". KW_EUSAGE: no such family. */
+KW_MUST kw_status kw_family_config(kw_arena *a, const char *name, json_t **config, kw_err *e);
+
+/*
+ * A model of these configurations (as kw_family_config gives them) with meaningless weights of type t, for measuring:
+ * no file is needed, and of its own memory it takes a window of some hundred megabytes at most. Weights show that
+ * window over and over, so that they behave as a mapped file in every respect but their values: reading them takes
+ * pages, letting go gives pages back. Matrices are uniform in ±0.02; norms' weights are 1, all biases 0.
+ */
+KW_MUST kw_status kw_family_made(kw_arena *a, const char *shown, const json_t *config, kw_dtype t, kw_source **out,
+                                 kw_err *e);
 
 #endif

@@ -35,14 +35,22 @@ static kw_status read_configs(kw_sd *s, kw_err *e)
 kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_store *store, kw_dtype exact,
                      kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e)
 {
+    kw_source *source, *vae_source = NULL;
+    KW_TRY(kw_source_open(a, path, &source, e));
+    if (vae)
+        KW_TRY(kw_source_open(a, vae, &vae_source, e));
+    return kw_sd_over(a, source, vae_source, store, exact, select, ctx, out, e);
+}
+
+kw_status kw_sd_over(kw_arena *a, kw_source *source, kw_source *vae_source, kw_store *store, kw_dtype exact,
+                     kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e)
+{
     kw_sd *s = kw_alloc(a, sizeof *s);
     if (!s)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     s->store = store;
-    KW_TRY(kw_source_open(a, path, &s->source, e));
-    s->vae_source = s->source;
-    if (vae)
-        KW_TRY(kw_source_open(a, vae, &s->vae_source, e));
+    s->source = source;
+    s->vae_source = vae_source ? vae_source : source;
     for (int p = 0; p < KW_N_PARTS; p++)
         KW_TRY(add_part(a, s, (kw_part)p, p == KW_PART_VAE ? s->vae_source : s->source, exact, select, ctx, e));
     KW_TRY(read_configs(s, e));

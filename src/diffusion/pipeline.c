@@ -247,6 +247,14 @@ kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const
 const kw_sd *kw_pipeline_base(const kw_pipeline *p) { return p->sd; }
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p) { return p->noise; }
 const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p) { return p->tokenizer; }
+kw_program *kw_pipeline_program(const kw_pipeline *p, int i)
+{
+    for (size_t k = 0; k < KW_LEN(p->slot); k++)
+        if (p->slot[k].p && !i--)
+            return p->slot[k].p;
+    return NULL;
+}
+
 int kw_pipeline_factor(const kw_pipeline *p) { return kw_vae_factor(&p->sd->vae); }
 
 int kw_pipeline_native(const kw_pipeline *p)

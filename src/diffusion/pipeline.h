@@ -83,6 +83,7 @@ KW_MUST kw_status kw_pipeline_strength_of(kw_pipeline *p, const char *name, doub
 const kw_sd *kw_pipeline_base(const kw_pipeline *p);
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p);
 const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);
+kw_program *kw_pipeline_program(const kw_pipeline *p, int i);   /* those made so far, to look at; NULL past the last */
 int kw_pipeline_factor(const kw_pipeline *p);          /* picture pixels per latent pixel */
 int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its training pictures; 512 if unknown */
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */

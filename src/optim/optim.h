@@ -61,5 +61,6 @@ KW_MUST kw_status kw_updater_step(kw_updater *u, kw_workspace *w, int64_t step, 
 /* What a checkpoint must hold: the flat states in a fixed order. Returns false past the end. */
 bool kw_updater_state(const kw_updater *u, int i, const char **name, int *state);
 int kw_updater_average(const kw_updater *u);           /* the state of the moving average, or KW_NONE */
+kw_program *kw_updater_program(const kw_updater *u, int i);   /* 0: the norm, 1: the update; else NULL. For looking. */
 
 #endif

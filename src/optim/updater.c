@@ -157,4 +157,5 @@ bool kw_updater_state(const kw_updater *u, int i, const char **name, int *state)
     return true;
 }
 
+kw_program *kw_updater_program(const kw_updater *u, int i) { return i == 0 ? u->norm : i == 1 ? u->update : NULL; }
 int kw_updater_average(const kw_updater *u) { return u->average; }

@@ -120,48 +120,6 @@ static kw_status add_texts(kw_run *r, kw_arena *a, const char *const *texts, int
     return r->align ? add_ends(r, a, ids, n, (int)each, out, e) : KW_OK;
 }
 
-/* ---- noise and timesteps ----------------------------------------------------------------------------------------- */
-
-/* z = mean + sd · normal, then (z - shift) · scaling: what the U-Net works on. */
-static void sample_latents(const kw_run *r, const float *moments, int64_t pixels, kw_rng rng, bool mean, float *out)
-{
-    const kw_vae_config *v = &base(r)->vae;
-    int c = v->latent;
-    if (!mean)
-        kw_rng_normals(rng, 0, out, (size_t)(pixels * c));
-    for (int64_t i = 0; i < pixels * c; i++) {
-        const float *m = moments + i / c * 2 * c + i % c;
-        float logvar = fminf(fmaxf(m[c], -30), 20);
-        float z = m[0] + (mean ? 0 : expf(0.5f * logvar) * out[i]);
-        out[i] = (float)(((double)z - v->shift) * v->scaling);
-    }
-}
-
-/* One timestep from each of n equal parts of the schedule, in an order of its own: as fair
- * over a batch as over a run. */
-static void timesteps(const kw_run *r, int64_t m, int n, int64_t *t)
-{
-    int total = kw_trainer_noise(r->trainer)->n;
-    kw_rng rng = stream(r, KW_RNG_TIMESTEP, m, 0);
-    for (int i = 0; i < n; i++) {
-        double u = kw_rng_double(rng, (uint64_t)i);
-        t[i] = r->s.stratified ? (int64_t)((i + u) / n * total) : (int64_t)(u * total);
-        t[i] = KW_MIN(t[i], total - 1);
-    }
-}
-
-static void noise_for(const kw_run *r, int64_t m, int sample, int64_t pixels, int c, float *out)
-{
-    kw_rng_normals(stream(r, KW_RNG_NOISE, m, sample), 0, out, (size_t)(pixels * c));
-    if (r->s.noise_offset <= 0)
-        return;
-    for (int k = 0; k < c; k++) {
-        float shift = (float)(r->s.noise_offset * kw_rng_normal(stream(r, KW_RNG_OFFSET, m, sample), (uint64_t)k));
-        for (int64_t p = 0; p < pixels; p++)
-            out[p * c + k] += shift;
-    }
-}
-
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
@@ -182,23 +140,15 @@ static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, k
 static kw_status latent_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
 {
     const kw_vae_config *v = &base(r)->vae;
-    int h = b->h / kw_vae_factor(v), w = b->w / kw_vae_factor(v), c = v->latent, n = (int)b->n;
-    size_t each = (size_t)h * (size_t)w * (size_t)c;
-    float *moments = kw_alloc_array(a, (size_t)n * each * 2, sizeof *moments),
-          *x = kw_alloc_array(a, (size_t)n * each, sizeof *x);
-    float *noise = kw_alloc_array(a, (size_t)n * each, sizeof *noise);
-    int64_t *t = kw_alloc_array(a, (size_t)n, sizeof *t);
-    if (!moments || !x || !noise || !t)
+    const kw_chance chance = {
+        .seed = r->s.seed, .noise_offset = r->s.noise_offset, .stratified = r->s.stratified, .mean = r->align
+    };
+    *out = (kw_micro){ .n = (int)b->n, .h = b->h / kw_vae_factor(v), .w = b->w / kw_vae_factor(v) };
+    float *moments = kw_alloc_array(a, b->n * (size_t)out->h * (size_t)out->w * 2 * (size_t)v->latent, sizeof *moments);
+    if (!moments)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_latents_get(r->latents, b, moments, e));
-    for (int i = 0; i < n; i++) {
-        sample_latents(r, moments + (size_t)i * each * 2, (int64_t)h * w, stream(r, KW_RNG_LATENT, m, i), r->align,
-                       x + (size_t)i * each);
-        noise_for(r, m, i, (int64_t)h * w, c, noise + (size_t)i * each);
-    }
-    timesteps(r, m, n, t);
-    *out = (kw_micro){ .n = n, .h = h, .w = w, .latents = x, .noise = noise, .timesteps = t };
-    return KW_OK;
+    return kw_chance_micro(a, &chance, v, kw_trainer_noise(r->trainer)->n, moments, m, out, e);
 }
 
 static kw_status captions_of(kw_run *r, kw_arena *a, const kw_batch *b, bool plain, const char **texts, kw_err *e)

@@ -38,8 +38,19 @@ static kw_val context(kw_graph *g, const kw__step *s, const kw_micro *b)
     return kw_cast(g, kw_input(g, "context", KW_SHAPE(b->n, b->tokens, s->sd->unet.context[0]), KW_F32), g->compute);
 }
 
+/* SDXL's second conditioning: the pooled text, and six sizes. */
+static void added(kw_graph *g, const kw__step *s, const kw_micro *b, kw_val *pooled, kw_val *sizes)
+{
+    const kw_unet_config *c = &s->sd->unet;
+    if (!c->add_dim)
+        return;
+    *pooled = kw_cast(g, kw_input(g, "pooled", KW_SHAPE(b->n, c->add_dim - 6 * c->add_time_dim), KW_F32), g->compute);
+    *sizes = kw_input(g, "sizes", KW_SHAPE(b->n, 6), KW_F32);
+}
+
 static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
+    kw_val pooled = KW_NONE, sizes = KW_NONE;
     kw_net n = net_of(s, g, KW_PART_UNET);
     kw_shape shape = KW_SHAPE(b->n, b->h, b->w, s->sd->unet.in), each = KW_SHAPE(b->n);
     kw_val x0 = kw_input(g, "latents", shape, KW_F32), eps = kw_input(g, "noise", shape, KW_F32);
@@ -48,8 +59,9 @@ static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
     kw_val ctx = context(g, s, b);
     if (ctx < 0)
         return KW_NONE;
+    added(g, s, b, &pooled, &sizes);
     kw_val y = kw_unet(&n, &s->sd->unet, kw_cast(g, xt, g->compute), kw_input(g, "timesteps", each, KW_F32), ctx,
-                       KW_NONE, KW_NONE);
+                       pooled, sizes);
     return g->err.status ? KW_NONE : kw_mse(g, y, target, kw_input(g, "weight", each, KW_F32));
 }
 
@@ -84,9 +96,83 @@ static kw_val align(kw_graph *g, const kw__step *s, const kw_micro *b)
                                      kw_input(g, "latents", KW_SHAPE(b->n, b->h, b->w, s->sd->vae.latent), KW_F32));
 }
 
-kw_val kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b)
+kw_status kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b, kw_val *loss, kw_err *e)
 {
-    if (s->heads)
-        return align(g, s, b);
-    return b->image ? autoencoder(g, s, b) : diffusion(g, s, b);
+    bool unet = !s->heads && !b->image;
+    if (unet && s->sd->unet.add_dim && (!b->pooled || !b->sizes))
+        return kw_fail(e, KW_EDATA, N_("%s is an SDXL model; training on SDXL is not built yet"),
+                       kw_source_path(s->sd->source));
+    *loss = s->heads ? align(g, s, b) : b->image ? autoencoder(g, s, b) : diffusion(g, s, b);
+    if (g->err.status && e)
+        *e = g->err;
+    return g->err.status;
+}
+
+/* ---- the graph alone --------------------------------------------------------------------------------------------- */
+
+int kw__group_of_part(kw_part p)
+{
+    return p == KW_PART_UNET ? KW_GROUP_UNET : p == KW_PART_VAE ? KW_GROUP_VAE : KW_GROUP_TEXT;
+}
+
+kw_status kw__add_adapters(kw_arena *a, kw_sd *sd, const kw_train_config *c, bool trained, kw_adapters *out, kw_err *e)
+{
+    static const struct { kw_part part; unsigned targets; } rows[] = {
+        { KW_PART_UNET, KW_TARGET_ATTENTION | KW_TARGET_FF | KW_TARGET_CONV }, { KW_PART_TEXT, KW_TARGET_TEXT },
+    };
+    for (size_t i = 0; c->lora && i < KW_LEN(rows); i++) {
+        kw_lora_config one = c->adapter;
+        one.trained = trained;
+        one.group = kw__group_of_part(rows[i].part);
+        if (!(one.targets & rows[i].targets) || !sd->has[rows[i].part])
+            continue;
+        KW_TRY(kw_lora_new(a, sd->store, rows[i].part, &one, c->init, &out->item[out->n], e));
+        out->n++;
+    }
+    return KW_OK;
+}
+
+/* Gradients of all parameters of these sets become results, so that pruning keeps them. */
+static kw_status want_gradients(kw_graph *g, kw_params *const *sets, int n_sets, kw_val loss, kw_err *e)
+{
+    size_t n = 0;
+    for (int k = 0; k < n_sets; k++)
+        n += kw_params_count(sets[k]);
+    kw_val *wrt = kw_alloc_array(g->arena, n + 1, sizeof *wrt), *d = kw_alloc_array(g->arena, n + 1, sizeof *d);
+    kw_val dloss = kw_input(g, "dloss", KW_SHAPE(1), KW_F32);
+    if (!wrt || !d)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    n = 0;
+    for (int k = 0; k < n_sets; k++)
+        for (size_t i = 0; i < kw_params_count(sets[k]); i++) {
+            const kw_param_info *one = kw_params_at(sets[k], i);
+            wrt[n++] = kw_state(g, one->state, one->shape, kw_store_at(kw_params_store(sets[k]), one->state)->dtype);
+        }
+    KW_TRY(kw_backward(g, &loss, &dloss, 1, wrt, (int)n, d, e));
+    for (size_t i = 0; i < n; i++)
+        if (d[i] >= 0)
+            kw_result(g, "gradient", d[i]);
+    return KW_OK;
+}
+
+kw_status kw_step_graph(kw_arena *a, kw_sd *sd, const kw_train_config *c, const kw_micro *b, kw_graph **out, kw_err *e)
+{
+    kw_adapters *adapters = kw_alloc(a, sizeof *adapters);
+    kw_graph *g = *out = kw_graph_new(a, c->compute);
+    kw_params *sets[KW_N_PARTS + 16];
+    kw_val loss = KW_NONE;
+    int n = 0;
+    if (!adapters || !g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw__add_adapters(a, sd, c, false, adapters, e));
+    kw__step s = { .sd = sd, .c = c, .adapters = adapters };
+    KW_TRY(kw__step_loss(g, &s, b, &loss, e));
+    kw_result(g, "loss", loss);
+    for (int i = 0; i < adapters->n; i++)
+        sets[n++] = kw_lora_params(adapters->item[i]);
+    for (int p = 0; !c->lora && p < KW_N_PARTS; p++)
+        if (c->parts & 1u << p)
+            sets[n++] = sd->params[p];
+    KW_TRY(want_gradients(g, sets, n, loss, e));
+    return kw_prune(g, e);
 }

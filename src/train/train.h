@@ -42,16 +42,38 @@ typedef struct {                          /* one micro-batch; pictures and laten
     const int64_t *timesteps;             /* (n) */
     const float *context;                 /* (n, tokens, D), or NULL: */
     const int64_t *ids;                   /* (n, tokens): the text encoder runs inside */
+    const float *pooled, *sizes;          /* SDXL: (n, P) pooled text; (n, 6) sizes: original, crop, target */
     const float *image;                   /* the autoencoder's (n, h, w, 3) */
     const float *weight;                  /* (n) further factors on the loss, or NULL */
     const int64_t *end, *order;           /* align: (n) position of the end mark; 0, 1, ... */
 } kw_micro;
+
+/* ---- what chance adds to a micro-batch (chance.c) ---------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t seed;
+    double noise_offset;
+    bool stratified;                      /* timesteps spread evenly over a batch */
+    bool mean;                            /* latents are the mean of their moments, not drawn */
+} kw_chance;
+
+/*
+ * Latents, noise and timesteps of micro-batch m, on the arena; b has n, h, w. moments (n, h, w, 2 latent): as the
+ * encoder gives them. A pure function of its arguments. n_timesteps: of the noise schedule.
+ */
+KW_MUST kw_status kw_chance_micro(kw_arena *a, const kw_chance *c, const kw_vae_config *v, int n_timesteps,
+                                  const float *moments, int64_t m, kw_micro *b, kw_err *e);
+
+/* ---- the trainer ------------------------------------------------------------------------------------------------- */
 
 typedef struct kw_trainer kw_trainer;
 
 /* The base is opened with the store and exact type of the trainer; z: its noise schedule. */
 KW_MUST kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c,
                                  kw_trainer **out, kw_err *e);
+/* The same over sources that are open; vae: NULL for the base's own. */
+KW_MUST kw_status kw_trainer_over(kw_arena *a, kw_source *base, kw_source *vae, const kw_train_config *c,
+                                  kw_trainer **out, kw_err *e);
 const kw_sd *kw_trainer_base(const kw_trainer *t);
 const kw_noise *kw_trainer_noise(const kw_trainer *t);
 const kw_trained *kw_trainer_trained(const kw_trainer *t);      /* NULL before the first batch was prepared */
@@ -65,6 +87,16 @@ KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e
 /* What a step over batches like this costs: bytes of memory with the trained ranges and packed weights, FLOPs of one
  * micro-batch. Only sizes and which pointers are set matter; nothing is read. */
 KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, double *flops, kw_err *e);
+
+/* The programs made so far, to look at: micro-batches by shape, the gradient's norm, the update. NULL past the last. */
+kw_program *kw_trainer_program(const kw_trainer *t, int i);
+
+/*
+ * The graph of a step's forward and backward pass alone, pruned: what it computes can be counted without the memory of
+ * training. sd: opened without a selection of parts. LoRA's start is made; nothing can be run.
+ */
+KW_MUST kw_status kw_step_graph(kw_arena *a, kw_sd *sd, const kw_train_config *c, const kw_micro *b, kw_graph **out,
+                                kw_err *e);
 
 typedef struct { double loss, norm, rate[KW_N_GROUPS]; bool skipped; } kw_step_report;
 

@@ -25,33 +25,11 @@ struct kw_trainer {
 
 /* ---- making --------------------------------------------------------------------------------------------------- */
 
-static int group_of_part(kw_part p)
-{
-    return p == KW_PART_UNET ? KW_GROUP_UNET : p == KW_PART_VAE ? KW_GROUP_VAE : KW_GROUP_TEXT;
-}
-
 static int select_full(void *config, kw_part p, const char *name)
 {
     const kw_train_config *c = config;
     (void)name;
-    return !c->lora && (c->parts & 1u << p) ? group_of_part(p) : KW_NONE;
-}
-
-static kw_status add_adapters(kw_trainer *t, kw_err *e)
-{
-    static const struct { kw_part part; unsigned targets; } rows[] = {
-        { KW_PART_UNET, KW_TARGET_ATTENTION | KW_TARGET_FF | KW_TARGET_CONV }, { KW_PART_TEXT, KW_TARGET_TEXT },
-    };
-    for (size_t i = 0; t->c.lora && i < KW_LEN(rows); i++) {
-        kw_lora_config c = t->c.adapter;
-        c.trained = true;
-        c.group = group_of_part(rows[i].part);
-        if (!(c.targets & rows[i].targets) || !t->sd->has[rows[i].part])
-            continue;
-        KW_TRY(kw_lora_new(t->arena, t->store, rows[i].part, &c, t->c.init, &t->adapters.item[t->adapters.n], e));
-        t->adapters.n++;
-    }
-    return KW_OK;
+    return !c->lora && (c->parts & 1u << p) ? kw__group_of_part(p) : KW_NONE;
 }
 
 static void release_programs(void *trainer)
@@ -64,6 +42,16 @@ static void release_programs(void *trainer)
 kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const kw_train_config *c, kw_trainer **out,
                          kw_err *e)
 {
+    kw_source *source, *vae_source = NULL;
+    KW_TRY(kw_source_open(a, base, &source, e));
+    if (vae)
+        KW_TRY(kw_source_open(a, vae, &vae_source, e));
+    return kw_trainer_over(a, source, vae_source, c, out, e);
+}
+
+kw_status kw_trainer_over(kw_arena *a, kw_source *base, kw_source *vae, const kw_train_config *c, kw_trainer **out,
+                          kw_err *e)
+{
     kw_trainer *t = kw_alloc(a, sizeof *t);
     kw_noise_spec spec;
     if (!t || kw_defer(a, release_programs, t))
@@ -74,10 +62,10 @@ kw_status kw_trainer_new(kw_arena *a, const char *base, const char *vae, const k
     t->w = kw_workspace_new(a);
     if (!t->store || !t->w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    KW_TRY(kw_sd_open(a, base, vae, t->store, KW_F32, select_full, &t->c, &t->sd, e));
+    KW_TRY(kw_sd_over(a, base, vae, t->store, KW_F32, select_full, &t->c, &t->sd, e));
     KW_TRY(kw_noise_spec_of(kw_source_noise(t->sd->source), &spec, e));
     KW_TRY(kw_noise_build(a, &spec, &t->z, e));
-    KW_TRY(add_adapters(t, e));
+    KW_TRY(kw__add_adapters(a, t->sd, &t->c, true, &t->adapters, e));
     if (t->c.align && !(t->heads = kw__align_params(a, t->store)))
         return kw_fail(e, KW_ENOMEM, "out of memory");
     *out = t;
@@ -127,15 +115,11 @@ static kw_status build(kw_trainer *t, entry *en, const kw_micro *b, kw_err *e)
 {
     kw__step s = { t->sd, &t->c, en->key.base ? NULL : &t->adapters, t->z->spec.predict, t->heads };
     kw_graph *g = kw_graph_new(en->arena, t->c.compute);
+    kw_val loss = KW_NONE;
     if (!g)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_val loss = kw__step_loss(g, &s, b);
+    KW_TRY(kw__step_loss(g, &s, b, &loss, e));
     kw_result(g, "loss", loss);
-    if (g->err.status) {
-        if (e)
-            *e = g->err;
-        return g->err.status;
-    }
     if (en->key.learn) {
         KW_TRY(gather(t, e));
         KW_TRY(kw_trained_backward(t->trained, g, loss, kw_input(g, "dloss", KW_SHAPE(1), KW_F32), e));
@@ -184,6 +168,14 @@ kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, d
     return KW_OK;
 }
 
+kw_program *kw_trainer_program(const kw_trainer *t, int i)
+{
+    for (size_t k = 0; k < KW_LEN(t->entries); k++)
+        if (t->entries[k].p && !i--)
+            return t->entries[k].p;
+    return t->updater ? kw_updater_program(t->updater, i) : NULL;
+}
+
 /* ---- running ----------------------------------------------------------------------------------------------------- */
 
 typedef struct { float *a, *b, *at, *bt, *t, *weight; } coefficients;
@@ -223,9 +215,9 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dlos
     if (!s) {
         const struct { const char *name; const void *data; } rows[] = {
             { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at },
-            { "b_target", c.bt },
-            { "end", b->end }, { "order", b->order }, { "timesteps", c.t }, { "context", b->context },
-            { "ids", b->ids }, { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
+            { "b_target", c.bt }, { "end", b->end }, { "order", b->order }, { "timesteps", c.t },
+            { "context", b->context }, { "pooled", b->pooled }, { "sizes", b->sizes }, { "ids", b->ids },
+            { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
         };
         for (size_t i = 0; i < KW_LEN(rows); i++)
             kw_program_set(p, rows[i].name, rows[i].data);

@@ -9,7 +9,7 @@ PACKAGES = gcc g++ make cmake ninja-build pkg-config gettext libdnnl-dev libvips
 PACKAGES_BASE  = python3 libpangocairo-1.0-0 fonts-noto-color-emoji unicode-cldr-core unicode-data
 PACKAGES_CLANG = clang libclang-rt-14-dev libomp-14-dev
 
-.PHONY: all demo base score install test check-full asan fuzz-smoke clang packages packages-clang layers clean help
+.PHONY: all demo base score install test check-full bench asan fuzz-smoke clang packages packages-clang layers clean help
 
 all: ## build build/kiwame
 	@$(CMAKE) -S . -B $(BUILD) -G Ninja >$(BUILD).log 2>&1 || { tail -20 $(BUILD).log; echo "make: 'make packages' installs what the build needs"; exit 1; }
@@ -44,6 +44,10 @@ test: packages ## build and run the tests (from a bare machine: packages first)
 
 check-full: test ## every other check of docs/ACCEPTANCE.md that needs no PyTorch
 	@tests/check-full $(BUILD)
+
+bench: packages ## how fast it is here, in about 2 minutes: main ops, training steps, SD 1.5, as shares of the measured peak
+	@$(MAKE) --no-print-directory all
+	@tools/bench $(BUILD)/kiwame
 
 asan: packages ## the tests under the address and undefined-behaviour sanitizers
 	@$(CMAKE) -S . -B $(BUILD)-asan -G Ninja -DKW_SANITIZE=ON >$(BUILD)-asan.log 2>&1 || { tail -20 $(BUILD)-asan.log; exit 1; }

@@ -157,6 +157,10 @@ typedef struct { const char *name, *debian, *version; } kw_library;      /* vers
 
 const kw_library *kw_libraries(void);     /* ended by { .name = NULL } */
 
+/* Bytes of memory this process has now, and had at most since it began or since the last reset; 0: not known. */
+void kw_process_memory(double *now, double *most);
+void kw_process_memory_reset(void);
+
 /* Once per process: start anew with the OpenMP settings that computing wants. Returns only if that is not needed. */
 void kw_threads_settle(char **argv);
 

@@ -116,6 +116,29 @@ void kw_machine_read(kw_machine *m)
         m->disk_free = (double)disk.f_bavail * (double)disk.f_frsize;
 }
 
+/* ---- this process ---------------------------------------------------------------------------------------------- */
+
+static double status_bytes(const char *key)
+{
+    char value[96] = "";
+    return read_field("/proc/self/status", key, value, sizeof value) ? 1024 * (double)strtoull(value, NULL, 10) : 0;
+}
+
+void kw_process_memory(double *now, double *most)
+{
+    *now = status_bytes("VmRSS");
+    *most = status_bytes("VmHWM");
+}
+
+void kw_process_memory_reset(void)
+{
+    FILE *f = fopen("/proc/self/clear_refs", "we");
+    if (f && fputs("5", f) >= 0)
+        fflush(f);                        /* a kernel that cannot leaves the peak since the beginning */
+    if (f)
+        fclose(f);
+}
+
 /* ---- libraries: the versions that are loaded, not those compiled against -------------------------------------- */
 
 static const char *text_of(const char *symbol)

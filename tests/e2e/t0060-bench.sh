@@ -1,0 +1,51 @@
+#!/bin/sh
+# t0060-bench.sh - kiwame bench says what it should; how fast anything is, is no test. Small models, single runs.
+. tests/e2e/lib.sh
+export KIWAME_THREADS=1
+
+# has FILE KEY...: the JSON object in FILE has each key, with a number above zero
+has() {
+    file=$1
+    shift
+    for key in "$@"; do
+        grep -q "\"$key\":[0-9.]*[1-9]" "$file" || { cat "$file"; fail "no $key in $file"; }
+    done
+}
+
+"$KIWAME" bench peak --seconds 0.2 --json >"$WORK/peak"
+has "$WORK/peak" tflops_1 tflops products_tflops memory_bytes_per_second
+"$KIWAME" bench peak --seconds 0.2 | grep -q "GFLOP/s" || fail "bench peak"
+
+step() { "$KIWAME" bench step --model shapes --seconds 0 --runs 1 --json "$@" >"$WORK/step" 2>/dev/null || fail "bench step $*"; }
+for pass in forward lora full vae-encode vae-decode text; do
+    step --pass $pass
+    has "$WORK/step" seconds tflop tflops peak_tflops fraction rss_bytes forecast_bytes
+    grep -q '"breakdown":\[{"family"' "$WORK/step" || fail "$pass: no breakdown"
+done
+step --pass lora --size 64x96 --batch 2 --rank 4 --dtype bf16 --weights f16 --targets attention,text
+grep -q '"rank":4' "$WORK/step" && grep -q '"height":96,"batch":2,"dtype":"bf16"' "$WORK/step" || fail "the step is not the one that was asked for"
+step --pass full --part vae
+grep -q '"op":"adamw"' "$WORK/step" || fail "a training step without its update"
+step --model data/shapes --pass lora
+"$KIWAME" bench step --model emoji --pass forward --seconds 0 --runs 1 --top 3 2>/dev/null | grep -q "conv2d  n1 " || fail "--top lists no shapes"
+
+# work grows with the batch, exactly
+tflop() { sed 's/.*"tflop":\([^,]*\),"tflops".*/\1/' "$WORK/step"; }
+step --pass lora && one=$(tflop)
+step --pass lora --batch 3
+awk -v a="$one" -v b="$(tflop)" 'BEGIN { exit !(b > 2.99 * a && b < 3.01 * a) }' || fail "three pictures are not three times the work of one: $one, $(tflop)"
+
+"$KIWAME" bench op conv2d attention_grad --model shapes --most 2 --seconds 0 --json >"$WORK/op" 2>/dev/null
+[ "$(grep -o '"op":"conv2d"' "$WORK/op" | wc -l)" = 2 ] && has "$WORK/op" seconds tflop fraction || fail "bench op over a model"
+"$KIWAME" bench op linear_dx 64x48x96 --seconds 0 --json 2>/dev/null | grep -q '"shape":"64 x 48->96"' || fail "bench op at a shape"
+"$KIWAME" bench op attention 2x64x77x4x8 --seconds 0 2>/dev/null | grep -q "n2 h4 q64 k77 d8" || fail "bench op attention"
+for bad in "linera" "linear 4x4" "mse 3x3" "linear 1x0x1"; do
+    # shellcheck disable=SC2086
+    "$KIWAME" bench op $bad >/dev/null 2>&1 && fail "bench op $bad was not refused"
+done
+"$KIWAME" bench step --model nothing >/dev/null 2>&1 && fail "a model that is not there"
+"$KIWAME" bench step --model shapes --size 63x64 >/dev/null 2>&1 && fail "a size that does not fit"
+
+"$KIWAME" bench image --model data/shapes --steps 2 --seconds 0 --runs 1 --json >"$WORK/image" 2>/dev/null
+has "$WORK/image" seconds tflop fraction text_seconds steps_seconds pixels_seconds
+echo "bench: done"

@@ -27,6 +27,7 @@ grep -q '"rank":4' "$WORK/step" && grep -q '"height":96,"batch":2,"dtype":"bf16"
 step --pass full --part vae
 grep -q '"op":"adamw"' "$WORK/step" || fail "a training step without its update"
 step --model data/shapes --pass lora
+"$KIWAME" bench step --model shapes --pass full --rank 4 >/dev/null 2>&1 && fail "--rank means nothing to full training"
 "$KIWAME" bench step --model emoji --pass forward --seconds 0 --runs 1 --top 3 2>/dev/null | grep -q "conv2d  n1 " || fail "--top lists no shapes"
 
 # work grows with the batch, exactly

@@ -17,14 +17,14 @@ kw_status kw_targets_parse(const char *text, unsigned *targets, kw_err *e)
         while (i < KW_LEN(words) && (strlen(words[i].name) != n || memcmp(words[i].name, s, n)))
             i++;
         if (i == KW_LEN(words)) {
-            kw_status st = kw_fail(e, KW_EUSAGE, "targets: '%.*s' is not known", (int)n, s);
+            kw_status st = kw_fail(e, KW_EUSAGE, "--targets: '%.*s' is not known", (int)n, s);
             return kw_advise(e, st, "choose from attention, ff, conv, text, separated by commas");
         }
         *targets |= words[i].bit;
         s += n;
         s += strspn(s, ", ");
     }
-    return *targets ? KW_OK : kw_fail(e, KW_EUSAGE, "targets: nothing is named");
+    return *targets ? KW_OK : kw_fail(e, KW_EUSAGE, "--targets: nothing is named");
 }
 
 /*  part of a path of the U-Net -> the set it belongs to; the first that fits counts  */

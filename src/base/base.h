@@ -69,6 +69,7 @@ KW_MUST kw_status kw_advise(kw_err *e, kw_status s, const char *fmt, ...) KW_PRI
 #define KW_TRY(call) do { kw_status kw_s_ = (call); if (kw_s_) return kw_s_; } while (0)
 
 const char *kw_status_text(kw_status s);
+const char *kw_errno_text(int code);      /* what the system says of an errno, translated; for any thread */
 int kw_status_exit_code(kw_status s);
 
 /* Impossible states only: prints file, line and the text to stderr, aborts. Never for input. */
@@ -115,6 +116,9 @@ void kw_str_add(kw_str *b, const char *s);
 void kw_str_add_n(kw_str *b, const char *s, size_t n);
 void kw_str_printf(kw_str *b, const char *fmt, ...) KW_PRINTF(2, 3);
 void kw_str_free(kw_str *b);
+
+/* "1.9 GB", powers of 1000 */
+void kw_size_text(double bytes, char out[32]);
 
 bool kw_ends_with(const char *s, const char *tail);
 bool kw_starts_with(const char *s, const char *head);

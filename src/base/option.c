@@ -155,7 +155,7 @@ static kw_status long_option(kw_options *o, const char *arg, arguments *g, kw_er
     if (!label)
         return kw_fail(e, KW_ENOMEM, N_("no memory"));
     kw__option_entry *x = kw__option_find(o, name, n);
-    if (x && !(x->row->flags & KW_OPT_POSITIONAL))
+    if (x)                                /* an argument too: --train_data_dir DIR is what kohya's users type */
         return set_named(o, x, label, equals ? equals + 1 : NULL, g, e);
     if (!x && !equals && kw_starts_with(name, "no-")) {
         x = kw__option_find(o, name + 3, n - 3);

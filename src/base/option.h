@@ -49,13 +49,14 @@ typedef enum {                            /* and the type of the field in the co
 typedef struct { const char **item; size_t n, capacity; } kw_texts;
 
 enum {                                    /* .flags */
-    KW_OPT_POSITIONAL = 1,                /* an argument without a name: taken in the table's order; lists take the rest */
+    KW_OPT_POSITIONAL = 1,                /* an argument that needs no name: taken in the table's order; lists take the rest */
     KW_OPT_REQUIRED = 2,
     KW_OPT_HIDDEN = 4,                    /* works, but help does not show it */
     KW_OPT_NO_RECIPE = 8,                 /* belongs to the command line: refused in recipes, not written to them */
     KW_OPT_ABOVE = 16,                    /* the value must be above .min, not equal to it */
     KW_OPT_OR_NAME = 32,                  /* a path, or a plain name (no '/'), which is not resolved */
     KW_OPT_OR_INT = 64,                   /* a text that recipes may give as an integer: resolution = 512 */
+    KW_OPT_BYTES = 128,                   /* a text that need not be valid UTF-8 */
 };
 
 typedef struct {
@@ -63,13 +64,13 @@ typedef struct {
     kw_option_type type;
     size_t at;                            /* offset of the field in the config struct */
     double def, min, max;                 /* of numbers; .def also of bool and choice; INFINITY: no limit */
-    const char *text;                     /* choices "a|b|c", or the default of a text or path */
+    const char *text;                     /* choices "a|b|c", or the default of a text or path; of a seed: shown as it */
     const char *help;                     /* English, one line, no full stop; the Japanese is in po/ja.po */
     const char *alias;                    /* other spellings, "network_dim|dim": kohya's names */
     const char *value;                    /* what stands for the value in help; NULL: N, X, TEXT, FILE ... */
     const char *unit;                     /* "px", "steps": shown behind the default */
     const char *word;                     /* a word for one special value: "auto", "off" */
-    double word_is;                       /* ... which it stands for; it need not be within the range */
+    double word_is;                       /* ... which it stands for; outside of the range only the word gives it */
     double step;                          /* whole numbers must be multiples of it; 0: any */
     unsigned flags;
     unsigned use;                         /* bits of the table's owner: which of its uses know this row; 0: all */

@@ -37,7 +37,7 @@ static const char *wanted(const kw_option *row)
 
 static bool type_fits(const kw_option *row, const kw_toml *v)
 {
-    if (v->type == KW_TOML_TEXT && row->word && !strcmp(v->text, row->word))
+    if (v->type == KW_TOML_TEXT && row->word && (!strcmp(v->text, row->word) || kw__option_off(row, v->text)))
         return true;
     switch (row->type) {
     case KW_OPT_BOOL:   return v->type == KW_TOML_BOOL;

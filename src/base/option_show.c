@@ -28,11 +28,35 @@ static void add_real(kw_str *out, double v, bool single)
     kw_str_add(out, s);
 }
 
-/* The largest unit that divides it: 8G, 1536M, 1000. */
+/* Whole millions, as 7.5GB, 1000TB, 20MB; false: v is better said otherwise. */
+static bool add_round_size(kw_str *out, uint64_t v)
+{
+    static const struct { uint64_t size; const char *name; } unit[] = {
+        { 1000000000000u, "TB" }, { 1000000000u, "GB" }, { 1000000u, "MB" },
+    };
+    size_t i = 0;
+    if (!v || v % 1000000 || v % (1024 * 1024) == 0)
+        return false;
+    while (v < unit[i].size || v % (unit[i].size / 1000))       /* at most three decimals */
+        i++;
+    unsigned thousandths = (unsigned)(v % unit[i].size / (unit[i].size / 1000));
+    kw_str_printf(out, "%" PRIu64, v / unit[i].size);
+    if (thousandths) {
+        kw_str_printf(out, ".%03u", thousandths);
+        while (out->n && out->s[out->n - 1] == '0')
+            out->s[--out->n] = 0;
+    }
+    kw_str_add(out, unit[i].name);
+    return true;
+}
+
+/* The largest unit that divides it: 8G, 1536M, 7.5GB, 1000. It reads back as the same number. */
 static void add_size(kw_str *out, uint64_t v)
 {
     static const char unit[] = " KMGT";
     int i = 0;
+    if (add_round_size(out, v))
+        return;
     while (v && v % 1024 == 0 && i < 4)
         v /= 1024, i++;
     kw_str_printf(out, i ? "%" PRIu64 "%c" : "%" PRIu64, v, unit[i]);
@@ -60,12 +84,14 @@ static void add_choice(kw_str *out, const kw_option *row, int i)
 
 void kw_option_show_default(const kw_option *row, kw_str *out)
 {
-    if (row->type == KW_OPT_GROUP || row->type == KW_OPT_BOOL || kw__option_is_list(row))
+    if (row->type == KW_OPT_GROUP || row->type == KW_OPT_BOOL || kw__option_is_list(row) || row->flags & KW_OPT_REQUIRED)
         return;
     if (row->type == KW_OPT_TEXT || row->type == KW_OPT_PATH)
         kw_str_add(out, row->text ? row->text : "");
     else if (row->word && row->def == row->word_is)
         kw_str_add(out, row->word);
+    else if (row->type == KW_OPT_SEED && row->text)
+        kw_str_add(out, row->text);
     else if (row->type == KW_OPT_CHOICE)
         add_choice(out, row, (int)row->def);
     else
@@ -313,7 +339,8 @@ kw_status kw_options_check(const kw_options *o, kw_err *e)
         if (row->type == KW_OPT_CHOICE && (!row->text || row->def < 0 || row->def >= choices))
             return kw_fail(e, KW_EUSAGE, "option '%s': the default is none of the choices", row->name);
         bool number = (row->type >= KW_OPT_INT && row->type <= KW_OPT_DOUBLE) || row->type == KW_OPT_SIZE;
-        if (number && !kw__number_fits(row, row->def))
+        bool word = row->word && row->def == row->word_is;
+        if (number && !word && !kw__number_fits(row, row->def))
             return kw_fail(e, KW_EUSAGE, "option '%s': the default %g is out of range", row->name, row->def);
         if (row->type == KW_OPT_INT && (row->min < INT32_MIN || row->max > INT32_MAX))
             return kw_fail(e, KW_EUSAGE, "option '%s': the range leaves int", row->name);

@@ -46,8 +46,6 @@ kw__shown kw__show(const char *text)
 
 bool kw__number_fits(const kw_option *row, double v)
 {
-    if (row->word && v == row->word_is)
-        return true;
     bool low = row->flags & KW_OPT_ABOVE ? v > row->min : v >= row->min;
     return low && v <= row->max && (row->step == 0 || fmod(v, row->step) == 0) && !(v == 0 && signbit(v));
 }
@@ -233,15 +231,22 @@ static kw_status store_text(kw_options *o, kw__option_entry *x, const char *text
     return KW_OK;
 }
 
+bool kw__option_off(const kw_option *row, const char *text)
+{
+    bool number = row->type >= KW_OPT_INT && row->type <= KW_OPT_DOUBLE;
+    return number && row->word && row->word_is < 0 && !strcmp(text, "off") && kw__number_fits(row, 0);
+}
+
 static kw_status read_value(kw_options *o, kw__option_entry *x, const char *text, kw_option_source from,
                             const char *label, kw_err *e)
 {
     const kw_option *row = x->row;
     union { double real; int64_t whole; uint64_t bytes; bool truth; int choice; } v;
     bool store = from >= x->from;
-    if (row->word && !strcmp(text, row->word)) {
+    bool off = kw__option_off(row, text);
+    if (off || (row->word && !strcmp(text, row->word))) {
         if (store)
-            store_number(x, row->word_is);
+            store_number(x, off ? 0 : row->word_is);
         return KW_OK;
     }
     switch (row->type) {
@@ -276,7 +281,7 @@ static kw_status read_value(kw_options *o, kw__option_entry *x, const char *text
             *(uint64_t *)x->at = v.bytes;
         return KW_OK;
     default:
-        if (!kw__utf8_ok(text))
+        if (!(row->flags & KW_OPT_BYTES) && !kw__utf8_ok(text))
             return not_a(N_("valid UTF-8"), label, text, e);
         return store ? store_text(o, x, text, from, e) : KW_OK;
     }

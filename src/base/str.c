@@ -59,3 +59,12 @@ bool kw_ends_with(const char *s, const char *tail)
 }
 
 bool kw_starts_with(const char *s, const char *head) { return !strncmp(s, head, strlen(head)); }
+
+void kw_size_text(double bytes, char out[32])
+{
+    static const char *const unit[] = { "B", "kB", "MB", "GB", "TB", "PB" };
+    size_t i = 0;
+    for (; bytes >= 999.5 && i + 1 < KW_LEN(unit); i++)
+        bytes /= 1000;
+    snprintf(out, 32, i && bytes < 9.95 ? "%.1f %s" : "%.0f %s", bytes, unit[i]);
+}

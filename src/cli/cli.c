@@ -3,9 +3,11 @@
 
 #include <locale.h>
 #include <omp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kern/kern.h"
 
@@ -26,14 +28,14 @@ const kw_option kw_global_options[] = {
 
 /* ---- errors ---------------------------------------------------------------------------------------------- */
 
-static void print_error_json(const kw_err *e)
+static void print_error_json(const kw_err *e, int code)
 {
     kw_str s = { 0 };
     kw_str_printf(&s, "{\"error\":");
     kw_show_json_text(&s, e->what);
     kw_str_add(&s, ",\"advice\":");
     kw_show_json_text(&s, e->advice);
-    kw_str_printf(&s, ",\"code\":%d}\n", kw_status_exit_code(e->status));
+    kw_str_printf(&s, ",\"code\":%d}\n", code);
     if (!s.failed)
         fputs(s.s, stdout);
     kw_str_free(&s);
@@ -56,12 +58,13 @@ static int report(const kw_cli *c, kw_status status, const kw_err *e)
     }
     fprintf(stderr, "%s\n", s.failed ? e->what : s.s);
     kw_str_free(&s);
+    int code = status == KW_ESTOP && c->stopped_by ? 128 + c->stopped_by : kw_status_exit_code(status);
     bool json = c->global.json;           /* or it stands behind the argument that was refused */
     for (int i = 1; i < c->argc && strcmp(c->argv[i], "--"); i++)
         json |= !strcmp(c->argv[i], "--json");
     if (json)
-        print_error_json(e);
-    return kw_status_exit_code(status);
+        print_error_json(e, code);
+    return code;
 }
 
 /* ---- words to a command --------------------------------------------------------------------------------------- */
@@ -141,16 +144,19 @@ kw_status kw_command_bind(const kw_command *m, kw_arena *a, kw_options *o, void 
 /* ---- running -------------------------------------------------------------------------------------------------- */
 
 /* KIWAME_THREADS and the like, for the global options only: a run must not depend on a forgotten variable. */
-static kw_status read_environment(kw_options *o, kw_err *e)
+static kw_status read_environment(kw_cli *c, kw_err *e)
 {
+    kw_options *o = c->options;
     for (const kw_option *row = kw_global_options; row->name; row++) {
         char name[64] = "KIWAME_";
         size_t n = strlen(name);
         for (const char *p = row->name; *p && n + 1 < sizeof name; p++)
             name[n++] = *p == '-' ? '_' : (char)(*p - ('a' <= *p && *p <= 'z') * ('a' - 'A'));
         const char *value = row->type == KW_OPT_GROUP ? NULL : getenv(name);
-        const char *label = value ? kw_options_find(o, row->name)->name : NULL;
-        if (value && *value)
+        const char *label = value && *value ? kw_strdup(c->arena, name) : NULL;
+        if (value && *value && !label)
+            return kw_fail(e, KW_ENOMEM, N_("no memory"));
+        if (label)
             KW_TRY(kw_options_set(o, row->name, value, KW_FROM_ENV, label, e));
     }
     return KW_OK;
@@ -209,7 +215,7 @@ static kw_status run_command(kw_cli *c, const request *r, kw_err *e)
     void *config;
     KW_TRY(kw_command_bind(r->command, c->arena, c->options, &config, e));
     KW_TRY(kw_options_argv(c->options, r->argc, r->argv, e));
-    KW_TRY(read_environment(c->options, e));
+    KW_TRY(read_environment(c, e));
     KW_TRY(kw_options_finish(c->options, e));
     kw_term_init(&c->term, kw_options_from(c->options, "color") ? c->global.colour : -1);
     if (r->command->flags & KW_COMMAND_THREADS)
@@ -235,14 +241,27 @@ static kw_status dispatch(kw_cli *c, kw_err *e)
     }
     if (r.help || (!r.command && !r.argc))
         return show_help(c, &r, e);
-    if (!r.command)                       /* options alone: which is wrong, or is a command missing? */
+    if (!r.command) {                     /* options alone: one is wrong, or it is the overview in another language */
         KW_TRY(kw_options_argv(c->options, r.argc, r.argv, e));
+        if (!c->global.json)
+            return show_help(c, &r, e);
+    }
     if (!r.command || !r.command->run) {
         const kw_command *const *list = r.command ? r.command->commands : kw_commands;
         return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("which command? %s needs one more word"), r.path),
                          N_("for example: %s %s"), r.path, (*list)->name);
     }
     return run_command(c, &r, e);
+}
+
+/* Did the results go out? Who closed the pipe (`kiwame ... | head`) has seen enough. */
+static kw_status finish_output(kw_err *e)
+{
+    struct pollfd out = { .fd = STDOUT_FILENO };
+    bool lost = fflush(stdout) || ferror(stdout);
+    if (!lost || (poll(&out, 1, 0) > 0 && out.revents & POLLERR))
+        return KW_OK;
+    return kw_fail(e, KW_ESTORAGE, N_("stdout: cannot write"));
 }
 
 int kw_cli_main(int argc, char **argv)
@@ -255,8 +274,8 @@ int kw_cli_main(int argc, char **argv)
     kw_i18n_init(argc, argv);
     kw_term_init(&c.term, -1);
     kw_status s = c.arena ? dispatch(&c, &e) : kw_fail(&e, KW_ENOMEM, N_("no memory"));
-    if (!s && fflush(stdout))
-        s = kw_fail(&e, KW_ESTORAGE, N_("stdout: cannot write"));
+    if (!s)
+        s = finish_output(&e);
     int code = s ? report(&c, s, &e) : 0;
     kw_arena_free(c.arena);
     return code;

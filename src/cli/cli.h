@@ -78,6 +78,14 @@ void kw_progress_at(kw_progress *p, int64_t done, const char *extra);       /* e
 void kw_progress_pause(kw_progress *p);   /* clears the line, so that something else may be printed */
 void kw_progress_end(kw_progress *p, int64_t done, const char *extra);      /* leaves the last line standing */
 
+/* That something long has begun, before there is anything to count: a line on stderr; hush takes it off a terminal. */
+void kw_say(const kw_cli *c, const char *text);
+void kw_hush(const kw_cli *c);
+
+/* Around the writing of a file: Ctrl-C in between ends the process after it, not in it (guard.c). */
+void kw_guard_begin(void);
+void kw_guard_end(void);
+
 /* ---- commands ------------------------------------------------------------------------------------------------ */
 
 typedef struct {                          /* options of every command */
@@ -95,6 +103,7 @@ struct kw_cli {
     const char *path;                     /* "kiwame train lora" */
     int argc;
     char **argv;                          /* as the process got them */
+    int stopped_by;                       /* the signal behind KW_ESTOP: its exit code is 128 more; 0: SIGINT */
 };
 
 enum { KW_COMMAND_HIDDEN = 1, KW_COMMAND_THREADS = 2 };     /* THREADS: computes with the OpenMP team */
@@ -133,6 +142,9 @@ typedef enum { KW_LANG_EN, KW_LANG_JA } kw_lang;
 void kw_i18n_init(int argc, char *const *argv);     /* from --lang, KIWAME_LANG, LC_ALL, LC_MESSAGES, LANG */
 void kw_i18n_choose(kw_lang lang);
 kw_lang kw_i18n_lang(void);
+
+/* argv of the children that decode pictures, in the language chosen: what they refuse is shown to the user. */
+const char *const *kw_decoder_argv(void);
 
 /* ---- the model that comes with the program (base.c): its folder, or NULL ------------------------------------- */
 

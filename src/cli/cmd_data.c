@@ -18,7 +18,7 @@ static const kw_option options[] = {
     KW_ROW_PATH("dir", config, dir, NULL, N_("folder of pictures"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED,
                 .value = "DIR"),
     KW_ROW_PATH("base", config, base, NULL,
-                N_("model that would be trained: its resolution, steps of sides, vocabulary"),
+                N_("model that would be trained on; default: the one that comes along"),
                 .alias = "pretrained_model_name_or_path"),
     KW_ROW_PATH("vae", config, vae, NULL, N_("another autoencoder")),
     KW_ROW_INT("resolution", config, resolution, 0, 0, 4096, N_("pixels of a square picture"), .word = "base",
@@ -60,7 +60,7 @@ static const kw_option options[] = {
 
 /* ---- what the base asks for --------------------------------------------------------------------------- */
 
-typedef struct { int resolution, factor, levels; kw_tokenizer *tokenizer; } base_facts;
+typedef struct { const char *name; int resolution, factor, levels; kw_tokenizer *tokenizer; } base_facts;
 
 static kw_status read_vae(kw_source *s, base_facts *f, kw_err *e)
 {
@@ -78,10 +78,11 @@ static kw_status read_base(kw_cli *c, const config *g, base_facts *f, kw_err *e)
 {
     kw_source *s, *vae;
     kw_unet_config u;
-    *f = (base_facts){ .resolution = 512, .factor = 8, .levels = 4 };         /* Stable Diffusion 1.x */
-    if (!g->base)
+    const char *base = g->base ? g->base : kw_embedded_base(c->arena);
+    *f = (base_facts){ .resolution = 512, .factor = 8, .levels = 4, .name = base };    /* Stable Diffusion 1.x */
+    if (!base)
         return kw_tokenizer_clip(c->arena, &f->tokenizer, e);
-    KW_TRY(kw_source_open(c->arena, g->base, &s, e));
+    KW_TRY(kw_source_open(c->arena, base, &s, e));
     vae = s;
     if (g->vae)
         KW_TRY(kw_source_open(c->arena, g->vae, &vae, e));
@@ -98,10 +99,8 @@ static kw_status read_base(kw_cli *c, const config *g, base_facts *f, kw_err *e)
 
 static kw_bucket_rule rule_of(const config *g, const base_facts *f)
 {
-    kw_bucket_rule r = kw_bucket_rule_for(g->resolution ? g->resolution : f->resolution, f->factor, f->levels);
-    r.min = g->bucket_min ? g->bucket_min : r.min;
-    r.max = g->bucket_max ? g->bucket_max : r.max;
-    r.step = g->bucket_step ? g->bucket_step : r.step;
+    kw_bucket_rule r = kw_bucket_rule_with(g->resolution ? g->resolution : f->resolution, f->factor, f->levels,
+                                           g->bucket_min, g->bucket_max, g->bucket_step);
     r.no_upscale = g->no_upscale;
     r.single = g->single;
     return r;
@@ -118,13 +117,12 @@ static bool checked(void *progress, size_t done, size_t n)
 
 static kw_status check(kw_cli *c, const uint8_t background[3], kw_dataset *d, kw_err *e)
 {
-    static const char *const child[] = { "/proc/self/exe", "_decode-worker", NULL };
     kw_machine m;
     kw_progress p;
     kw_decoder *decoder;
     kw_machine_read(&m);
     int workers = KW_MAX(1, KW_MIN(c->global.threads ? c->global.threads : m.cores, 16));
-    KW_TRY(kw_decoder_new(child, workers, &decoder, e));
+    KW_TRY(kw_decoder_new(kw_decoder_argv(), workers, &decoder, e));
     kw_progress_begin(&p, c, _(N_("reading pictures")), _(N_("picture")), (int64_t)d->n);
     kw_check how = { .decoder = decoder, .workers = workers, .background = background, .most_bad = 1,
                      .progress = checked, .user = &p };
@@ -175,6 +173,7 @@ static kw_status run(kw_cli *c, void *config_, kw_err *e)
     KW_TRY(kw_picture_colour(g->background, v.background, e));
     KW_TRY(read_base(c, g, &f, e));
     v.rule = rule_of(g, &f);
+    v.base = f.name;
     kw_status s = read_folder(c, g, &v, e);
     if (s && v.d && s == KW_EDATA && !c->global.json)
         kw_data_show_remarks(c, &v);      /* the reasons, before the error that says there is nothing left */

@@ -251,7 +251,10 @@ static kw_status save(job *j, const kw_program *p)
         return kw_fail(j->e, KW_ENOMEM, "out of memory");
     for (size_t i = 0; i < g->n_results; i++)
         KW_TRY(give(j, p, g->result[i].name, &t[i]));
-    return kw_tensors_save(j->c->out, t, g->n_results, NULL, 0, j->e);
+    kw_guard_begin();
+    kw_status s = kw_tensors_save(j->c->out, t, g->n_results, NULL, 0, j->e);
+    kw_guard_end();
+    return s;
 }
 
 static kw_status run(kw_cli *cli, void *arg, kw_err *e)

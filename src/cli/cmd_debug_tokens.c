@@ -8,7 +8,7 @@
 typedef struct { const char *text, *base, *file; } config;
 
 static const kw_option options[] = {
-    KW_ROW_TEXT("text", config, text, NULL, N_("the text"), .flags = KW_OPT_POSITIONAL),
+    KW_ROW_TEXT("text", config, text, NULL, N_("the text"), .flags = KW_OPT_POSITIONAL | KW_OPT_BYTES),
     KW_ROW_PATH("base", config, base, NULL, N_("take this model's tokenizer; CLIP's own unless given"), .value = "DIR"),
     KW_ROW_PATH("file", config, file, NULL, N_("each line is a text; each answer is a line")),
     KW_ROW_END

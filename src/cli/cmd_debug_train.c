@@ -131,7 +131,10 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     memcpy(all, trained, n * sizeof *all);
     all[n] = (kw_tensor){ .name = "loss", .dtype = KW_F32, .rank = 1, .shape = { c->steps }, .data = loss, .bytes = (uint64_t)c->steps * 4 };
-    return kw_tensors_save(c->out, all, n + 1, NULL, 0, e);
+    kw_guard_begin();
+    kw_status s = kw_tensors_save(c->out, all, n + 1, NULL, 0, e);
+    kw_guard_end();
+    return s;
 }
 
 const kw_command kw_command_debug_train = {

@@ -4,6 +4,13 @@
 
 #include <stdlib.h>
 
+const char *const *kw_decoder_argv(void)
+{
+    static const char *const argv[][4] = { { "/proc/self/exe", "_decode-worker", "--lang=en", NULL },
+                                           { "/proc/self/exe", "_decode-worker", "--lang=ja", NULL } };
+    return argv[kw_i18n_lang() == KW_LANG_JA];
+}
+
 static kw_status run(kw_cli *c, void *config, kw_err *e)
 {
     (void)c, (void)config, (void)e;

@@ -276,7 +276,9 @@ static kw_status run(kw_cli *c, void *config_, kw_err *e)
     check_libraries(&k);
     if (!c->global.json)
         show_checks(c, &k);
+    fflush(stdout);                       /* measuring takes its time */
     if (g->seconds > 0) {
+        kw_say(c, _(N_("measuring")));
         kw_progress_begin(&p, c, _(N_("measuring")), _(N_("part")), 3);
         kw_speed_measure(&speed, (double)g->seconds, measuring, &p);
     }

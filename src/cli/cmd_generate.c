@@ -23,16 +23,18 @@ static const kw_option options[] = {
     KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
     KW_ROW_LIST("lora", C, lora, N_("LoRA file, with its strength: FILE:0.8, or FILE:TEXT:UNET"),
                 .value = "FILE[:X[:X]]"),
-    KW_ROW_PATH("lora-dir", C, lora_dir, ".", N_("folder in which <lora:NAME:X> is looked for")),
+    KW_ROW_PATH("lora-dir", C, lora_dir, ".", N_("folder in which <lora:NAME:X> is looked for"),
+                .value = "DIR"),
     KW_ROW_BOOL("allow-partial", C, partial, false,
                 N_("use a LoRA although some of its keys fit no layer of this base")),
     KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"),
                .alias = "clip_skip"),
     KW_ROW_GROUP(N_("Sampling")),
-    KW_ROW_INT("steps", C, steps, 20, 1, 1000, N_("steps")),
+    KW_ROW_INT("steps", C, steps, 20, 1, 1000, N_("sampling steps")),
     KW_ROW_DOUBLE("cfg", C, cfg, 7, -INF, INF, N_("how strongly the prompt is followed; 1 ignores the negative one"),
                   .alias = "cfg-scale|scale"),
-    KW_ROW_SEED("seed", C, seed, 0, N_("seed of the first picture; a random one unless given"), .letter = 's'),
+    KW_ROW_SEED("seed", C, seed, 0, N_("seed of the first picture"), .letter = 's',
+                .text = "random"),
     KW_ROW_TEXT("sampler", C, sampler, "Euler a", N_("Euler, Euler a, DDIM, DPM++ 2M; A1111's and ComfyUI's names")),
     KW_ROW_TEXT("schedule", C, schedule, NULL,
                 N_("spread of noise levels: normal, karras; the sampler's own unless given"), .alias = "scheduler"),
@@ -44,7 +46,7 @@ static const kw_option options[] = {
     KW_ROW_PATH("noise", C, noise, NULL,
                 N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for what step I puts in")),
     KW_ROW_GROUP(N_("Output")),
-    KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png"), .letter = 'o'),
+    KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png, which is replaced"), .letter = 'o'),
     KW_ROW_CHOICE("format", C, format, 0, "png", N_("kind of file; settings are kept in it as A1111 does")),
     KW_ROW_BOOL("sheet", C, sheet, true, N_("also one sheet of all pictures, when there are several")),
     KW_ROW_INT("columns", C, columns, 0, 1, 1000, N_("pictures in a row of the sheet"), .word = "square", .word_is = 0),
@@ -69,6 +71,23 @@ typedef struct {
     int64_t done;                         /* steps of finished batches */
     size_t at;                            /* pictures of finished batches */
 } session;
+
+/* Once for each prompt. */
+static void tell_prompts(const session *s)
+{
+    const kw_jobs *jobs = &s->jobs;
+    for (size_t i = 0; i < jobs->n && !s->cli->global.quiet; i++)
+        for (int k = 0; k < 2; k++) {
+            const char *text = k ? jobs->job[i].negative : jobs->job[i].prompt;
+            const char *before = !i ? NULL : k ? jobs->job[i - 1].negative : jobs->job[i - 1].prompt;
+            const char *note = before && !strcmp(before, text) ? NULL : kw_prompt_note(s->cli->arena, text);
+            kw_str safe = { 0 };
+            kw_escape(&safe, note ? note : "");
+            if (note && safe.s)
+                fprintf(stderr, "%s\n", safe.s);
+            kw_str_free(&safe);
+        }
+}
 
 /* ---- --noise --------------------------------------------------------------------------------------------------- */
 
@@ -280,7 +299,10 @@ static kw_status save_latents(const session *s, kw_err *e)
     kw_tensor t = { .name = "latents", .dtype = KW_F32, .rank = 4, .shape = { (int64_t)s->jobs.n, c, s->h, s->w },
                     .data = s->latents };
     t.bytes = (uint64_t)kw_tensor_count(&t) * sizeof(float);
-    return kw_tensors_save(s->c->save_latents, &t, 1, NULL, 0, e);
+    kw_guard_begin();
+    kw_status st = kw_tensors_save(s->c->save_latents, &t, 1, NULL, 0, e);
+    kw_guard_end();
+    return st;
 }
 
 static void add_text(kw_str *o, const char *key, const char *text)
@@ -313,6 +335,13 @@ static void print_json(const session *s, const char *sheet)
     kw_str_free(&o);
 }
 
+static kw_status open_all(session *s, kw_err *e)
+{
+    KW_TRY(open_pipeline(s, e));
+    KW_TRY(complete(s, e));
+    return kw_picture_writer_new(s->cli, s->c, s->p, &s->jobs, &s->writer, e);
+}
+
 static kw_status run(kw_cli *cli, void *config, kw_err *e)
 {
     session s = { .cli = cli, .c = config };
@@ -326,9 +355,11 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
     if (kw_options_from(cli->options, "seed") == KW_FROM_DEFAULT)
         KW_TRY(kw_options_set(cli->options, "seed", "random", KW_FROM_PRESET, "--seed", e));
     KW_TRY(kw_jobs_read(cli->arena, s.c, &s.jobs, e));
-    KW_TRY(open_pipeline(&s, e));
-    KW_TRY(complete(&s, e));
-    KW_TRY(kw_picture_writer_new(cli, s.c, s.p, &s.jobs, &s.writer, e));
+    tell_prompts(&s);
+    kw_say(cli, _(N_("opening the model")));
+    kw_status opened = open_all(&s, e);
+    kw_hush(cli);
+    KW_TRY(opened);
     KW_TRY(draw_all(&s, e));
     KW_TRY(save_latents(&s, e));
     KW_TRY(kw_picture_writer_end(s.writer, &sheet, e));

@@ -4,6 +4,7 @@
 #include "diffusion/diffusion.h"
 #include "picture/picture.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,12 +60,11 @@ json_t *kw_inspect_metadata(const kw_tensors *t)
 
 static kw_status decode(kw_cli *c, const char *path, json_t *r, kw_err *e)
 {
-    const char *const child[] = { "/proc/self/exe", "_decode-worker", NULL };
     kw_decoder *d;
     kw_picture p;
     kw_str notes = { 0 };
     (void)c;
-    KW_TRY(kw_decoder_new(child, 1, &d, e));
+    KW_TRY(kw_decoder_new(kw_decoder_argv(), 1, &d, e));
     kw_status s = kw_decoder_read(d, path, kw_picture_white, &p, e);
     kw_decoder_free(d);
     if (s)
@@ -157,35 +157,79 @@ static kw_status look_at_tensors(kw_cli *c, const config *g, const char *path, j
     return KW_OK;
 }
 
+/* A model; for folders of other kinds, the command that knows them. */
+static kw_status look_at_folder(kw_cli *c, const config *g, const char *path, json_t *r, kw_err *e)
+{
+    kw_status s = kw_inspect_base(c, path, g->hashes, r, e);
+    char *recipe = kw_path_join(c->arena, path, "recipe.toml"), **names;
+    size_t n, pictures = 0;
+    if (s != KW_EDATA || !recipe || kw_dir_list(c->arena, path, &names, &n, NULL))
+        return s;
+    if (kw_is_file(recipe))
+        return kw_advise(e, kw_fail(e, s, N_("%s: is the folder of a training run, not a model"), path),
+                         N_("see its report.html, inspect a .safetensors file in it, or go on with it: "
+                            "kiwame resume %s"), path);
+    for (size_t i = 0; i < n; i++)
+        pictures += kw_picture_named(names[i]) != KW_PICTURE_UNKNOWN;
+    if (pictures)
+        return kw_advise(e, kw_fail(e, s, N_("%s: is a folder of pictures, not a model"), path),
+                         N_("see what training would make of it: kiwame data %s"), path);
+    return s;
+}
+
 static kw_status look(kw_cli *c, const config *g, const char *path, json_t *r, kw_err *e)
 {
     struct stat st;
     json_object_set_new(r, "file", json_string(path));
-    if (kw_is_dir(path))
-        return kw_inspect_base(c, path, g->hashes, r, e);
-    if (kw_io_now->stat(path, &st) || !S_ISREG(st.st_mode))
-        return kw_fail(e, KW_EDATA, N_("%s: no such file or folder"), path);
+    if (kw_io_now->stat(path, &st))
+        return errno == ENOENT || errno == ENOTDIR
+            ? kw_fail(e, KW_EDATA, N_("%s: no such file or folder"), path)
+            : kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), path, kw_errno_text(errno));
+    if (S_ISDIR(st.st_mode))
+        return look_at_folder(c, g, path, r, e);
+    if (!S_ISREG(st.st_mode))
+        return kw_fail(e, KW_EDATA, N_("%s: is neither a file nor a folder, but a pipe, socket or device"), path);
+    if (g->hashes && st.st_size > 64 << 20)
+        kw_say(c, _(N_("reading")));
     KW_TRY(is_picture(c->arena, path) ? kw_inspect_picture(c, path, r, e) : look_at_tensors(c, g, path, r, e));
     json_object_set_new(r, "bytes", json_integer((json_int_t)st.st_size));
     return g->hashes ? add_hashes(c, path, st.st_size >= 0x110000, r, e) : KW_OK;
 }
 
+static kw_status one(kw_cli *c, const config *g, const char *path, kw_err *e)
+{
+    json_t *r = json_object();
+    kw_status s = r ? look(c, g, path, r, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_hush(c);
+    if (!s && c->global.json) {
+        char *text = json_dumps(r, JSON_COMPACT);
+        puts(text ? text : "{}");
+        free(text);
+    } else if (!s)
+        kw_inspect_print(c, r);
+    json_decref(r);
+    return s;
+}
+
+/* Every path is looked at; the first one refused is the command's error, further ones are told at once. */
 static kw_status run(kw_cli *c, void *arg, kw_err *e)
 {
     const config *g = arg;
+    kw_status first = KW_OK;
     for (size_t i = 0; i < g->paths.n; i++) {
-        json_t *r = json_object();
-        kw_status s = r ? look(c, g, g->paths.item[i], r, e) : kw_fail(e, KW_ENOMEM, "out of memory");
-        if (!s && c->global.json) {
-            char *text = json_dumps(r, JSON_COMPACT);
-            puts(text ? text : "{}");
-            free(text);
-        } else if (!s)
-            kw_inspect_print(c, r);
-        json_decref(r);
-        KW_TRY(s);
+        kw_err why = { 0 };
+        kw_status s = one(c, g, g->paths.item[i], &why);
+        if (s && !first) {
+            first = s;
+            *e = why;
+        } else if (s) {
+            kw_str safe = { 0 };
+            kw_escape(&safe, why.what);
+            fprintf(stderr, "kiwame: %s\n", safe.s ? safe.s : "");
+            kw_str_free(&safe);
+        }
     }
-    return KW_OK;
+    return first;
 }
 
 const kw_command kw_command_inspect = {

@@ -1,6 +1,7 @@
 /* cmd_train.c - kiwame train lora|full: from a folder of pictures to a model of one's own. */
 #include "run_frame.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,7 +32,7 @@ static kw_status train(kw_cli *c, kw_settings *s, const char *method, kw_err *e)
         KW_TRY(kw_preset_apply(c->options, s->preset, e));
     kw_status st = recipe_of(c, method, &text, e);
     if (!st)
-        st = kw_run_frame(c, s, text.s, e);
+        st = kw_run_frame(c, s, text.s, false, e);
     kw_str_free(&text);
     return st;
 }
@@ -76,12 +77,14 @@ static const kw_command *const commands[] = { &command_lora, &command_full, &com
 
 const kw_command kw_command_train = { .name = "train", .help = N_("additional training on your pictures"), .commands = commands };
 
-/* ---- resume ------------------------------------------------------------------------------------------------------- */
+/* ---- resume ------------------------------------------------------------------------------------------------------ */
 
-typedef struct { const char *dir; } resume_config;
+typedef struct { const char *dir; bool accept; } resume_config;
 
 static const kw_option resume_options[] = {
     KW_ROW_PATH("run", resume_config, dir, NULL, N_("folder of the run"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "RUN"),
+    KW_ROW_BOOL("accept-changes", resume_config, accept, false,
+                N_("go on although settings, pictures or the base were changed: other bits")),
     KW_ROW_END
 };
 
@@ -92,7 +95,7 @@ static kw_status read_recipe(kw_cli *c, const char *dir, kw_settings *s, kw_err 
     kw_options *o = kw_options_new(c->arena);
     if (!path || !o)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    if (!kw_is_file(path))
+    if (!kw_is_file(path) && errno != EACCES)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s is not the folder of a run: it has no recipe.toml", dir), "name the folder that `kiwame train` wrote");
     KW_TRY(kw_options_add_tables(o, tables, s, e));
     KW_TRY(kw_file_read(c->arena, path, 1 << 20, &text, &n, e));
@@ -124,7 +127,7 @@ static kw_status resume(kw_cli *c, void *config, kw_err *e)
     const char *dir = ((resume_config *)config)->dir;
     KW_TRY(read_recipe(c, dir, &s, e));
     KW_TRY(settle_machine(c, dir, e));
-    return kw_run_frame(c, &s, NULL, e);
+    return kw_run_frame(c, &s, NULL, ((resume_config *)config)->accept, e);
 }
 
 const kw_command kw_command_resume = {

@@ -38,8 +38,17 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     KW_TRY(split(c, text, &texts, &n, e));
     KW_TRY(kw_bpe_train(c->arena, texts, n, (size_t)o->size, (uint64_t)o->least, &bpe, e));
     KW_TRY(kw_mkdirs(o->out, e));
-    KW_TRY(kw_bpe_write(&bpe, o->out, o->length, e));
-    printf("%s  %zu\n", o->out, bpe.size);
+    kw_guard_begin();
+    kw_status s = kw_bpe_write(&bpe, o->out, o->length, e);
+    kw_guard_end();
+    KW_TRY(s);
+    kw_str shown = { 0 };
+    kw_show_json_text(&shown, o->out);
+    if (c->global.json)
+        printf("{\"folder\":%s,\"size\":%zu}\n", shown.s ? shown.s : "null", bpe.size);
+    else
+        printf("%s  %zu\n", o->out, bpe.size);
+    kw_str_free(&shown);
     return KW_OK;
 }
 

@@ -110,8 +110,11 @@ static kw_status rewrite(kw_cli *c, const config *o, const kw_sd *sd, const mome
         KW_TRY(take(c->arena, sd->source, names[i], &v[i], &data[i], e));
     fold(sd->vae.latent, m, data[0], data[1], data[2], data[3]);
     char *path = kw_sprintf(c->arena, "%s/vae/diffusion_pytorch_model.safetensors", o->model);
-    return path ? kw_source_save(sd->source, KW_PART_VAE, v, KW_LEN(v), KW_F32, NULL, 0, path, e)
-                : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_guard_begin();
+    kw_status s = path ? kw_source_save(sd->source, KW_PART_VAE, v, KW_LEN(v), KW_F32, NULL, 0, path, e)
+                       : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_guard_end();
+    return s;
 }
 
 static kw_status run(kw_cli *c, void *arg, kw_err *e)

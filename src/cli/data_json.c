@@ -100,6 +100,7 @@ void kw_data_print_json(const kw_data_view *v)
     kw_str o = { 0 };
     kw_str_add(&o, "{\"folder\":");
     kw_show_json_text(&o, d->root);
+    text(&o, "base", v->base);
     kw_str_printf(&o,
                   ",\"pictures\":%zu,\"training\":%zu,\"held_out\":%zu,\"samples_per_epoch\":%lld,\"batch\":%d,"
                   "\"batches_per_epoch\":%lld,\"resolution\":[%d,%d],\"side_min\":%d,\"side_max\":%d,\"side_step\":%d,"

@@ -228,6 +228,11 @@ void kw_data_show(const kw_cli *c, const kw_data_view *v)
     printf(_(N_("%s: %zu pictures, %zu to train on, %zu held out, %zu bad\n")), root.s ? root.s : "", d->n, train,
            held_out, d->n - train - held_out);
     kw_str_free(&root);
+    printf("%s: ", _(N_("base")));
+    kw_str base = { 0 };
+    kw_escape(&base, v->base ? v->base : _(N_("Stable Diffusion 1.x is assumed")));
+    puts(base.s ? base.s : "");
+    kw_str_free(&base);
     printf(_(N_("one epoch: %lld pictures with repeats, %lld batches of %d\n")), (long long)v->samples,
            (long long)v->batches, v->batch);
     printf(_(N_("transparent parts: in %zu pictures, laid on #%02x%02x%02x\n")), kw_data_transparent(d),

@@ -7,6 +7,7 @@
 
 typedef struct {
     kw_dataset *d;
+    const char *base;                     /* what would be trained on; NULL: Stable Diffusion 1.x is assumed */
     kw_bucket_rule rule;
     kw_caption_report report;
     int batch;

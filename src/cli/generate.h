@@ -44,6 +44,9 @@ typedef struct {
 /* All pictures that the options ask for, in order; LoRA tags resolved, sizes still 0 where the base decides. */
 KW_MUST kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs *out, kw_err *e);
 
+/* What is in a prompt that this program does not do (prompt_note.c): a translated line, or NULL. */
+const char *kw_prompt_note(kw_arena *a, const char *prompt);
+
 /* ---- writing (generate_write.c) ------------------------------------------------------------------------------- */
 
 typedef struct kw_picture_writer kw_picture_writer;

@@ -7,6 +7,7 @@
 
 #include "data/data.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,8 @@ static kw_status lora_option(reader *r, const char *text)
             given.te = first;
     }
     if (!kw_is_file(path)) {
+        if (!kw_is_dir(path) && errno == EACCES)
+            return kw_fail(r->e, KW_EDATA, N_("%s: cannot be read: %s"), path, kw_errno_text(EACCES));
         kw_status s = kw_fail(r->e, KW_EDATA, N_("%s: no such LoRA file"), path);
         return kw_advise(r->e, s, N_("--lora takes FILE, FILE:STRENGTH or FILE:TEXT:UNET"));
     }
@@ -132,6 +135,15 @@ static kw_status search(reader *r, const char *name, const char **path)
         return kw_fail(r->e, KW_EDATA, N_("<lora:%s>: %zu files in %s call themselves so; use the file's name"), name,
                        hits, dir);
     kw_status s = kw_fail(r->e, KW_EDATA, N_("<lora:%s>: there is no %s.safetensors in %s"), name, name, dir);
+    kw_nearest near = { .word = name };
+    for (size_t i = 0; i < n; i++)
+        if (kw_ends_with(names[i], ".safetensors")) {
+            const char *one = stem(r->a, names[i]);
+            if (one)
+                kw_nearest_try(&near, one);
+        }
+    if (near.best)
+        return kw_advise(r->e, s, N_("did you mean <lora:%s>?"), near.best);
     return kw_advise(r->e, s, N_("name the folder with --lora-dir, or the file with --lora"));
 }
 

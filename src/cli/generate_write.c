@@ -163,8 +163,10 @@ static kw_status write_png(const char *path, const kw_picture *p, const kw_png_t
 {
     kw_str png = { 0 };
     kw_status s = kw_png_encode(p, text, text ? 1 : 0, &png, e);
+    kw_guard_begin();
     if (!s)
         s = kw_file_write_atomic(path, png.s, png.n, e);
+    kw_guard_end();
     kw_str_free(&png);
     return s;
 }
@@ -176,6 +178,15 @@ static void free_kept(void *writer)
         kw_picture_free(&w->kept[i]);
 }
 
+/* --out fox.jpg means a file, and it would be a folder of that name. */
+static kw_status check_out(const kw_generate_config *c, kw_err *e)
+{
+    if (kw_picture_named(c->out) == KW_PICTURE_UNKNOWN || kw_ends_with(c->out, ".png") || kw_is_dir(c->out))
+        return KW_OK;
+    return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--out %s: pictures are written as PNG"), c->out),
+                     N_("name a folder, or a file that ends in .png"));
+}
+
 kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,
                                 kw_picture_writer **out, kw_err *e)
 {
@@ -184,6 +195,7 @@ kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pip
     if (!w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     *w = (kw_picture_writer){ .cli = cli, .c = c, .p = p, .jobs = jobs };
+    KW_TRY(check_out(c, e));
     KW_TRY(kw_ends_with(c->out, ".png") ? names_of_file(w, e) : names_in_folder(w, e));
     KW_TRY(hashes(w, e));
     if (c->sheet && jobs->n > 1 && jobs->n <= MOST_ON_SHEET) {

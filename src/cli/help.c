@@ -29,12 +29,15 @@ static void add_details(const kw_option *row, kw_str *out)
     kw_str def = { 0 }, range = { 0 };
     kw_option_show_default(row, &def);
     kw_option_show_range(row, &range);
-    bool on = row->type == KW_OPT_BOOL && row->def;
+    bool on = row->type == KW_OPT_BOOL && row->def, word = row->word && row->def == row->word_is;
     bool list = row->type == KW_OPT_LIST || row->type == KW_OPT_PATHS;
+    if (row->flags & KW_OPT_POSITIONAL && !(row->flags & KW_OPT_REQUIRED))
+        list = false;                     /* as many as wanted, none too: the usage line shows that */
     if (def.n || range.n || on || list) {
+        const char *unit = row->unit && !word ? _(row->unit) : "";
         kw_str_add(out, " (");
         if (def.n)
-            kw_str_printf(out, "%s %s%s%s", _(N_("default")), def.s, row->unit ? " " : "", row->unit ? _(row->unit) : "");
+            kw_str_printf(out, "%s %s%s%s", _(N_("default")), def.s, *unit ? " " : "", unit);
         if (on)
             kw_str_add(out, _(N_("default: yes")));
         if (list)
@@ -124,6 +127,16 @@ static void add_rows(const kw_options *o, bool positional, const kw_term *t, kw_
     }
 }
 
+/* Lines of shell, indented and otherwise as they are. */
+static void add_examples(const char *text, const kw_term *t, kw_str *out)
+{
+    add_heading(_(N_("Examples")), t, out);
+    for (size_t n; *text; text += n + (text[n] == '\n')) {
+        n = strcspn(text, "\n");
+        kw_str_printf(out, "%*s%.*s\n", INDENT, "", (int)n, text);
+    }
+}
+
 static kw_status bind(const kw_command *m, kw_arena *a, kw_options **o, kw_err *e)
 {
     void *config, *globals = a ? kw_alloc(a, sizeof(kw_globals)) : NULL;
@@ -155,10 +168,8 @@ kw_status kw_help_text(const kw_command *m, const char *path, const kw_term *t, 
         }
         add_rows(o, true, t, out);
         add_rows(o, false, t, out);
-        if (m->examples) {
-            add_heading(_(N_("Examples")), t, out);
-            kw_str_add(out, m->examples);
-        }
+        if (m->examples)
+            add_examples(m->examples, t, out);
     }
     kw_arena_free(a);
     return s;
@@ -176,7 +187,7 @@ void kw_help_overview(const kw_term *t, kw_str *out)
     kw_str_printf(out, "%s\n", _(N_("help of a command: kiwame COMMAND --help; in Japanese: --lang ja")));
 }
 
-/* ---- all commands: man page and Markdown ---------------------------------------------------------------------------- */
+/* ---- all commands: man page and Markdown ------------------------------------------------------------------------- */
 
 typedef kw_status (*page)(const kw_command *m, const char *path, kw_str *out, kw_err *e);
 

@@ -103,7 +103,7 @@ static void show_members(kw_str *out, const json_t *object, int indent)
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)object, key, v)
-        if (strcmp(key, "config") && strcmp(key, "file"))
+        if (strcmp(key, "config") && strcmp(key, "file") && !(json_is_string(v) && !*json_string_value(v)))
             show(out, key, v, indent);
 }
 

@@ -113,3 +113,17 @@ void kw_progress_end(kw_progress *p, int64_t done, const char *extra)
     if (p->tty)
         fputc('\n', stderr);
 }
+
+void kw_say(const kw_cli *c, const char *text)
+{
+    if (c->global.quiet)
+        return;
+    fprintf(stderr, c->term.err_tty ? "\r%s ...\033[K" : "%s ...\n", text);
+    fflush(stderr);
+}
+
+void kw_hush(const kw_cli *c)
+{
+    if (!c->global.quiet && c->term.err_tty)
+        fputs("\r\033[K", stderr);
+}

@@ -5,7 +5,10 @@
 #include "cli.h"
 #include "train/train.h"
 
-/* Opens the run, shows its plan, trains. recipe: written into the folder as recipe.toml (NULL when resuming). */
-KW_MUST kw_status kw_run_frame(kw_cli *c, const kw_settings *s, const char *recipe, kw_err *e);
+/*
+ * Opens the run, shows its plan, trains, says what came of it. recipe: written into the folder as recipe.toml; NULL when
+ * resuming, and then accept_changes goes on although settings or pictures are not what they were.
+ */
+KW_MUST kw_status kw_run_frame(kw_cli *c, const kw_settings *s, const char *recipe, bool accept_changes, kw_err *e);
 
 #endif

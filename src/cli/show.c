@@ -7,11 +7,9 @@
 
 void kw_show_size(kw_str *out, double bytes)
 {
-    static const char *const unit[] = { "B", "kB", "MB", "GB", "TB", "PB" };
-    size_t i = 0;
-    for (; bytes >= 999.5 && i + 1 < KW_LEN(unit); i++)
-        bytes /= 1000;
-    kw_str_printf(out, i && bytes < 9.95 ? "%.1f %s" : "%.0f %s", bytes, unit[i]);
+    char text[32];
+    kw_size_text(bytes, text);
+    kw_str_add(out, text);
 }
 
 void kw_show_duration(kw_str *out, double seconds)

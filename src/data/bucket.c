@@ -8,18 +8,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-kw_bucket_rule kw_bucket_rule_for(int resolution, int vae_factor, int unet_levels)
+kw_bucket_rule kw_bucket_rule_with(int resolution, int vae_factor, int unet_levels, int min, int max, int step)
 {
     int unit = vae_factor << (unet_levels > 0 ? unet_levels - 1 : 0), want = KW_MIN(64, resolution / 8);
-    int step = unit * KW_MAX(1, (want + unit - 1) / unit);
+    int by_rule = unit * KW_MAX(1, (want + unit - 1) / unit), s = step ? step : by_rule;
     return (kw_bucket_rule){
-        .w = resolution, .h = resolution, .step = step,
-        .min = KW_MAX(step, resolution / 2 / step * step), .max = KW_MAX(step, 2 * resolution / step * step),
+        .w = resolution, .h = resolution, .step = s, .unit = vae_factor,
+        .min = min ? min : KW_MAX(s, resolution / 2 / s * s), .max = max ? max : KW_MAX(s, 2 * resolution / s * s),
     };
+}
+
+kw_bucket_rule kw_bucket_rule_for(int resolution, int vae_factor, int unet_levels)
+{
+    return kw_bucket_rule_with(resolution, vae_factor, unet_levels, 0, 0, 0);
 }
 
 static kw_status check_rule(const kw_bucket_rule *r, kw_err *e)
 {
+    if (r->unit && r->step % r->unit)
+        return kw_fail(e, KW_EUSAGE, N_("buckets in steps of %d: sides must be multiples of %d, the autoencoder's factor"),
+                       r->step, r->unit);
     if (r->step < 1 || r->w < r->step || r->h < r->step || r->w > KW_PICTURE_MAX_SIDE || r->h > KW_PICTURE_MAX_SIDE)
         return kw_fail(e, KW_EUSAGE, N_("resolution %dx%d: sides must be %d to %d"), r->w, r->h, r->step,
                        KW_PICTURE_MAX_SIDE);

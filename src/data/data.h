@@ -204,6 +204,7 @@ size_t kw_data_transparent(const kw_dataset *d);                  /* ... of both
 typedef struct {
     int w, h;                             /* the area to keep to: resolution x resolution */
     int min, max, step;                   /* of a side, pixels */
+    int unit;                             /* the step must be a multiple of it: the autoencoder's factor; 0: any */
     bool no_upscale;                      /* kohya's bucket_no_upscale: small pictures keep their size; no min, max */
     bool single;                          /* no buckets: every picture is cut to w x h */
 } kw_bucket_rule;
@@ -215,6 +216,8 @@ typedef struct {
  * 512, f8, 4 levels: 64, 256..1024, kohya's defaults. 1024: 64, 512..2048. 128, f8, 3 levels: 32, 64..256.
  */
 kw_bucket_rule kw_bucket_rule_for(int resolution, int vae_factor, int unet_levels);
+/* The same with limits of the user's own, 0: by the rule above. Another step moves the other limits onto it. */
+kw_bucket_rule kw_bucket_rule_with(int resolution, int vae_factor, int unet_levels, int min, int max, int step);
 
 /*
  * All buckets of a rule, as kohya's make_bucket_resolutions: side = int(sqrt(w*h) / step)*step gives (side, side);

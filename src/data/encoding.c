@@ -29,7 +29,7 @@ static size_t valid_utf8(const char *s, size_t n)
 
 /* ---- conversion --------------------------------------------------------------------------------------- */
 
-/* A strict conversion to UTF-8; *bad: the byte at which it fails. KW_EDATA then. */
+/* A strict conversion to UTF-8; *bad: the byte at which it fails, or 0 when a NUL comes out. KW_EDATA then. */
 static kw_status convert(kw_arena *a, const char *from, const char *data, size_t n, char **text, size_t *bad, kw_err *e)
 {
     iconv_t cd = iconv_open("UTF-8", from);
@@ -43,10 +43,15 @@ static kw_status convert(kw_arena *a, const char *from, const char *data, size_t
     }
     *text = out;
     size_t k = iconv(cd, &in, &in_left, &out, &out_left);
+    if (k != (size_t)-1)                  /* some encodings keep a character back, for an accent that may follow */
+        k = iconv(cd, NULL, NULL, &out, &out_left);
     *bad = (size_t)(in - data);
     iconv_close(cd);
     *out = 0;
-    return k != (size_t)-1 && !in_left ? KW_OK : kw_fail(e, KW_EDATA, N_("byte %zu"), *bad + 1);
+    bool whole = k != (size_t)-1 && !in_left, zero = memchr(*text, 0, (size_t)(out - *text));
+    if (zero)
+        *bad = 0;                         /* the text would end there */
+    return whole && !zero ? KW_OK : kw_fail(e, KW_EDATA, N_("byte %zu"), *bad + 1);
 }
 
 /* Line and byte in it (both from 1), as an editor shows them. */
@@ -89,7 +94,7 @@ static kw_status guess(kw_arena *a, const char *shown, const char *data, size_t 
     size_t bad = 0;
     if (memchr(data, 0, n)) {
         *from = guess_utf16(data, n);
-        if (*from && !convert(a, *from, data, n, text, &bad, e) && valid_utf8(*text, strlen(*text)) == strlen(*text))
+        if (*from && !convert(a, *from, data, n, text, &bad, e))
             return KW_OK;
         return refuse(shown, data, valid, kw_translate(N_("this is not a text")), e);
     }

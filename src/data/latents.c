@@ -164,7 +164,8 @@ kw_status kw_latents_fill(kw_latents *l, const kw_plan *p, bool (*progress)(void
                           void *user, kw_err *e)
 {
     const kw_plan_config *c = kw__plan_config(p);
-    size_t n = l->d->n * (c->flip && !c->held_out ? 2 : 1);
+    size_t variants = c->flip && !c->held_out ? 2 : 1, n = l->d->n * variants, done = 0;
+    size_t total = kw_data_count(l->d, c->held_out) * variants;
     if (!l->c.cache || (c->random_crop && !c->held_out))
         return KW_OK;
     for (size_t i = 0; i < n; i++) {
@@ -174,7 +175,8 @@ kw_status kw_latents_fill(kw_latents *l, const kw_plan *p, bool (*progress)(void
         kw_status s = !b.n ? KW_OK : out ? get(l, &b, next.n ? &next : NULL, out, e) : NO_MEMORY(e);
         kw_block_free(out);
         KW_TRY(s);
-        if (progress && !progress(user, i + 1, n))
+        done += b.n;
+        if (b.n && progress && !progress(user, done, total))
             return kw_fail(e, KW_ESTOP, N_("stopped while encoding pictures"));
     }
     return KW_OK;

@@ -1,6 +1,7 @@
 /* scan.c - a folder of pictures becomes a dataset; and what to say when there is no picture in it. */
 #include "internal.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -110,6 +111,8 @@ static kw_status not_a_folder(kw_arena *a, const char *dir, kw_err *e)
     if (!kw_io_now->stat(dir, &st) && !S_ISDIR(st.st_mode))
         return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: is a file, not a folder"), dir),
                          N_("give the folder that it is in: %s"), kw_path_dir(a, dir));
+    if (errno != ENOENT && errno != ENOTDIR)
+        return kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), dir, kw_errno_text(errno));
     kw_status s = kw_fail(e, KW_EDATA, N_("%s: no such folder"), dir);
     const char *other = neighbour(a, dir, false);
     return other ? kw_advise(e, s, N_("did you mean %s?"), other) : s;

@@ -111,7 +111,7 @@ static kw_status link_leads(kw_walk *w, const char *path, const char *name, bool
     struct stat st;
     *read = false;
     if (kw_io_now->stat(path, &st) || !realpath(path, real))
-        return kw__remark(w->d, KW_REMARK_LINK_BROKEN, name, e, "%s", strerror(errno));
+        return kw__remark(w->d, KW_REMARK_LINK_BROKEN, name, e, "%s", kw_errno_text(errno));
     bool inside = is_inside(w->real_root, real);
     if (inside && S_ISDIR(st.st_mode))
         return kw__remark(w->d, KW_REMARK_LINK_TWICE, name, e, NULL);
@@ -160,14 +160,14 @@ static kw_status entry(kw_walk *w, const here *h, const char *raw, kw_err *e)
     if (raw[0] == '.')
         return kw__remark(w->d, KW_REMARK_HIDDEN, name, e, NULL);
     if (kw_io_now->lstat(path, &st))
-        return kw__remark(w->d, KW_REMARK_LINK_BROKEN, name, e, "%s", strerror(errno));
+        return kw__remark(w->d, KW_REMARK_LINK_BROKEN, name, e, "%s", kw_errno_text(errno));
     if (S_ISLNK(st.st_mode)) {
         bool read;
         KW_TRY(link_leads(w, path, name, &read, e));
         if (!read)
             return KW_OK;
         if (kw_io_now->stat(path, &st))
-            return kw__remark(w->d, KW_REMARK_LINK_BROKEN, name, e, "%s", strerror(errno));
+            return kw__remark(w->d, KW_REMARK_LINK_BROKEN, name, e, "%s", kw_errno_text(errno));
     }
     if (S_ISDIR(st.st_mode))
         return enter(w, h, path, name, &st, e);
@@ -193,7 +193,7 @@ static kw_status add_place(kw_walk *w, here *h, kw_err *e)
     kw_dataset *d = w->d;
     struct stat st = { 0 };
     if (kw_io_now->stat(h->path, &st))
-        return kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), h->path, strerror(errno));
+        return kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), h->path, kw_errno_text(errno));
     KW_TRY(kw_grow(d->arena, &w->places, &w->places_capacity, w->n_places, sizeof *w->places, e));
     KW_TRY(kw_grow(d->arena, &d->folders, &d->folders_capacity, d->n_folders, sizeof *d->folders, e));
     h->dir = (uint32_t)w->n_places;
@@ -231,7 +231,7 @@ kw_status kw__walk(kw_walk *w, const char *dir, kw_err *e)
 {
     char real[PATH_MAX];
     if (!realpath(dir, real))
-        return kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), dir, strerror(errno));
+        return kw_fail(e, KW_EDATA, N_("%s: cannot be read: %s"), dir, kw_errno_text(errno));
     w->root = dir;
     w->real_root = kw_strdup(w->d->arena, real);
     return w->real_root ? folder(w, (here){ .path = dir, .name = "", .repeats = KW_MAX(1, w->o->repeats) }, e)

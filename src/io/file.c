@@ -39,7 +39,7 @@ kw_status kw__sys_fail(kw_err *e, kw_status s, const char *what, const char *pat
             if (reasons[i].status == KW_ENOMEM)
                 s = KW_ENOMEM;
         }
-    s = kw_fail(e, s, N_("%s: cannot %s: %s"), path, kw_translate(what), strerror(code));
+    s = kw_fail(e, s, N_("%s: cannot %s: %s"), path, kw_translate(what), kw_errno_text(code));
     return advice ? kw_advise(e, s, "%s", kw_translate(advice)) : s;
 }
 

@@ -96,6 +96,28 @@ kw_status kw_remove_stale(const char *dir, size_t *n_removed, kw_err *e)
     return s;
 }
 
+kw_status kw_can_write(const char *dir, kw_err *e)
+{
+    struct stat st;
+    kw_arena *a = kw_arena_new();
+    const char *at = dir;
+    if (!a)
+        return kw__no_memory(e, dir);
+    while (at && kw_io_now->stat(at, &st) && errno == ENOENT && strcmp(at, kw_path_dir(a, at)))
+        at = kw_path_dir(a, at);          /* the first folder above that is there */
+    kw_status s = KW_OK;
+    if (!at)
+        s = kw__no_memory(e, dir);
+    else if (kw_io_now->stat(at, &st))
+        s = kw__sys_fail(e, KW_ESTORAGE, N_("write"), dir);
+    else if (!S_ISDIR(st.st_mode))
+        s = kw_fail(e, KW_ESTORAGE, N_("%s: cannot be made, %s is a file"), dir, at);
+    else if (access(at, W_OK | X_OK))
+        s = kw__sys_fail(e, KW_ESTORAGE, N_("write"), dir);
+    kw_arena_free(a);
+    return s;
+}
+
 /* ---- the lock: flock on DIR/.lock, with "pid start" in it for whoever comes second ---------------------- */
 
 static void let_go(void *arg) { kw_io_now->close(*(int *)arg); }

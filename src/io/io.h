@@ -107,6 +107,9 @@ KW_MUST kw_status kw_remove_all(const char *path, kw_err *e);
 /* Removes `.tmp-<pid>-<hex>` left in a folder by dead processes. Call under the folder's lock. */
 KW_MUST kw_status kw_remove_stale(const char *dir, size_t *n_removed, kw_err *e);
 
+/* Could files be made in this folder, or it itself where it is not there yet? Looks only: KW_ESTORAGE with the reason. */
+KW_MUST kw_status kw_can_write(const char *dir, kw_err *e);
+
 /* Takes the folder for this process until the arena goes (file `.lock`); KW_EBUSY names the holder and its start. */
 KW_MUST kw_status kw_lock_dir(kw_arena *a, const char *dir, kw_err *e);
 

@@ -46,11 +46,13 @@ bool kw__is_temp_name(const char *name, long *pid)
 static kw_status no_space(kw_writer *w, kw_err *e)
 {
     struct statvfs v;
+    char need[32], free[32];
     kw_status s = kw__sys_fail(e, KW_ESTORAGE, N_("write"), w->path);
-    if (errno == ENOSPC && w->size && !statvfs(w->dir, &v))
-        return kw_advise(e, s, N_("it needs %.1f MB, %.1f MB are free: free some space, or write to another disk"),
-                         (double)w->size / 1e6, (double)v.f_bavail * (double)v.f_frsize / 1e6);
-    return s;
+    if (errno != ENOSPC || !w->size || statvfs(w->dir, &v))
+        return s;
+    kw_size_text((double)w->size, need);
+    kw_size_text((double)v.f_bavail * (double)v.f_frsize, free);
+    return kw_advise(e, s, N_("it needs %s, %s are free: free some space, or write to another disk"), need, free);
 }
 
 void kw_writer_discard(kw_writer *w)

@@ -24,7 +24,8 @@ static int spawn(char **argv, char **env, int theirs, pid_t *pid)
     sigfillset(&all);
     posix_spawn_file_actions_init(&files);
     posix_spawnattr_init(&how);
-    posix_spawnattr_setflags(&how, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&how, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setpgroup(&how, 0);         /* a group of its own: the terminal's Ctrl-C is for the program */
     posix_spawnattr_setsigmask(&how, &none);
     posix_spawnattr_setsigdefault(&how, &all);
     int bad = posix_spawn_file_actions_adddup2(&files, theirs, KW_PICTURE_WORKER_FD);
@@ -89,13 +90,13 @@ kw_status kw_child_start(kw_child *c, char **argv, char **env, unsigned *shields
     kw_worker_hello hello = { 0 };
     char how[64];
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
-        return kw_fail(e, KW_EDEVICE, "the picture decoder does not start: %s", strerror(errno));
+        return kw_fail(e, KW_EDEVICE, "the picture decoder does not start: %s", kw_errno_text(errno));
     int bad = spawn(argv, env, pair[1], &c->pid);
     close(pair[1]);
     if (bad) {
         close(pair[0]);
         c->pid = 0;
-        return kw_fail(e, KW_EDEVICE, "the picture decoder %s does not start: %s", argv[0], strerror(bad));
+        return kw_fail(e, KW_EDEVICE, "the picture decoder %s does not start: %s", argv[0], kw_errno_text(bad));
     }
     c->sock = pair[0];
     c->memory = -1;

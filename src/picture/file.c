@@ -12,7 +12,7 @@ kw_status kw_open_picture(const char *path, int *fd, size_t *size, kw_err *e)
     struct stat st;
     *fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);     /* a FIFO must not make us wait */
     if (*fd < 0)
-        return kw_fail(e, errno == ENOENT || errno == EACCES ? KW_EDATA : KW_ESTORAGE, "%s: %s", path, strerror(errno));
+        return kw_fail(e, errno == ENOENT || errno == EACCES ? KW_EDATA : KW_ESTORAGE, "%s: %s", path, kw_errno_text(errno));
     if (fstat(*fd, &st) || !S_ISREG(st.st_mode)) {
         close(*fd);
         return kw_fail(e, KW_EDATA, "%s: not a regular file", path);
@@ -33,7 +33,7 @@ kw_status kw_read_fd(int fd, uint8_t *data, size_t n, kw_err *e)
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return kw_fail(e, KW_ESTORAGE, "cannot be read: %s", strerror(errno));
+            return kw_fail(e, KW_ESTORAGE, "cannot be read: %s", kw_errno_text(errno));
         if (!got)
             return kw_fail(e, KW_EDATA, "became shorter while it was read");
         done += (size_t)got;

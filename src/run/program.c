@@ -130,8 +130,10 @@ static kw_status plan_within(kw_arena *a, kw_program *p, const kw_run_options *o
         if (!o->memory_limit || p->plan->bytes <= o->memory_limit)
             return KW_OK;
     }
-    kw_status s = kw_fail(e, KW_ENOMEM, "activations need %.2f GB at least; the limit leaves %.2f GB", (double)p->plan->bytes * 1e-9,
-                          (double)o->memory_limit * 1e-9);
+    char need[32], limit[32];
+    kw_size_text((double)p->plan->bytes, need);
+    kw_size_text((double)o->memory_limit, limit);
+    kw_status s = kw_fail(e, KW_ENOMEM, "activations need %s at least; the limit leaves %s", need, limit);
     return kw_advise(e, s, "choose a smaller batch or resolution, or a higher --memory");
 }
 

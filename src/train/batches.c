@@ -67,7 +67,7 @@ static kw_status text_features(kw_run *r, const int32_t *ids, int window, float 
     const kw_sd *sd = base(r);
     char key[65];
     int64_t shape[2] = { window, sd->text.width }, wide[512];
-    KW_TRY(kw_text_key(r->text_hash, r->s.clip_skip, ids, (size_t)window, key, e));
+    KW_TRY(kw_text_key(r->text_made_by, r->s.clip_skip, ids, (size_t)window, key, e));
     if (kw_cache_find(r->cache, key, shape, 2, out))
         return KW_OK;
     if (window > (int)KW_LEN(wide))
@@ -216,12 +216,22 @@ static bool filled(void *user, size_t done, size_t n)
     return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
 }
 
+/* Everything that the bits of an encoder depend on: what another number of threads has cached is another's. */
+static const char *made_by(const kw_run *r, const char *hash)
+{
+    return kw_sprintf(r->arena, "%s %s %s %d", hash, KW_VERSION, kw_kern_get()->isa, kw_threads());
+}
+
 kw_status kw__run_fill_caches(kw_run *r, kw_err *e)
 {
     const kw_sd *sd = base(r);
+    r->vae_made_by = made_by(r, r->vae_hash);
+    r->text_made_by = made_by(r, r->text_hash);
+    if (!r->vae_made_by || !r->text_made_by)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
     if (r->vae)
         return KW_OK;
-    kw_latents_config c = { .cache = r->cache, .loader = r->loader, .vae_hash = r->vae_hash,
+    kw_latents_config c = { .cache = r->cache, .loader = r->loader, .vae_hash = r->vae_made_by,
                             .factor = kw_vae_factor(&sd->vae), .channels = 2 * sd->vae.latent,
                             .background = { r->background[0], r->background[1], r->background[2] }, .encode = encode,
                             .user = r };

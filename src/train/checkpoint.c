@@ -35,9 +35,12 @@ static json_t *number(double x) { return __builtin_isfinite(x) ? json_real(x) : 
 
 static json_t *manifest(const kw_run *r, const char *hash)
 {
-    return json_pack("{s:i, s:I, s:I, s:s, s:s, s:i, s:s, s:I, s:o, s:o, s:o, s:o, s:I}", "version", VERSION, "step",
+    json_t *identity = kw__run_identity(r);
+    if (!identity)
+        return NULL;
+    return json_pack("{s:i, s:I, s:I, s:s, s:o, s:i, s:s, s:I, s:o, s:o, s:o, s:o, s:I}", "version", VERSION, "step",
                      (json_int_t)kw_trainer_steps(r->trainer), "trained",
-                     (json_int_t)kw_trainer_trained(r->trainer)->count, "state_sha256", hash, "base", r->base_hash,
+                     (json_int_t)kw_trainer_trained(r->trainer)->count, "state_sha256", hash, "identity", identity,
                      "threads", kw_threads(), "isa", kw_kern_get()->isa, "steps", (json_int_t)r->steps, "average_loss",
                      number(r->average_loss), "base_validation", number(r->base_validation), "best", number(r->best),
                      "validation", number(r->validation), "best_step", (json_int_t)r->best_step);
@@ -126,13 +129,10 @@ static double real(const json_t *j, const char *name)
 
 static kw_status check_manifest(const kw_run *r, const char *path, const json_t *j, char hash[65], kw_err *e)
 {
-    const char *sha = json_string_value(json_object_get(j, "state_sha256")),
-               *base = json_string_value(json_object_get(j, "base"));
-    if (!sha || strlen(sha) != 64 || !base || json_integer_value(json_object_get(j, "version")) != VERSION)
+    const char *sha = json_string_value(json_object_get(j, "state_sha256"));
+    if (!sha || strlen(sha) != 64 || json_integer_value(json_object_get(j, "version")) != VERSION)
         return kw_fail(e, KW_EDATA, "%s: not a manifest of this version", path);
     memcpy(hash, sha, 65);
-    if (strcmp(base, r->base_hash))
-        return kw_fail(e, KW_EDATA, "%s: the base model has changed since this checkpoint was written", path);
     if (json_integer_value(json_object_get(j, "trained")) != kw_trainer_trained(r->trainer)->count)
         return kw_fail(e, KW_EDATA, "%s: other layers are trained now than when it was written", path);
     return KW_OK;
@@ -159,13 +159,17 @@ static kw_status load_state(kw_run *r, kw_arena *a, const char *path, const char
     return KW_OK;
 }
 
-static kw_status load_one(kw_run *r, kw_arena *a, const char *path, int64_t *step, kw_err *e)
+/* *other: it is intact, but of another run than this one has become. */
+static kw_status load_one(kw_run *r, kw_arena *a, const char *path, int64_t *step, bool *other, kw_err *e)
 {
     json_t *j;
     char hash[65], *json = kw_path_join(a, path, "manifest.json"), *state = kw_path_join(a, path, "state.safetensors");
     if (!json || !state)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_json_read(a, json, &j, e));
+    kw_status same = kw__run_same(r, json_object_get(j, "identity"), e);
+    *other = same;
+    KW_TRY(same);
     KW_TRY(check_manifest(r, json, j, hash, e));
     KW_TRY(load_state(r, a, state, hash, e));
     *step = json_integer_value(json_object_get(j, "step"));
@@ -186,6 +190,8 @@ kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e)
     size_t n;
     bool any = false;
     kw_status last = KW_OK;
+    kw_err local;
+    e = e ? e : &local;                   /* what is passed over is told by it */
     *step = -1;
     if (!dir)
         return kw_fail(e, KW_ENOMEM, "out of memory");
@@ -195,11 +201,12 @@ kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e)
     for (size_t i = n; i-- > 0;) {
         if (step_of(names[i]) < 0)
             continue;
+        bool other = false;
         any = true;
-        last = load_one(r, r->arena, kw_path_join(r->arena, dir, names[i]), step, e);
-        if (!last)
-            return KW_OK;
-        kw__run_note(r, kw_translate(N_("checkpoint passed over: %s")), e ? e->what : "");
+        last = load_one(r, r->arena, kw_path_join(r->arena, dir, names[i]), step, &other, e);
+        if (!last || other)
+            return last;
+        kw__run_note(r, kw_translate(N_("checkpoint passed over: %s")), e->what);
     }
     return any ? last : KW_OK;
 }

@@ -94,7 +94,7 @@ static void tail_flush(kw_events *l, tail *t)
     if (!t->path || !t->pending.n || tail_write(t))
         return;
     t->error = errno;
-    note_trouble(l, t, strerror(t->error));
+    note_trouble(l, t, kw_errno_text(t->error));
     if (t->fd >= 0)
         kw_io_now->close(t->fd);
     t->fd = -1;
@@ -335,7 +335,7 @@ kw_status kw_events_sync(kw_events *l, kw_err *e)
     if (!t->pending.n && (t->fd < 0 || !kw_io_now->fsync(t->fd)))  /* closed: nothing was added since opening */
         return KW_OK;
     int error = t->pending.n ? t->error : errno;
-    return kw_fail(e, KW_ESTORAGE, N_("%s: cannot %s: %s"), t->path, kw_translate(N_("write")), strerror(error));
+    return kw_fail(e, KW_ESTORAGE, N_("%s: cannot %s: %s"), t->path, kw_translate(N_("write")), kw_errno_text(error));
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */

@@ -3,7 +3,16 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
+
+/* Does the picture lie in the folder itself? Names are relative to the root, which is called ".". */
+static bool lies_in(const kw_item *t, const kw_folder *f)
+{
+    const char *file = kw_path_name(t->name);
+    size_t n = (size_t)(file - t->name);
+    return n ? strlen(f->name) == n - 1 && !memcmp(t->name, f->name, n - 1) : !strcmp(f->name, ".");
+}
 
 /* One entry per folder of pictures, with the captions of what is trained on. */
 static kw_status folders(const kw_run *r, kw_arena *a, kw_lora_facts *f, kw_err *e)
@@ -13,20 +22,32 @@ static kw_status folders(const kw_run *r, kw_arena *a, kw_lora_facts *f, kw_err 
     const char **captions = kw_alloc_array(a, d->n + 1, sizeof *captions);
     if (!out || !captions)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    size_t n = 0;
-    for (size_t i = 0; i < d->n; i++)
-        if (!d->items[i].bad && !d->items[i].held_out)
-            captions[n++] = d->items[i].captions[0];
-    for (size_t i = 0; i < d->n_folders; i++)
-        out[i] = (kw_lora_folder){ .name = d->folders[i].name, .repeats = d->folders[i].repeats,
-                                   .pictures = d->folders[i].n };
-    if (d->n_folders == 1) {
-        out[0].captions = captions;
-        out[0].n_captions = n;
+    for (size_t i = 0; i < d->n_folders; i++) {
+        out[i] = (kw_lora_folder){ .name = d->folders[i].name, .repeats = d->folders[i].repeats, .captions = captions };
+        for (size_t k = 0; k < d->n; k++)
+            if (!d->items[k].bad && !d->items[k].held_out && lies_in(&d->items[k], &d->folders[i]))
+                captions[out[i].n_captions++] = d->items[k].captions[0];
+        out[i].pictures = (int64_t)out[i].n_captions;
+        captions += out[i].n_captions;
     }
     f->folders = out;
     f->n_folders = d->n_folders;
     return KW_OK;
+}
+
+/* Rank and alpha as the layers have them: those of a LoRA that training started from are its own. */
+static void ranks(const kw_run *r, kw_lora_facts *f)
+{
+    const kw_adapters *all = kw_trainer_adapters(r->trainer);
+    f->rank = f->conv_rank = 0;
+    for (int i = 0; i < all->n; i++)
+        for (size_t k = 0; k < kw_lora_n_modules(all->item[i]); k++) {
+            const kw_lora_module *m = kw_lora_at(all->item[i], k);
+            bool wide = m->geometry.kh > 1;
+            *(wide ? &f->conv_rank : &f->rank) = m->rank;
+            *(wide ? &f->conv_alpha : &f->alpha) = (double)m->alpha;
+        }
+    f->rank = f->rank ? f->rank : f->conv_rank;
 }
 
 static kw_status buckets(const kw_run *r, kw_arena *a, kw_lora_facts *f, kw_err *e)
@@ -51,6 +72,22 @@ static kw_status buckets(const kw_run *r, kw_arena *a, kw_lora_facts *f, kw_err 
     return KW_OK;
 }
 
+/* Of single files, as other programs take them; read once, when the first result is saved. */
+static kw_status base_hashes(kw_run *r, kw_arena *a, kw_lora_facts *f, kw_err *e)
+{
+    const kw_sd *sd = kw_trainer_base(r->trainer);
+    if (r->s.metadata != KW_METADATA_FULL || !kw_source_is_single(sd->source))
+        return KW_OK;
+    if (!r->file_hash[0]) {
+        KW_TRY(kw_sha256_file(kw_source_path(sd->source), r->file_hash, e));
+        if (kw_sha256_short(kw_source_path(sd->source), r->file_short_hash, NULL))
+            r->file_short_hash[0] = 0;    /* a file too short to have one */
+    }
+    f->base_hash = kw_strdup(a, r->file_hash);
+    f->base_short_hash = r->file_short_hash[0] ? kw_strdup(a, r->file_short_hash) : NULL;
+    return f->base_hash ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+}
+
 static kw_lora_facts settings(const kw_run *r, int64_t epoch)
 {
     static const char *const schedulers[] = { "constant", "cosine", "linear" };
@@ -59,11 +96,10 @@ static kw_lora_facts settings(const kw_run *r, int64_t epoch)
     bool v2 = kw_trainer_base(r->trainer)->unet.context[0] == 1024;
     int64_t steps = kw_trainer_steps(r->trainer);
     return (kw_lora_facts){
-        .name = s->name, .trigger = s->trigger, .v2 = v2, .v_prediction = z->spec.predict == KW_PREDICT_V,
+        .name = s->name, .title = r->title, .trigger = s->trigger && *s->trigger ? s->trigger : NULL,
+        .v2 = v2, .v_prediction = z->spec.predict == KW_PREDICT_V,
         .resolution_w = r->resolution, .resolution_h = r->resolution, .base_name = kw_path_name(s->base),
-        .vae_name = s->vae ? kw_path_name(s->vae) : NULL, .rank = s->rank, .alpha = (double)s->alpha,
-        .conv_rank = r->tc.adapter.targets & KW_TARGET_CONV ? (s->conv_rank ? s->conv_rank : s->rank) : 0,
-        .conv_alpha = s->conv_alpha > 0 ? (double)s->conv_alpha : (double)s->alpha,
+        .vae_name = s->vae ? kw_path_name(s->vae) : NULL,
         .learning_rate = s->learning_rate, .unet_rate = s->learning_rate,
         .text_rate = r->learns_text ? r->tc.rate[KW_GROUP_TEXT] : -1, .scheduler = schedulers[s->scheduler],
         .warmup = s->warmup, .optimizer = "AdamW", .weight_decay = s->weight_decay, .beta1 = s->beta1,
@@ -87,6 +123,8 @@ kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tenso
     const uint8_t *g = r->background;
     kw_lora_facts f = settings(r, epoch);
     f.background = kw_sprintf(a, "#%02x%02x%02x", g[0], g[1], g[2]);
+    ranks(r, &f);
+    KW_TRY(base_hashes(r, a, &f, e));
     KW_TRY(folders(r, a, &f, e));
     KW_TRY(buckets(r, a, &f, e));
     return kw_lora_save(path, t, n, &f, (kw_metadata_level)r->s.metadata, NULL, e);

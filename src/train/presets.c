@@ -31,7 +31,7 @@ kw_status kw_preset_apply(kw_options *o, const char *preset, kw_err *e)
     }
     if (known)
         return KW_OK;
-    kw_status s = kw_fail(e, KW_EUSAGE, "preset: '%s' is not known", preset);
-    return near.best ? kw_advise(e, s, "did you mean '%s'?", near.best)
-                     : kw_advise(e, s, "choose from character, style, object, plain");
+    kw_status s = kw_fail(e, KW_EUSAGE,
+                          N_("--preset: '%s' is not known (one of: character, style, object, plain)"), preset);
+    return near.best ? kw_advise(e, s, N_("did you mean '%s'?"), near.best) : s;
 }

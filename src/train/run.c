@@ -1,6 +1,8 @@
 /* run.c - opening a run, its plan, and the loop. */
 #include "run_internal.h"
 
+#include "adapter/adapter.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +11,6 @@
 
 static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); }
 const char *kw_run_dir(const kw_run *r) { return r->dir; }
-const char *kw_run_result(const kw_run *r) { return r->result; }
 
 void kw__run_note(const kw_run *r, const char *fmt, ...)
 {
@@ -39,54 +40,6 @@ static kw_status open_tokenizer(kw_run *r, kw_err *e)
     return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
 }
 
-static bool checked(void *user, size_t done, size_t n)
-{
-    kw_run *r = user;
-    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN,
-                             .base_validation = NAN };
-    if (r->hooks.progress)
-        r->hooks.progress(r->hooks.user, KW_PHASE_CHECK, &p);
-    return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
-}
-
-static kw_bucket_rule rule_of(const kw_run *r)
-{
-    const kw_sd *sd = base(r);
-    kw_bucket_rule rule = kw_bucket_rule_for(r->resolution, kw_vae_factor(&sd->vae),
-                                             sd->has[KW_PART_UNET] ? sd->unet.levels : 1);
-    if (r->s.bucket_min)
-        rule.min = r->s.bucket_min;
-    if (r->s.bucket_max)
-        rule.max = r->s.bucket_max;
-    if (r->s.bucket_step)
-        rule.step = r->s.bucket_step;
-    rule.no_upscale = r->s.no_upscale;
-    return rule;
-}
-
-static kw_status open_data(kw_run *r, kw_err *e)
-{
-    kw_scan scan = { .trigger = r->s.trigger, .caption_extension = r->s.caption_extension, .repeats = r->s.repeats,
-                     .any_line = r->s.any_line };
-    kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .background = r->background,
-                       .most_bad = 0.1, .progress = checked, .user = r };
-    kw_bucket_rule rule = rule_of(r);
-    KW_TRY(kw_data_scan(r->arena, r->s.data, &scan, &r->data, e));
-    if (r->s.held_out)
-        KW_TRY(kw_data_add_held_out(r->data, r->s.held_out, &scan, e));
-    KW_TRY(kw_data_check(r->data, &check, e));
-    if (!r->s.held_out && r->s.validation > 0)
-        KW_TRY(kw_data_split(r->data, r->s.validation, r->s.seed, e));
-    KW_TRY(kw_data_buckets(r->data, &rule, e));
-    kw_plan_config pc = { .seed = r->s.seed, .batch = r->s.batch, .flip = r->s.flip, .random_crop = r->s.random_crop };
-    KW_TRY(kw_plan_new(r->arena, r->data, &pc, &r->plan, e));
-    if (kw_data_count(r->data, true)) {
-        kw_plan_config held = { .seed = r->s.seed, .batch = 1, .held_out = true };
-        KW_TRY(kw_plan_new(r->arena, r->data, &held, &r->held_out, e));
-    }
-    return kw_loader_new(r->arena, r->data, r->decoder, r->background, &r->loader, e);
-}
-
 static int native_resolution(const kw_sd *sd)
 {
     int factor = kw_vae_factor(&sd->vae);
@@ -102,13 +55,16 @@ static kw_status check_parts(kw_run *r, kw_err *e)
     for (size_t i = r->vae ? 2 : r->align ? 1 : 0; i < KW_LEN(needed); i++)
         if (!sd->has[needed[i]])
             return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
+    if (!r->vae && r->s.clip_skip > sd->text.layers)
+        return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->s.clip_skip,
+                       sd->text.layers);
     if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
         return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base,
                        sd->vae.latent, sd->unet.in);
     return KW_OK;
 }
 
-/* Steps: as said, or as epochs say, or 1,500 pictures seen for each training picture's worth of a small set. */
+/* Steps: as said, or as epochs say, or until 1,600 pictures were seen. */
 static void settle_length(kw_run *r)
 {
     int64_t each = KW_MAX(r->s.accumulation, 1);
@@ -119,8 +75,10 @@ static void settle_length(kw_run *r)
     int64_t tenth = KW_MAX(r->steps / 10, 1);
     if (!r->s.validate_steps)
         r->s.validate_steps = (int)tenth;
-    if (!r->s.sample_steps)
+    if (!r->s.sample_steps && !r->s.sample_epochs)
         r->s.sample_steps = (int)KW_MAX(r->steps / 5, 1);
+    if (r->s.save_steps < 0)              /* a LoRA is small: one for each set of samples, for the sheet to compare */
+        r->s.save_steps = r->tc.lora && !r->s.save_epochs ? (int)KW_MAX(r->steps / 5, 1) : 0;
     if (!r->s.checkpoint_steps)
         r->s.checkpoint_steps = (int)KW_MIN(tenth, 500);
 }
@@ -135,23 +93,6 @@ static kw_status write_plan(const kw_run *r, kw_err *e)
                                  : kw_fail(e, KW_ENOMEM, "out of memory");
     kw_str_free(&text);
     return s;
-}
-
-/* Captions that the base's vocabulary can only spell byte by byte teach it nothing: Japanese on CLIP. */
-static kw_status check_captions(kw_run *r, kw_err *e)
-{
-    kw_caption_report c;
-    KW_TRY(kw_data_captions(r->arena, r->data, r->tokenizer, (size_t)KW_MAX(r->s.token_length / 75, 1), &c, e));
-    if (c.broken > 0.3)
-        kw__run_note(r, kw_translate(N_("%.0f %% of the captions' characters are outside of the base's vocabulary: "
-                                        "write captions in its language (English for Stable Diffusion)")),
-                     100 * c.broken);
-    for (size_t i = 0; i < c.n_cuts && i < 10; i++)
-        kw__run_note(r, kw_translate(N_("caption too long, this is cut off: %s: %s")),
-                     r->data->items[c.cuts[i].item].name, c.cuts[i].cut_text);
-    if (c.n_cuts > 10)
-        kw__run_note(r, kw_translate(N_("... and %zu more captions that are cut off")), c.n_cuts - 10);
-    return KW_OK;
 }
 
 static kw_status hash_parts(kw_run *r, kw_err *e)
@@ -227,14 +168,13 @@ static kw_status settle(kw_run *r, kw_err *e)
     r->align = r->tc.align;
     r->vae = !r->tc.lora && r->tc.parts == 1u << KW_PART_VAE;
     r->learns_text = r->tc.lora ? r->tc.adapter.targets & KW_TARGET_TEXT : r->tc.parts & 1u << KW_PART_TEXT;
-    if (!r->s.name)
-        r->s.name = r->s.trigger ? r->s.trigger : r->tc.lora ? "lora" : "model";
+    KW_TRY(kw__run_settle_name(r, e));
     r->dir = r->s.out ? r->s.out : kw_sprintf(r->arena, "runs/%s", r->s.name);
     r->average_loss = r->validation = r->base_validation = r->best = NAN;
     if (!r->dir)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    if (strchr(r->s.name, '/') || !r->s.name[0] || r->s.name[0] == '.')
-        return kw_fail(e, KW_EUSAGE, "name: '%s' cannot be a file name", r->s.name);
+    if (r->hooks.recipe && r->s.steps && r->s.epochs)
+        return kw_fail(e, KW_EUSAGE, N_("--steps and --epochs: give one of them"));
     return kw_picture_colour(r->s.background ? r->s.background : "white", r->background, e);
 }
 
@@ -248,6 +188,8 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     r->hooks = *h;
     KW_TRY(kw_settings_config(a, &r->s, 1, &r->tc, e));
     KW_TRY(settle(r, e));
+    KW_TRY(kw__run_check_init_file(r, e));
+    KW_TRY(kw__run_check_folder(r, e));
     KW_TRY(kw_trainer_new(a, r->s.base, r->s.vae, &r->tc, &r->trainer, e));
     KW_TRY(check_parts(r, e));
     KW_TRY(kw__product_check(r, e));
@@ -257,21 +199,66 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
         if (kw_defer(a, free_decoder, r->decoder))
             return kw_fail(e, KW_ENOMEM, "out of memory");
     }
-    KW_TRY(open_data(r, e));
+    KW_TRY(kw__run_open_data(r, e));
     settle_length(r);
     kw_trainer_schedule(r->trainer, &r->tc.schedule);
     KW_TRY(hash_parts(r, e));
     if (!r->vae)
         KW_TRY(open_tokenizer(r, e));
     if (r->tokenizer)
-        KW_TRY(check_captions(r, e));
+        KW_TRY(kw__run_check_captions(r, e));
     KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
-    KW_TRY(forecast(r, e));
+    kw_err why = { 0 };
+    kw_status planned = forecast(r, &why);     /* builds the layers: then it is known what a file to start from fits */
+    if (r->tc.init && (!planned || planned == KW_EUSAGE))
+        KW_TRY(kw__run_check_init(r, e));
+    if (planned) {
+        if (e)
+            *e = why;
+        return planned;
+    }
+    if (r->s.warmup > r->steps)
+        kw__run_note(r, kw_translate(N_("the warm-up of %d steps is longer than the run: the rate stays below what is "
+                                        "set")), r->s.warmup);
     *out = r;
     return KW_OK;
 }
 
-/* ---- the plan ---------------------------------------------------------------------------------------------------- */
+/* ---- the plan, with what the user did not say -------------------------------------------------------------------- */
+
+static void plan_settings(const kw_run *r, kw_str *t)
+{
+    const kw_settings *s = &r->s;
+    static const char *const schedules[] = { "constant", "cosine", "linear" };
+    const char *trigger = s->trigger ? s->trigger : "";
+    if (r->tc.lora)
+        kw_str_printf(t, kw_translate(N_("LoRA:        preset %s, rank %d, alpha %g, on %s\n")), s->preset, s->rank,
+                      (double)s->alpha, s->targets);
+    kw_str_printf(t, kw_translate(N_("optimizer:   %s, rate %s, warm-up %d, %s\n")), r->tc.optimizer->name,
+                  schedules[s->scheduler], s->warmup, r->tc.compute == KW_BF16 ? "bf16" : "f32");
+    kw_str_printf(t, kw_translate(N_("pictures of: %d pixels; seed %llu\n")), r->resolution,
+                  (unsigned long long)s->seed);
+    if (r->tokenizer)
+        kw_str_printf(t, kw_translate(N_("captions:    %s%s%s; up to %d tokens; %g %% left empty; clip skip %d\n")),
+                      kw_translate(*trigger ? N_("with the trigger word ") : N_("as they are")), trigger,
+                      s->shuffle ? kw_translate(N_(", shuffled")) : "", s->token_length, 100 * s->caption_dropout,
+                      s->clip_skip);
+}
+
+static void plan_times(const kw_run *r, kw_str *t)
+{
+    const kw_settings *s = &r->s;
+    kw_str_printf(t, kw_translate(N_("every:       %d steps held-out loss, %d a checkpoint to resume from")),
+                  s->validate_steps, s->checkpoint_steps);
+    if (s->sample_steps)
+        kw_str_printf(t, kw_translate(N_(", %d samples")), s->sample_steps);
+    if (s->save_steps)
+        kw_str_printf(t, kw_translate(N_(", %d a result")), s->save_steps);
+    kw_str_add(t, "\n");
+    if (s->sample_epochs || s->save_epochs)
+        kw_str_printf(t, kw_translate(N_("epochs:      samples every %d, a result every %d (0: not)\n")),
+                      s->sample_epochs, s->save_epochs);
+}
 
 void kw_run_plan(const kw_run *r, kw_str *t)
 {
@@ -295,6 +282,8 @@ void kw_run_plan(const kw_run *r, kw_str *t)
                       (double)r->steps * r->forecast_flops / (0.5 * r->speed) / 60, r->forecast_flops * 1e-9,
                       r->speed * 1e-9);
     kw_str_printf(t, kw_translate(N_("rate:        %g, weight decay %g\n")), r->s.learning_rate, r->s.weight_decay);
+    plan_settings(r, t);
+    plan_times(r, t);
     kw_str_printf(t, kw_translate(N_("result:      %s\n")), r->dir);
 }
 
@@ -440,10 +429,24 @@ static kw_status prepare(kw_run *r, kw_err *e)
 kw_status kw_run_start(kw_run *r, kw_err *e)
 {
     int64_t step;
-    KW_TRY(kw_mkdirs(r->dir, e));
-    KW_TRY(kw_lock_dir(r->arena, r->dir, e));
-    KW_TRY(prepare(r, e));
+    KW_TRY(kw__run_take_folder(r, e));
+    r->result = kw_sprintf(r->arena, r->tc.lora ? "%s/%s.safetensors" : "%s/%s", r->dir, r->s.name);
+    if (!r->result)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!r->hooks.recipe && kw__run_is_finished(r)) {
+        kw__run_note(r, kw_translate(N_("%s is complete already: step %lld of %lld")), r->dir, (long long)r->steps,
+                     (long long)r->steps);
+        return KW_OK;
+    }
+    r->result = NULL;
+    kw_status ready = prepare(r, e);
+    if (ready == KW_ESTOP)
+        return kw_advise(e, ready, "go on with: kiwame resume %s", r->dir);
+    KW_TRY(ready);
+    bool steps_before = kw__run_had_steps(r);
     KW_TRY(kw__checkpoint_load(r, &step, e));
+    if (step < 0 && steps_before)
+        kw__run_note(r, kw_translate(N_("%s has no checkpoint: it begins anew")), r->dir);
     KW_TRY(kw__watch_open(r, step, e));
     KW_TRY(write_plan(r, e));
     if (step < 0) {
@@ -451,8 +454,28 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
         KW_TRY(kw__watch_samples(r, e));
     }
     KW_TRY(loop(r, e));
-    KW_TRY(kw__watch_sheet(r, e));
+    kw__watch_sheet(r);
     kw__watch_end(r, "finished", "");
     kw__run_report(r);
     return KW_OK;
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------------- */
+
+static const char *if_there(const kw_run *r, const char *name)
+{
+    char *path = kw_path_join(r->arena, r->dir, name);
+    return path && kw_is_file(path) ? path : NULL;
+}
+
+void kw_run_summary_of(const kw_run *r, kw_run_summary *out)
+{
+    const char *trigger = r->s.trigger ? r->s.trigger : "";
+    *out = (kw_run_summary){
+        .dir = r->dir, .result = r->result, .sheet = if_there(r, "samples/sheet.png"), .report = if_there(r, "report.html"),
+        .steps = r->steps, .best_step = r->held_out ? r->best_step : 0, .loss = r->average_loss,
+        .validation = r->validation, .base_validation = r->base_validation,
+    };
+    if (r->tc.lora)
+        out->line = kw_sprintf(r->arena, "<lora:%s:0.8>%s%s", r->s.name, *trigger ? " " : "", trigger);
 }

@@ -31,6 +31,8 @@ typedef struct {
     bool (*stop)(void *user);                                  /* asked between steps: save and stop */
     const char *lang;                                          /* of the report: "en", "ja" */
     const char *const *decoder;           /* argv of the decoding worker; NULL: decode inside this process */
+    const char *recipe;                   /* a new run: the text of its recipe.toml. NULL: the run is resumed */
+    bool accept_changes;                  /* resume although settings, pictures or base are not what they were */
 } kw_run_hooks;
 
 /*
@@ -44,6 +46,15 @@ void kw_run_plan(const kw_run *r, kw_str *text);
 /* KW_ESTOP after a stop with a complete save. */
 KW_MUST kw_status kw_run_start(kw_run *r, kw_err *e);
 const char *kw_run_dir(const kw_run *r);
-const char *kw_run_result(const kw_run *r);                    /* the last file or folder saved */
+
+typedef struct {                          /* what is there at the end; texts live as long as the run */
+    const char *dir, *result;             /* result: the last file or folder saved; NULL: none */
+    const char *sheet, *report;           /* NULL: not there */
+    const char *line;                     /* "<lora:kiwa:0.8> kiwa"; NULL: it is no LoRA */
+    int64_t steps, best_step;             /* best_step: of the least held-out loss; 0 without held-out pictures */
+    double loss, validation, base_validation;     /* NAN: not known */
+} kw_run_summary;
+
+void kw_run_summary_of(const kw_run *r, kw_run_summary *out);
 
 #endif

@@ -26,12 +26,15 @@ struct kw_run {
     int encoder_w, encoder_h;
     kw_arena *encoder_arena;
     char vae_hash[65], text_hash[65], base_hash[65];
+    const char *vae_made_by, *text_made_by;    /* and what else their output's bits depend on: in the cache's keys */
+    char file_hash[65], file_short_hash[9];   /* of a base in one file, for the metadata; "" until they are needed */
     bool vae, learns_text, align;         /* what is trained */
     int tokens, resolution;
     uint8_t background[3];                /* below transparent parts of pictures */
     int64_t steps;                        /* optimizer steps of the whole run */
     int64_t per_epoch;                    /* optimizer steps of one epoch */
     const char *dir, *result;
+    const char *title;                    /* of the result, where its name is derived from it; or NULL */
     double average_loss, validation, base_validation, best;
     int64_t best_step;
     double seconds;                       /* of a step, running mean */
@@ -52,6 +55,26 @@ KW_MUST kw_status kw__run_fill_caches(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__checkpoint_save(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e);
 
+/* identity.c: what a run's bits depend on, for its checkpoints; NULL without memory. Is it what it was? KW_EUSAGE with
+ * all that differs. */
+json_t *kw__run_identity(const kw_run *r);
+KW_MUST kw_status kw__run_same(kw_run *r, const json_t *was, kw_err *e);
+
+/* run_data.c: the pictures, and what the user is told about them. */
+KW_MUST kw_status kw__run_open_data(kw_run *r, kw_err *e);
+KW_MUST kw_status kw__run_check_captions(kw_run *r, kw_err *e);
+
+/* run_folder.c: the run's name and folder. check: only looks, before anything is read. take: locks, cleans, recipe. */
+KW_MUST kw_status kw__run_settle_name(kw_run *r, kw_err *e);
+KW_MUST kw_status kw__run_check_folder(const kw_run *r, kw_err *e);
+KW_MUST kw_status kw__run_take_folder(kw_run *r, kw_err *e);
+bool kw__run_is_finished(const kw_run *r);       /* the log says so, and r->result is there */
+bool kw__run_had_steps(const kw_run *r);
+
+/* run_init.c: a LoRA to start from must be one, and go on being trained whole. */
+KW_MUST kw_status kw__run_check_init_file(const kw_run *r, kw_err *e);
+KW_MUST kw_status kw__run_check_init(const kw_run *r, kw_err *e);
+
 /* product.c: the files people use: a LoRA, or a model with its trained parts replaced. epoch
  * and step: < 0 for the last. */
 KW_MUST kw_status kw__product_save(kw_run *r, int64_t epoch, int64_t step, kw_err *e);
@@ -66,14 +89,23 @@ KW_MUST kw_status kw__save_model_folder(const kw_run *r, kw_arena *a, const kw_s
 KW_MUST kw_status kw__save_lora(kw_run *r, kw_arena *a, const char *path, const kw_tensor *t, size_t n, int64_t epoch,
                                 kw_err *e);
 
-/* watch.c: events, sample pictures, the sheet at the end. */
+/* watch.c: events, sample pictures. */
 KW_MUST kw_status kw__watch_open(kw_run *r, int64_t step, kw_err *e);
 void kw__watch_step(kw_run *r, const kw_step_report *report, double seconds);
 void kw__watch_validation(kw_run *r);
 void kw__watch_save(kw_run *r, const char *file);
 void kw__watch_end(kw_run *r, const char *level, const char *text);
 KW_MUST kw_status kw__watch_samples(kw_run *r, kw_err *e);
-KW_MUST kw_status kw__watch_sheet(kw_run *r, kw_err *e);
+/* r->pipeline, made when first wanted: draws with the trainer's own weights, in its own memory. */
+KW_MUST kw_status kw__run_pipeline(kw_run *r, kw_err *e);
+/* What is drawn with a run's settings; prompts: what the user asked for, else from the captions. */
+enum { KW__MOST_PROMPTS = 8 };
+size_t kw__run_prompts(const kw_run *r, const char *prompts[KW__MOST_PROMPTS]);
+KW_MUST kw_status kw__run_draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed,
+                               kw_generate_fn *progress, kw_generated *out, kw_err *e);
+KW_MUST kw_status kw__run_write_png(kw_run *r, kw_arena *a, const char *name, const kw_picture *p, kw_err *e);
+
+void kw__watch_sheet(kw_run *r);          /* run_sheet.c */
 void kw__run_report(kw_run *r);           /* run_report.c: report.html as things stand */
 
 void kw__run_note(const kw_run *r, const char *fmt, ...) KW_PRINTF(2, 3);

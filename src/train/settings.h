@@ -7,6 +7,7 @@
 typedef struct {
     int method;                           /* KW_METHOD_* */
     const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension, *background;
+    const char *encoding;
     int rank, conv_rank;
     float alpha, conv_alpha;
     double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;
@@ -20,7 +21,7 @@ typedef struct {
     int save_steps, save_epochs, sample_steps, sample_epochs, validate_steps, keep_states, checkpoint_steps;
     double validation;
     int resolution, bucket_min, bucket_max, bucket_step;
-    bool no_upscale;
+    bool no_upscale, single, follow;
     int dtype, save_dtype;
     uint64_t memory;
     uint64_t seed;

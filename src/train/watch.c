@@ -1,4 +1,4 @@
-/* watch.c - what a run shows while it goes on: events, sample pictures, and at the end one sheet. */
+/* watch.c - what a run shows while it goes on: events and sample pictures. */
 #include "run_internal.h"
 
 #include <math.h>
@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-enum { MOST_PROMPTS = 8, MOST_FILES = 6 };
 
 static double unix_time(void)
 {
@@ -92,10 +90,10 @@ void kw__watch_end(kw_run *r, const char *level, const char *text)
 /* ---- sample pictures --------------------------------------------------------------------------------------------- */
 
 /* What the user asked to see; else the trigger word alone and some of the captions. */
-static size_t prompts_of(const kw_run *r, const char *prompts[MOST_PROMPTS])
+size_t kw__run_prompts(const kw_run *r, const char *prompts[KW__MOST_PROMPTS])
 {
     size_t n = 0;
-    for (size_t i = 0; i < r->s.sample_prompts.n && n < MOST_PROMPTS; i++)
+    for (size_t i = 0; i < r->s.sample_prompts.n && n < KW__MOST_PROMPTS; i++)
         prompts[n++] = r->s.sample_prompts.item[i];
     if (n)
         return n;
@@ -107,7 +105,7 @@ static size_t prompts_of(const kw_run *r, const char *prompts[MOST_PROMPTS])
     return n;
 }
 
-static kw_status write_png(kw_run *r, kw_arena *a, const char *name, const kw_picture *p, kw_err *e)
+kw_status kw__run_write_png(kw_run *r, kw_arena *a, const char *name, const kw_picture *p, kw_err *e)
 {
     kw_str png = { 0 };
     char *dir = kw_path_join(a, r->dir, "samples"), *path = dir ? kw_path_join(a, dir, name) : NULL;
@@ -120,8 +118,8 @@ static kw_status write_png(kw_run *r, kw_arena *a, const char *name, const kw_pi
     return s;
 }
 
-static kw_status draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed, kw_generated *out,
-                      kw_err *e)
+kw_status kw__run_draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed,
+                       kw_generate_fn *progress, kw_generated *out, kw_err *e)
 {
     kw_wish wish = { .prompt = prompt, .seed = seed };
     int side = KW_MAX(r->resolution / kw_pipeline_factor(p) * kw_pipeline_factor(p), kw_pipeline_factor(p));
@@ -129,7 +127,8 @@ static kw_status draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt
     kw_request q = { .wish = &wish, .n = 1, .width = side, .height = side, .cfg = r->s.sample_cfg,
                      .clip_skip = r->s.clip_skip, .seeds = KW_SEEDS_KIWAME,
                      .sampling = { .sampler = kw_sampler_find(zero_snr ? "ddim" : "euler", NULL),
-                                   .steps = r->s.sample_sampling_steps, .eta = -1 } };
+                                   .steps = r->s.sample_sampling_steps, .eta = -1 },
+                     .progress = progress, .ctx = r };
     return kw_pipeline_generate(p, a, &q, out, e);
 }
 
@@ -138,19 +137,18 @@ static kw_status one_sample(kw_run *r, kw_arena *a, int index, const char *promp
     kw_generated made;
     int64_t step = kw_trainer_steps(r->trainer);
     uint64_t seed = r->s.seed + (uint64_t)index;
-    KW_TRY(draw(r, r->pipeline, a, prompt, seed, &made, e));
+    KW_TRY(kw__run_draw(r, r->pipeline, a, prompt, seed, NULL, &made, e));
     char *name = kw_name_of_sample(a, r->s.name, -1, step, index, unix_time(), seed);
     if (!name)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    KW_TRY(write_png(r, a, name, &made.picture[0], e));
+    KW_TRY(kw__run_write_png(r, a, name, &made.picture[0], e));
     kw_events_add(r->log, &(kw_event){ .kind = KW_EVENT_SAMPLE, .step = step, .epoch = epoch_of(r, step),
                                        .index = index, .seed = (int64_t)seed, .prompt = prompt,
                                        .file = kw_sprintf(a, "samples/%s", name) });
     return KW_OK;
 }
 
-/* Draws with the trainer's own weights, in its own memory. */
-static kw_status open_pipeline(kw_run *r, kw_err *e)
+kw_status kw__run_pipeline(kw_run *r, kw_err *e)
 {
     kw_pipeline_options o = { .compute = r->tc.compute };
     if (r->pipeline)
@@ -163,11 +161,11 @@ static kw_status open_pipeline(kw_run *r, kw_err *e)
  * failed one is told, not fatal. */
 kw_status kw__watch_samples(kw_run *r, kw_err *e)
 {
-    const char *prompts[MOST_PROMPTS];
+    const char *prompts[KW__MOST_PROMPTS];
     if (r->vae || r->align)
         return KW_OK;
-    KW_TRY(open_pipeline(r, e));
-    size_t n = prompts_of(r, prompts);
+    KW_TRY(kw__run_pipeline(r, e));
+    size_t n = kw__run_prompts(r, prompts);
     for (size_t i = 0; i < n; i++) {
         kw_arena *a = kw_arena_new();
         kw_err trouble = { 0 };
@@ -178,90 +176,4 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
     }
     kw__run_report(r);
     return KW_OK;
-}
-
-/* ---- the sheet at the end: files x strengths --------------------------------------------------------------------- */
-
-static const double strengths[] = { 0, 0.4, 0.6, 0.8, 1.0, 1.2 };
-
-typedef struct { const char *name, *path; int64_t step; } saved_file;
-
-/* Up to six of the saved files, evenly over the run, the last one among them. */
-static size_t saved_files(const kw_run *r, saved_file *f)
-{
-    size_t n, count = 0, k = 0;
-    const kw_event *v = kw_events_list(r->log, &n);
-    for (size_t i = 0; i < n; i++)
-        count += v[i].kind == KW_EVENT_SAVE;
-    for (size_t i = 0, seen = 0; i < n && k < MOST_FILES; i++) {
-        if (v[i].kind != KW_EVENT_SAVE)
-            continue;
-        if (seen++ * MOST_FILES / KW_MAX(count, (size_t)MOST_FILES) == k || seen == count) {
-            f[k].name = v[i].file;
-            f[k].step = v[i].step;
-            f[k].path = kw_path_join(r->arena, r->dir, v[i].file);
-            k += f[k].path && kw_is_file(f[k].path);
-        }
-    }
-    return k;
-}
-
-/*
- * The saved values go into the trainer's own adapters, second factors times the strength: the training is over, and a
- * second model beside it would need the memory once more.
- */
-static kw_status sheet_row(kw_run *r, kw_arena *a, const saved_file *f, const char *prompt, kw_picture *cells,
-                           kw_err *e)
-{
-    const kw_adapters *adapters = kw_trainer_adapters(r->trainer);
-    kw_tensors *file;
-    KW_TRY(open_pipeline(r, e));
-    KW_TRY(kw_tensors_open(a, f->path, &file, e));
-    for (size_t i = 0; i < KW_LEN(strengths); i++) {
-        kw_generated made;
-        for (int k = 0; k < adapters->n; k++)
-            KW_TRY(kw_lora_set(adapters->item[k], file, (float)strengths[i], e));
-        KW_TRY(draw(r, r->pipeline, a, prompt, r->s.seed, &made, e));
-        cells[i] = made.picture[0];
-    }
-    return KW_OK;
-}
-
-static kw_status draw_sheet(kw_run *r, kw_arena *a, kw_err *e)
-{
-    saved_file f[MOST_FILES];
-    const char *prompts[MOST_PROMPTS], *columns[KW_LEN(strengths)], *rows[MOST_FILES];
-    size_t n = saved_files(r, f), best = n - 1;
-    kw_picture out, *cells = kw_alloc_array(a, n * KW_LEN(strengths) + 1, sizeof *cells);
-    const kw_picture **shown = kw_alloc_array(a, n * KW_LEN(strengths) + 1, sizeof *shown);
-    if (!n || !prompts_of(r, prompts))
-        return KW_OK;
-    if (!cells || !shown)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (size_t i = 0; i < KW_LEN(strengths); i++)
-        columns[i] = kw_sprintf(a, "%g", strengths[i]);
-    for (size_t i = 0; i < n; i++) {
-        rows[i] = kw_sprintf(a, kw_translate(N_("step %lld")), (long long)f[i].step);
-        if (llabs(f[i].step - r->best_step) < llabs(f[best].step - r->best_step))
-            best = i;
-        KW_TRY(sheet_row(r, a, &f[i], prompts[0], cells + i * KW_LEN(strengths), e));
-    }
-    for (size_t i = 0; i < n * KW_LEN(strengths); i++)
-        shown[i] = &cells[i];
-    kw_sheet s = { .title = prompts[0], .columns = (int)KW_LEN(strengths), .rows = (int)n, .column_labels = columns,
-                   .row_labels = rows, .cells = shown, .best = (int)(best * KW_LEN(strengths) + 4) };
-    KW_TRY(kw_sheet_draw(&s, &out, e));
-    kw_status st = write_png(r, a, "sheet.png", &out, e);
-    kw_picture_free(&out);
-    return st;
-}
-
-kw_status kw__watch_sheet(kw_run *r, kw_err *e)
-{
-    if (!r->tc.lora)
-        return KW_OK;
-    kw_arena *a = kw_arena_new();
-    kw_status s = a ? draw_sheet(r, a, e) : kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_arena_free(a);
-    return s;
 }

@@ -12,7 +12,7 @@ expect() {
     [ "$got" = "$code" ] || { cat "$WORK/said"; fail "exit $got instead of $code: $*"; }
     grep -q -- "$text" "$WORK/said" || { cat "$WORK/said"; fail "does not say '$text': $*"; }
 }
-lora() { "$KIWAME" train lora "$@" --base "$WORK/base" --rank 2 --batch-size 2 --sample-sampling-steps 2 --cache "$WORK/cache" --quiet; }
+lora() { "$KIWAME" train lora --base "$WORK/base" --rank 2 --batch-size 2 --sample-sampling-steps 2 --cache "$WORK/cache" --quiet "$@"; }
 
 # folders
 mkdir "$WORK/empty"
@@ -23,7 +23,8 @@ expect 3 "$WORK/nowhere" lora "$WORK/nowhere" --out "$WORK/r0" --steps 2
 # one bad picture among many is listed with its reason before the first step, and the rest is trained on
 cp -r data/mascot/train "$WORK/photos"
 head -c 900 data/mascot/train/kiwamaru-01.png >"$WORK/photos/kiwamaru-01.png"
-lora "$WORK/photos" --out "$WORK/r1" --steps 2 >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "one bad picture stopped the run"; }
+lora "$WORK/photos" --out "$WORK/r1" --steps 2 --no-quiet >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "one bad picture stopped the run"; }
+grep -q "not used: kiwamaru-01.png: damaged" "$WORK/said" || { cat "$WORK/said"; fail "the bad picture is not named with its reason"; }
 "$KIWAME" data "$WORK/photos" --json >"$WORK/said" 2>&1 || true
 grep -q kiwamaru-01 "$WORK/said" || fail "the bad picture is not named"
 
@@ -31,15 +32,18 @@ grep -q kiwamaru-01 "$WORK/said" || fail "the bad picture is not named"
 expect 2 "holds a run already" lora data/mascot/train --out "$WORK/r1" --steps 2
 expect 2 "not the folder of a run" "$KIWAME" resume "$WORK/empty"
 
-# a finished run resumed is already complete; a damaged newest checkpoint gives way to the one before
+# a damaged newest checkpoint gives way to the one before; as if the run had been stopped there
+unfinish() { sed -i '/"type":"end"/d' "$1/events.jsonl"; }
 lora data/mascot/train --out "$WORK/r2" --steps 6 --checkpoint-every 2 >/dev/null 2>&1
 (cd "$WORK/r2" && grep -ao '"sshs_model_hash":"[0-9a-f]*"' ./*.safetensors | sort) >"$WORK/before"
 newest=$(ls -d "$WORK"/r2/checkpoints/step-* | tail -1)
+unfinish "$WORK/r2"
 head -c 1000 "$newest/state.safetensors" >"$WORK/cut" && cp "$WORK/cut" "$newest/state.safetensors"
 "$KIWAME" resume "$WORK/r2" >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "a damaged checkpoint was not passed over"; }
 grep -q "passed over" "$WORK/said" || { cat "$WORK/said"; fail "the damage was not told"; }
 (cd "$WORK/r2" && grep -ao '"sshs_model_hash":"[0-9a-f]*"' ./*.safetensors | sort) >"$WORK/after"
 cmp "$WORK/before" "$WORK/after" || fail "the result is another one after the damage"
+unfinish "$WORK/r2"
 for s in "$WORK"/r2/checkpoints/step-*; do echo x >"$s/state.safetensors"; done
 expect 3 "checksum" "$KIWAME" resume "$WORK/r2" --quiet
 

@@ -141,6 +141,12 @@ static void arguments(void **state)
     assert_int_equal(s->c.words.n, 3);
     assert_string_equal(s->c.words.item[1], "--rank");
     assert_int_equal(kw_options_finish(s->o, &s->e), KW_OK);
+    set *t = begin();                                  /* an argument by its name, and the next one without */
+    assert_int_equal(argv_of(t, "--rank 3 --data pictures x"), KW_OK);
+    assert_string_equal(t->c.dir, "pictures");
+    assert_int_equal(t->c.words.n, 1);
+    assert_int_equal(kw_options_finish(t->o, &t->e), KW_OK);
+    end(t);
     assert_int_equal(kw_options_from(s->o, "dim"), KW_FROM_ARGV);
     assert_int_equal(kw_options_from(s->o, "trigger"), KW_FROM_DEFAULT);
     end(s);
@@ -159,6 +165,80 @@ static void sizes(void **state)
         assert_true(s->c.memory == cases[i].bytes);
         end(s);
     }
+}
+
+/* A size is shown as people say it, and reads back as the same number. */
+static void shown_sizes(void **state)
+{
+    (void)state;
+    static const struct { double bytes; const char *text; } cases[] = {
+        { 7.5e9, "7.5GB" }, { 1e15, "1000TB" }, { 20e6, "20MB" }, { 1.234e9, "1.234GB" }, { 1.2345e9, "1234500000" },
+        { 536870912, "512M" }, { 8589934592.0, "8G" }, { 1572864, "1536K" }, { 1000, "1000" }, { 1048577, "1048577" },
+    };
+    for (size_t i = 0; i < KW_LEN(cases); i++) {
+        uint64_t read = 0;
+        const kw_option table[] = {
+            { .name = "memory", .type = KW_OPT_SIZE, .def = cases[i].bytes, .max = INFINITY, .help = "h" }, KW_ROW_END
+        };
+        kw_str s = { 0 };
+        kw_arena *a = kw_arena_new();
+        kw_options *o = kw_options_new(a);
+        assert_int_equal(kw_options_add(o, table, &read, NULL, NULL), KW_OK);
+        kw_option_show_default(table, &s);
+        assert_string_equal(s.s, cases[i].text);
+        read = 0;
+        assert_int_equal(kw_options_set(o, "memory", s.s, KW_FROM_ARGV, "--memory", NULL), KW_OK);
+        assert_true((double)read == cases[i].bytes);
+        kw_str_free(&s);
+        kw_arena_free(a);
+    }
+}
+
+/* A word stands for a number outside of the range; the number itself is refused. "off" is 0 where 0 has no other word. */
+static void words_for_numbers(void **state)
+{
+    (void)state;
+    typedef struct { int width, every; } two;
+    static const kw_option table[] = {
+        KW_ROW_INT("width", two, width, 0, 1, 100, "h", .word = "base", .word_is = 0),
+        KW_ROW_INT("every", two, every, -1, 0, 100, "h", .word = "auto", .word_is = -1),
+        KW_ROW_END
+    };
+    static const struct { const char *name, *text; kw_status status; } cases[] = {
+        { "width", "base", KW_OK }, { "width", "0", KW_EUSAGE }, { "width", "off", KW_EUSAGE }, { "width", "1", KW_OK },
+        { "every", "auto", KW_OK }, { "every", "-1", KW_EUSAGE }, { "every", "off", KW_OK }, { "every", "0", KW_OK },
+    };
+    two c;
+    kw_arena *a = kw_arena_new();
+    kw_options *o = kw_options_new(a);
+    kw_err e;
+    assert_int_equal(kw_options_add(o, table, &c, NULL, NULL), KW_OK);
+    assert_int_equal(kw_options_check(o, NULL), KW_OK);
+    for (size_t i = 0; i < KW_LEN(cases); i++)
+        if (kw_options_set(o, cases[i].name, cases[i].text, KW_FROM_ARGV, "x", &e) != cases[i].status)
+            fail_msg("%s %s", cases[i].name, cases[i].text);
+    static const char text[] = "every = \"off\"\nwidth = \"base\"\n";
+    assert_int_equal(kw_options_toml(o, text, sizeof text - 1, "r.toml", KW_FROM_ARGV, &e), KW_OK);
+    assert_int_equal(c.every, 0);
+    kw_arena_free(a);
+}
+
+/* Most texts are UTF-8; one that says so may hold any bytes. */
+static void any_bytes(void **state)
+{
+    (void)state;
+    typedef struct { const char *text, *bytes; } two;
+    static const kw_option table[] = {
+        KW_ROW_TEXT("text", two, text, NULL, "h"), KW_ROW_TEXT("bytes", two, bytes, NULL, "h", .flags = KW_OPT_BYTES), KW_ROW_END
+    };
+    two c;
+    kw_arena *a = kw_arena_new();
+    kw_options *o = kw_options_new(a);
+    assert_int_equal(kw_options_add(o, table, &c, NULL, NULL), KW_OK);
+    assert_int_equal(kw_options_set(o, "text", "a\xff", KW_FROM_ARGV, "x", NULL), KW_EUSAGE);
+    assert_int_equal(kw_options_set(o, "bytes", "a\xff", KW_FROM_ARGV, "x", NULL), KW_OK);
+    assert_string_equal(c.bytes, "a\xff");
+    kw_arena_free(a);
 }
 
 /* Arguments that are refused, and what the error must say. */
@@ -448,7 +528,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table_is_sound), cmocka_unit_test(bad_tables_are_found), cmocka_unit_test(arguments),
-        cmocka_unit_test(sizes), cmocka_unit_test(refusals), cmocka_unit_test(recipes),
+        cmocka_unit_test(sizes), cmocka_unit_test(shown_sizes), cmocka_unit_test(words_for_numbers),
+        cmocka_unit_test(any_bytes), cmocka_unit_test(refusals), cmocka_unit_test(recipes),
         cmocka_unit_test(recipe_refusals), cmocka_unit_test(absurd_recipes),
         cmocka_unit_test(written_recipes_read_back), cmocka_unit_test(json), cmocka_unit_test(other_locales),
         cmocka_unit_test(sources_rank), cmocka_unit_test(rows_of_other_uses_stand_aside),

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "cli/cli.h"
+#include "cli/generate.h"
 
 static void equals(kw_str *s, const char *wanted)
 {
@@ -205,12 +206,50 @@ static void references(void **state)
     kw_str_free(&s);
 }
 
+/* Help ends in a line end, examples are indented, a word is shown without a unit, a seed's default is what happens. */
+static void help_is_true(void **state)
+{
+    (void)state;
+    const kw_command *generate = NULL;
+    for (const kw_command *const *m = kw_commands; *m; m++)
+        generate = !strcmp((*m)->name, "generate") ? *m : generate;
+    kw_str s = { 0 };
+    assert_int_equal(kw_help_text(generate, "kiwame generate", &(kw_term){ .width = 100 }, &s, NULL), KW_OK);
+    assert_true(kw_ends_with(s.s, "\n"));
+    assert_non_null(strstr(s.s, "\n  kiwame generate \"a red fox\""));
+    assert_non_null(strstr(s.s, "(default base; 1 to 16384"));
+    assert_non_null(strstr(s.s, "(default random;"));
+    assert_non_null(strstr(s.s, "7.5GB"));
+    assert_null(strstr(s.s, "one or more"));            /* [PROMPT...] may be left out */
+    kw_str_free(&s);
+}
+
+/* What is in a prompt that is not drawn as A1111 would draw it. */
+static void prompts_are_noted(void **state)
+{
+    (void)state;
+    static const struct { const char *prompt, *part; } rows[] = {
+        { "a fox", NULL }, { "SAND and BAND, ANDES", NULL }, { "a AND b", "AND" }, { "one AND", "AND" },
+        { "[fox:cat:0.5] in snow", "[fox:cat:0.5]" }, { "[fox|cat]", "[fox|cat]" }, { "x [ (a:1.2) : 10 ]", "[ (a:1.2) : 10 ]" },
+        { "[quiet]", NULL }, { "[a (b:1.2)]", NULL }, { "\\[a|b\\]", NULL }, { "[a|b", NULL }, { "(a|b)", NULL },
+        { "x <lora:fox:0.8", "<lora:fox:0.8" }, { "x <lora:fox:0.8>", NULL }, { "a < b", NULL }, { "<3 : hearts", NULL },
+        { "", NULL }, { "狐AND犬", NULL },
+    };
+    kw_arena *a = kw_arena_new();
+    for (size_t i = 0; i < KW_LEN(rows); i++) {
+        const char *note = kw_prompt_note(a, rows[i].prompt);
+        if (!note != !rows[i].part || (note && !strstr(note, rows[i].part)))
+            fail_msg("%s: %s", rows[i].prompt, note ? note : "nothing");
+    }
+    kw_arena_free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns), cmocka_unit_test(wrapping), cmocka_unit_test(escaping),
         cmocka_unit_test(sizes_and_durations), cmocka_unit_test(all_tables), cmocka_unit_test(all_japanese),
-        cmocka_unit_test(all_help), cmocka_unit_test(references),
+        cmocka_unit_test(all_help), cmocka_unit_test(references), cmocka_unit_test(help_is_true), cmocka_unit_test(prompts_are_noted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,6 +72,17 @@ static void the_rule_suits_the_base(void **state)
         assert_int_equal(kw_buckets_make(here.arena, &r, &list, &n, NULL), KW_OK);
         assert_true(n >= 1);
     }
+    kw_bucket_rule own = kw_bucket_rule_with(64, 4, 2, 0, 0, 12);      /* the other limits go with the step */
+    assert_true(own.min == 24 && own.max == 120);
+    kw_bucket *some;
+    size_t many;
+    kw_err why = { 0 };
+    assert_int_equal(kw_buckets_make(here.arena, &own, &some, &many, NULL), KW_OK);
+    for (size_t i = 0; i < many; i++)
+        assert_true(some[i].w % 12 == 0 && some[i].h % 12 == 0);
+    own = kw_bucket_rule_with(64, 4, 2, 0, 0, 6);
+    assert_int_equal(kw_buckets_make(here.arena, &own, &some, &many, &why), KW_EUSAGE);
+    assert_non_null(strstr(why.what, "factor"));
     kw_bucket_rule bad = { .w = 32, .h = 32, .min = 64, .max = 64, .step = 64 };
     kw_bucket *list;
     size_t n;

@@ -195,6 +195,11 @@ static void what_cannot_be_read_is_refused_with_its_place(void **state)
     assert_string_equal(text, "か");
     assert_int_equal(kw_text_decode(here.arena, "f", "\x94\x4c", 2, "UTF-8", &text, &from, &e), KW_EDATA);
     assert_int_equal(kw_text_decode(here.arena, "f", "x", 1, "klingon", &text, &from, &e), KW_EUSAGE);
+    /* a NUL would end the text there; the last character of a stateful encoding must come out */
+    assert_int_equal(kw_text_decode(here.arena, "f", "a\0\0\0b\0", 6, "UTF-16LE", &text, &from, &e), KW_EDATA);
+    assert_int_equal(kw_text_decode(here.arena, "f", "\xff\xfe\0\0a\0\0\0", 8, NULL, &text, &from, &e), KW_EDATA);
+    assert_int_equal(kw_text_decode(here.arena, "f", "\x82\xa9", 2, "SHIFT_JISX0213", &text, &from, &e), KW_OK);
+    assert_string_equal(text, "か");
 }
 
 static void lines_are_cleaned(void **state)

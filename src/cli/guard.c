@@ -1,0 +1,57 @@
+/*
+ * guard.c - Ctrl-C while a file is being written: the file is finished first, so that no half one stays behind.
+ *
+ *   handler: stop = n; if writing, return
+ *   writer:  writing = true; if stop, end here; write; writing = false; if stop, end here
+ *
+ * In sequentially consistent order one of the two always sees the other. Runs have a way of their own (run_frame.c).
+ */
+#include "cli.h"
+
+#include <signal.h>
+#include <stdatomic.h>
+#include <unistd.h>
+
+static atomic_int stop, writing;
+
+static void die(int number)
+{
+    signal(number, SIG_DFL);
+    raise(number);
+    _exit(128 + number);                  /* where the signal is blocked */
+}
+
+static void on_signal(int number)
+{
+    if (atomic_exchange(&stop, number) || !atomic_load(&writing))      /* twice: at once */
+        die(number);
+}
+
+static void end_if_stopped(void)
+{
+    int number = atomic_load(&stop);
+    if (!number)
+        return;
+    fflush(stdout);
+    die(number);
+}
+
+void kw_guard_begin(void)
+{
+    static const int caught[] = { SIGINT, SIGTERM };
+    static bool ready;
+    for (size_t i = 0; i < KW_LEN(caught) && !ready; i++) {
+        struct sigaction now, a = { .sa_handler = on_signal, .sa_flags = SA_RESTART | SA_NODEFER };
+        if (!sigaction(caught[i], NULL, &now) && now.sa_handler == SIG_DFL)     /* nohup's and a shell's SIG_IGN stay */
+            sigaction(caught[i], &a, NULL);
+    }
+    ready = true;
+    atomic_store(&writing, 1);
+    end_if_stopped();
+}
+
+void kw_guard_end(void)
+{
+    atomic_store(&writing, 0);
+    end_if_stopped();
+}

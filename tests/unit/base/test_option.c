@@ -282,7 +282,6 @@ static void refusals(void **state)
         { "--netwrok_dim 3", "unknown option", "did you mean '--rank'?" },
         { "--zzzz", "unknown option '--zzzz'", "" },
         { "--no-rank", "unknown option '--no-rank'", "" },
-        { "--data x", "unknown option '--data'", "" },
         { "-z", "unknown option '-z'", "" },
         { "--trigger \xff\xfe", "not valid UTF-8", "" },
         { "--trigger \xed\xa0\x80", "not valid UTF-8", "" },

@@ -10,10 +10,10 @@
 static const kw_option_table tables[] = TABLES(0), lora_tables[] = TABLES(KW_FOR_LORA),
                              full_tables[] = TABLES(KW_FOR_FULL | KW_FOR_VAE), align_tables[] = TABLES(KW_FOR_ALIGN);
 
-/* The resolved recipe, with the method on top; `resume` reads it back. */
+/* The resolved recipe, with the method on top and what its bits depend on besides; `resume` reads it back. */
 static kw_status recipe_of(kw_cli *c, const char *method, kw_str *text, kw_err *e)
 {
-    kw_str_printf(text, "# kiwame train %s\n", method);
+    kw_str_printf(text, "# kiwame train %s\n" KW_RUN_MACHINE "%s\n", method, kw_threads(), kw_kern_get()->isa);
     return kw_options_write_toml(c->options, true, text, e);
 }
 

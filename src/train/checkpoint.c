@@ -211,6 +211,23 @@ kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e)
     return any ? last : KW_OK;
 }
 
+/* From the recipe's comment. */
+static kw_status machine_of_recipe(kw_arena *a, const char *dir, int *threads, const char **isa, kw_err *e)
+{
+    char *path = kw_path_join(a, dir, "recipe.toml"), *text, name[16];
+    size_t n;
+    if (!path)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!kw_is_file(path) || kw_file_read(a, path, 1 << 20, &text, &n, NULL))
+        return KW_OK;
+    const char *line = strstr(text, "\n# threads ");
+    if (!line || sscanf(line + 1, KW_RUN_MACHINE "%15s", threads, name) != 2)
+        *threads = 0;
+    else if (!(*isa = kw_strdup(a, name)))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    return KW_OK;
+}
+
 kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char **isa, kw_err *e)
 {
     char **names, *checkpoints = kw_path_join(a, dir, "checkpoints");
@@ -219,10 +236,11 @@ kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char
     *isa = NULL;
     if (!checkpoints)
         return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(machine_of_recipe(a, dir, threads, isa, e));
     if (!kw_is_dir(checkpoints))
         return KW_OK;
     KW_TRY(kw_dir_list(a, checkpoints, &names, &n, e));
-    for (size_t i = n; i-- > 0 && !*threads;) {
+    for (size_t i = n, found = 0; i-- > 0 && !found;) {
         char *path = kw_sprintf(a, "%s/%s/manifest.json", checkpoints, names[i]);
         json_t *j;
         kw_err damaged;
@@ -230,6 +248,7 @@ kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char
             continue;
         *threads = (int)json_integer_value(json_object_get(j, "threads"));
         *isa = json_string_value(json_object_get(j, "isa"));
+        found = 1;
     }
     return KW_OK;
 }

@@ -36,9 +36,10 @@ typedef struct {
 } kw_run_hooks;
 
 /*
- * What the newest checkpoint of a run was computed with: bits depend on it, so a resumed run uses the same.
- * *threads = 0 when there is no checkpoint yet.
+ * What the newest checkpoint of a run was computed with: bits depend on it, so a resumed run uses the same. Before the
+ * first one, what a comment of its recipe says; *threads = 0 when that is not there.
  */
+#define KW_RUN_MACHINE "# threads %d, instruction set "
 KW_MUST kw_status kw_run_recorded(kw_arena *a, const char *dir, int *threads, const char **isa, kw_err *e);
 
 KW_MUST kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, kw_run **out, kw_err *e);

@@ -125,6 +125,13 @@ wait $! || code=$?
 [ "$code" = 143 ] || { cat "$WORK/said8"; fail "exit $code instead of 143"; }
 [ -z "$(find "$WORK/r8" -name '.tmp-*')" ] || fail "half a file was left"
 
+# killed before its first checkpoint, a run still knows its threads
+lora "$WORK/photos" --steps 100000 --checkpoint-every 100000 --out "$WORK/r12" --quiet >/dev/null 2>&1 &
+while ! grep -q '"type":"step"' "$WORK/r12/events.jsonl" 2>/dev/null; do sleep 0.05; done
+kill -KILL "$(cut -d' ' -f1 "$WORK/r12/.lock")"
+wait $! || true
+expect 2 "1 threads" "$KIWAME" resume "$WORK/r12" --threads 2
+
 # what dead processes left is removed
 mkdir "$WORK/r4/checkpoints/.tmp-999999-0123456789abcdef"
 "$KIWAME" resume "$WORK/r4" >/dev/null 2>&1 || fail "r4 again"

@@ -10,7 +10,7 @@
 /* Beside the program as built (build/kiwame, data/) or as installed (bin/kiwame, share/kiwame/). NULL: not there. */
 const char *kw_embedded_base(kw_arena *a)
 {
-    static const char *const places[] = { "../data/kiwame-emoji-128", "../data/shapes", "../share/kiwame/kiwame-emoji-128" };
+    static const char *const places[] = { "../data/kiwame-emoji-128", "../share/kiwame/kiwame-emoji-128" };
     char exe[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
     if (n <= 0)

@@ -136,7 +136,10 @@ static kw_status read_folder(kw_cli *c, const config *g, kw_data_view *v, kw_err
 {
     kw_scan scan = { .trigger = g->trigger, .caption_extension = g->caption_extension, .encoding = g->encoding,
                      .repeats = g->repeats, .follow = g->follow, .any_line = g->any_line };
-    KW_TRY(kw_data_scan(c->arena, g->dir, &scan, &v->d, e));
+    kw_say(c, _(N_("reading pictures")));
+    kw_status scanned = kw_data_scan(c->arena, g->dir, &scan, &v->d, e);
+    kw_hush(c);
+    KW_TRY(scanned);
     if (g->held_out)
         KW_TRY(kw_data_add_held_out(v->d, g->held_out, &scan, e));
     KW_TRY(check(c, v->background, v->d, e));

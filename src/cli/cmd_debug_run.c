@@ -261,7 +261,10 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
 {
     job j = { .arena = cli->arena, .c = arg, .e = e };
     static kw_status (*const build[])(job *, const json_t *) = { build_unet, build_text, build_vae, build_vae };
-    KW_TRY(open(&j));
+    kw_say(cli, _(N_("opening the model")));
+    kw_status opened = open(&j);
+    kw_hush(cli);
+    KW_TRY(opened);
     KW_TRY(build[j.c->part](&j, kw_source_config(j.part.source, j.part.part)));
     kw_result(j.g, j.y_name, j.y);
     if (j.g->err.status) {

@@ -120,7 +120,10 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
     reader r = { .arena = cli->arena, .e = e };
     KW_TRY(kw_tensors_open(cli->arena, c->batches, &r.file, e));
     KW_TRY(kw_settings_config(cli->arena, &c->s, c->steps, &tc, e));
-    KW_TRY(kw_trainer_new(cli->arena, c->s.base, c->s.vae, &tc, &t, e));
+    kw_say(cli, _(N_("opening the model")));
+    kw_status opened = kw_trainer_new(cli->arena, c->s.base, c->s.vae, &tc, &t, e);
+    kw_hush(cli);
+    KW_TRY(opened);
     float *loss = kw_alloc_array(cli->arena, (size_t)c->steps, sizeof *loss);
     if (!loss)
         return kw_fail(e, KW_ENOMEM, "out of memory");

@@ -43,7 +43,10 @@ static kw_status init_part(kw_cli *c, const config *o, kw_part p, int *found, kw
     if (kw_is_file(weights) && !o->overwrite)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s is there already", weights), "use --overwrite to replace it");
     KW_TRY(kw_json_read(c->arena, json, &j, e));
-    KW_TRY(kw_init_part(c->arena, p, j, o->seed, &list, &n, e));
+    kw_say(c, _(N_("drawing weights")));
+    kw_status drawn = kw_init_part(c->arena, p, j, o->seed, &list, &n, e);
+    kw_hush(c);
+    KW_TRY(drawn);
     for (size_t i = 0; i < n; i++)
         count += kw_tensor_count(&list[i]);
     kw_guard_begin();

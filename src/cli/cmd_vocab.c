@@ -36,7 +36,10 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     kw_bpe bpe;
     KW_TRY(kw_file_read(c->arena, o->texts, 256u << 20, &text, &size, e));
     KW_TRY(split(c, text, &texts, &n, e));
-    KW_TRY(kw_bpe_train(c->arena, texts, n, (size_t)o->size, (uint64_t)o->least, &bpe, e));
+    kw_say(c, _(N_("learning the vocabulary")));
+    kw_status learnt = kw_bpe_train(c->arena, texts, n, (size_t)o->size, (uint64_t)o->least, &bpe, e);
+    kw_hush(c);
+    KW_TRY(learnt);
     KW_TRY(kw_mkdirs(o->out, e));
     kw_guard_begin();
     kw_status s = kw_bpe_write(&bpe, o->out, o->length, e);

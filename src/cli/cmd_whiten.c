@@ -123,14 +123,21 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     kw_pipeline *p;
     moments m = { 0 };
     kw_pipeline_options po = { .compute = KW_F32 };
-    KW_TRY(kw_pipeline_open(c->arena, o->model, NULL, NULL, 0, &po, &p, e));
+    kw_say(c, _(N_("opening the model")));
+    kw_status opened = kw_pipeline_open(c->arena, o->model, NULL, NULL, 0, &po, &p, e);
+    kw_hush(c);
+    KW_TRY(opened);
     const kw_sd *sd = kw_pipeline_base(p);
     if (sd->vae.scaling != 1 || sd->vae.shift != 0 || !sd->vae.quant || !sd->vae.post_quant || sd->vae.latent > 64)
         return kw_fail(e, KW_EDATA, "%s: whitening needs quant and post-quant convolutions and a scaling_factor of 1", o->model);
     KW_TRY(measure(c, o, p, sd->vae.latent, &m, e));
-    for (int i = 0; i < sd->vae.latent; i++)
-        printf("%d  mean %8.4f  deviation %7.4f\n", i, m.sum[i] / m.n, sqrt(m.squares[i] / m.n - m.sum[i] / m.n * (m.sum[i] / m.n)));
-    return rewrite(c, o, sd, &m, e);
+    KW_TRY(rewrite(c, o, sd, &m, e));
+    for (int i = 0; i < sd->vae.latent; i++) {
+        double mean = m.sum[i] / m.n, deviation = sqrt(KW_MAX(m.squares[i] / m.n - mean * mean, 0));
+        printf(c->global.json ? "{\"channel\":%d,\"mean\":%.6f,\"deviation\":%.6f}\n"
+                              : "%d  mean %8.4f  deviation %7.4f\n", i, mean, deviation);
+    }
+    return KW_OK;
 }
 
 const kw_command kw_command_whiten = {

@@ -67,7 +67,9 @@ kw_status kw__metadata_read(kw_dataset *d, const kw_founds *files, kw_metadata *
         const char *from;
         size_t n, number = 0;
         KW_TRY(kw_file_read(d->arena, files->list[i].path, MOST_BYTES, &data, &n, e));
-        KW_TRY(kw_text_decode(d->arena, files->list[i].name, data, n, "UTF-8", &text, &from, e));
+        KW_TRY(kw_text_decode(d->arena, files->list[i].name, data, n, NULL, &text, &from, e));
+        if (from)
+            KW_TRY(kw__remark(d, KW_REMARK_ENCODING, files->list[i].name, e, "%s", from));
         for (char *p = text; *p;) {
             size_t k = strcspn(p, "\n");
             number++;

@@ -94,13 +94,17 @@ static bool says_nothing(const char *word)
     return false;
 }
 
-/* A word without its number at the end; with digits inside ("a3f9c0") it is a code and goes, "3d" and "2girls" stay. */
+/*
+ * A word without its number at the end. With digits inside ("a3f9c0") or one letter before them ("p12") it is a code and
+ * goes; "3d" and "2girls" stay.
+ */
 static void add_word(kw_str *out, const char *s, size_t n)
 {
     char word[256];
+    size_t whole = n;
     while (n && is_digit(s[n - 1]))
         n--;
-    if (!n || n >= sizeof word)
+    if (!n || n >= sizeof word || (n == 1 && whole > 1))
         return;
     memcpy(word, s, n);
     word[n] = 0;

@@ -430,15 +430,17 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
 {
     int64_t step;
     KW_TRY(kw__run_take_folder(r, e));
-    r->result = kw_sprintf(r->arena, r->tc.lora ? "%s/%s.safetensors" : "%s/%s", r->dir, r->s.name);
-    if (!r->result)
+    char *name = kw_name_of_last(r->arena, r->s.name, kw__product_is_file(r) ? ".safetensors" : "");
+    char *last = name ? kw_path_join(r->arena, r->dir, name) : NULL;
+    if (!last)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    if (!r->hooks.recipe && kw__run_is_finished(r)) {
+    bool there = !r->hooks.recipe && (kw_is_file(last) || kw_is_dir(last));
+    if (there && kw__run_is_finished(r)) {
         kw__run_note(r, kw_translate(N_("%s is complete already: step %lld of %lld")), r->dir, (long long)r->steps,
                      (long long)r->steps);
+        r->result = last;
         return KW_OK;
     }
-    r->result = NULL;
     kw_status ready = prepare(r, e);
     if (ready == KW_ESTOP)
         return kw_advise(e, ready, "go on with: kiwame resume %s", r->dir);
@@ -454,6 +456,10 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
         KW_TRY(kw__watch_samples(r, e));
     }
     KW_TRY(loop(r, e));
+    if (!r->result && there)              /* nothing was left to train, and it was saved before */
+        r->result = last;
+    if (!r->result)                       /* ... or it was lost since */
+        KW_TRY(kw__product_save(r, -1, -1, e));
     kw__watch_sheet(r);
     kw__watch_end(r, "finished", "");
     kw__run_report(r);

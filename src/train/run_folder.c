@@ -68,13 +68,14 @@ kw_status kw__run_take_folder(kw_run *r, kw_err *e)
 
 /* ---- what the log says ------------------------------------------------------------------------------------------- */
 
+/* The log says that this run was finished, at the step that is asked for now. */
 bool kw__run_is_finished(const kw_run *r)
 {
     kw_event *v;
     size_t n;
     kw_arena *a = kw_arena_new();
-    bool there = kw_is_file(r->result) || kw_is_dir(r->result), done = false;
-    if (a && there && !kw_events_read(a, r->dir, &v, &n, NULL, NULL) && n) {
+    bool done = false;
+    if (a && !kw_events_read(a, r->dir, &v, &n, NULL, NULL) && n) {
         const kw_event *last = &v[n - 1];
         done = last->kind == KW_EVENT_END && last->step == r->steps && last->level && !strcmp(last->level, "finished");
     }

@@ -68,7 +68,7 @@ KW_MUST kw_status kw__run_check_captions(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__run_settle_name(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__run_check_folder(const kw_run *r, kw_err *e);
 KW_MUST kw_status kw__run_take_folder(kw_run *r, kw_err *e);
-bool kw__run_is_finished(const kw_run *r);       /* the log says so, and r->result is there */
+bool kw__run_is_finished(const kw_run *r);       /* the log says so */
 bool kw__run_had_steps(const kw_run *r);
 
 /* run_init.c: a LoRA to start from must be one, and go on being trained whole. */

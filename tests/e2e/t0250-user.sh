@@ -94,6 +94,10 @@ lora "$WORK/photos" --steps 4 --checkpoint-every 2 --out "$WORK/r4" --quiet >/de
 before=$(find "$WORK/r4" -type f ! -name .lock | sort | xargs sha256sum | sha256sum)
 expect 0 "complete already" "$KIWAME" resume "$WORK/r4"
 [ "$before" = "$(find "$WORK/r4" -type f ! -name .lock | sort | xargs sha256sum | sha256sum)" ] || fail "a finished run was changed"
+hash=$(grep -ao '"sshs_model_hash":"[0-9a-f]*"' "$WORK/r4/lora.safetensors")
+rm "$WORK/r4/lora.safetensors"
+expect 0 "$WORK/r4/lora.safetensors" "$KIWAME" resume "$WORK/r4"
+[ "$hash" = "$(grep -ao '"sshs_model_hash":"[0-9a-f]*"' "$WORK/r4/lora.safetensors")" ] || fail "a lost result is not made again"
 sed -i 's/^steps = 4/steps = 6/' "$WORK/r4/recipe.toml"
 cp -r "$WORK/r4" "$WORK/r5"
 cp -r "$WORK/r4" "$WORK/r6"

@@ -60,12 +60,14 @@ static void kohya_folders_give_repeats_and_words(void **state)
     put_picture(&here, "0_not/x.png", 8, 8, 4);
     put_picture(&here, "2024_summer/beach_walk-012 (2).png", 8, 8, 5);
     put_picture(&here, "2024_summer/IMG_0001.png", 8, 8, 6);
+    put_picture(&here, "2024_summer/p12.png", 8, 8, 7);
     kw_dataset *d = scan_with(&here, &(kw_scan){ .repeats = 3 });
     static const struct { const char *name, *caption; int repeats; kw_caption_source source; } want[] = {
         { "10_sks dog/deep/y.png", "its own", 10, KW_CAPTION_FILE },
         { "10_sks dog/x.png", "sks dog", 10, KW_CAPTION_FOLDER },
         { "2024_summer/IMG_0001.png", "", 3, KW_CAPTION_NONE },
         { "2024_summer/beach_walk-012 (2).png", "beach walk", 3, KW_CAPTION_NAME },
+        { "2024_summer/p12.png", "", 3, KW_CAPTION_NONE },
         { "5_cat/x.png", "cat", 5, KW_CAPTION_FOLDER },
     };
     assert_int_equal(d->n, KW_LEN(want));
@@ -110,6 +112,11 @@ static void metadata_is_understood(void **state)
     put_text(&here, "train/metadata.jsonl", "{\"file_name\": \"a.png\", \"text\": \"one\"}\n{\"file_name\": 3}\n");
     assert_int_equal(kw_data_scan(here.arena, here.dir, &(kw_scan){ 0 }, &d, &e), KW_EDATA);
     assert_non_null(strstr(e.what, "metadata.jsonl:2"));
+
+    put_text(&here, "train/metadata.jsonl", "{\"file_name\": \"a.png\", \"text\": \"\x94\x4c\x81\x5c\"}\n");      /* CP932 */
+    d = scan(&here);
+    assert_string_equal(d->items[0].captions[0], "猫―");
+    assert_string_equal(remark(d, KW_REMARK_ENCODING, "train/metadata.jsonl")->detail, "CP932");
 }
 
 #define NFC_GA "\xe3\x81\x8c"                   /* が */

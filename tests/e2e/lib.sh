@@ -12,6 +12,17 @@ make_base() {
     cp -r data/shapes "$WORK/base"
 }
 
+# expect CODE TEXT COMMAND...: the exit code, and a text in what it says (kept in $WORK/said)
+expect() {
+    code=$1 text=$2
+    shift 2
+    got=0
+    "$@" >"$WORK/said" 2>&1 || got=$?
+    [ "$got" = "$code" ] || { cat "$WORK/said"; fail "exit $got instead of $code: $*"; }
+    says "$text"
+}
+says() { grep -qF -- "$1" "$WORK/said" || { cat "$WORK/said"; fail "does not say '$1'"; }; }
+
 # What must be equal in two runs: state, result, losses, pictures; not times and sessions.
 fingerprint() {
     (cd "$1" && for s in $(ls -d checkpoints/step-* | tail -1); do sha256sum "$s/state.safetensors"; done

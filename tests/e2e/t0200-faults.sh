@@ -3,15 +3,6 @@
 . tests/e2e/lib.sh
 make_base
 
-# expect CODE TEXT COMMAND...: the exit code, and a text in what it says
-expect() {
-    code=$1 text=$2
-    shift 2
-    got=0
-    "$@" >"$WORK/said" 2>&1 || got=$?
-    [ "$got" = "$code" ] || { cat "$WORK/said"; fail "exit $got instead of $code: $*"; }
-    grep -q -- "$text" "$WORK/said" || { cat "$WORK/said"; fail "does not say '$text': $*"; }
-}
 lora() { "$KIWAME" train lora --base "$WORK/base" --rank 2 --batch-size 2 --sample-sampling-steps 2 --cache "$WORK/cache" --quiet "$@"; }
 
 # folders

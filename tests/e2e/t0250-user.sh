@@ -4,15 +4,6 @@
 . tests/e2e/lib.sh
 make_base
 
-expect() {
-    code=$1 text=$2
-    shift 2
-    got=0
-    "$@" >"$WORK/said" 2>&1 || got=$?
-    [ "$got" = "$code" ] || { cat "$WORK/said"; fail "exit $got instead of $code: $*"; }
-    grep -qF -- "$text" "$WORK/said" || { cat "$WORK/said"; fail "does not say '$text': $*"; }
-}
-says() { grep -qF -- "$1" "$WORK/said" || { cat "$WORK/said"; fail "does not say '$1'"; }; }
 lora() {
     "$KIWAME" train lora --base "$WORK/base" --rank 2 --alpha 2 --sample-prompt ball --sample-sampling-steps 1 --cache "$WORK/cache" --threads 1 "$@"
 }

@@ -23,7 +23,9 @@ extern "C" {
 /* ---- limits, asked before anything is decoded --------------------------------------------------- */
 
 #define KW_PICTURE_MAX_SIDE   16384
+#ifndef KW_PICTURE_MAX_PIXELS                     /* the fuzzers set less: 50 megapixels take them 20 s */
 #define KW_PICTURE_MAX_PIXELS 100000000
+#endif
 #define KW_PICTURE_MAX_BYTES  (256u << 20)      /* of the file, and of its decoded samples */
 
 /* ---- what a picture is ---------------------------------------------------------------------------- */

@@ -1,42 +1,5 @@
 /* test_safetensors.c - the reader against malformed files, the reference library's file, and the writer. */
-#include "io/io.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
-#include <unistd.h>
-
-#define GOLDEN KW_TESTS "/golden/io/"
-
-static kw_arena *arena;
-static kw_err err;
-static char dir[64];
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "kw-io-XXXXXX");
-    arena = kw_arena_new();
-    return mkdtemp(dir) && arena ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    kw_arena_free(arena);
-    return kw_remove_all(dir, &err);
-}
-
-static char *in_dir(const char *name) { return kw_path_join(arena, dir, name); }
-
-static void must(kw_status s)
-{
-    if (s)
-        fail_msg("%s | %s (%s:%d)", err.what, err.advice, err.file, err.line);
-}
+#include "fixture.h"
 
 /* A file from its header's text and n bytes of data; the size of the header is its own unless given. */
 static char *file(const char *header, size_t header_n, size_t data, size_t *n)

@@ -213,7 +213,7 @@ static bool filled(void *user, size_t done, size_t n)
                              .base_validation = NAN };
     if (r->hooks.progress)
         r->hooks.progress(r->hooks.user, KW_PHASE_LATENTS, &p);
-    return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
+    return !kw__run_stopped(r);
 }
 
 /* Everything that the bits of an encoder depend on: what another number of threads has cached is another's. */

@@ -363,11 +363,19 @@ static void tell(kw_run *r, const kw_step_report *report)
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
 
+static bool ends_epoch(const kw_run *r, int64_t step) { return step % KW_MAX(r->per_epoch, 1) == 0; }
+
+static bool samples_due(const kw_run *r, int64_t step)
+{
+    bool epoch = ends_epoch(r, step) && due(step / KW_MAX(r->per_epoch, 1), r->s.sample_epochs);
+    return step == 0 || step == r->steps || due(step, r->s.sample_steps) || epoch;
+}
+
 /* What happens after a step: validation, files, checkpoints. */
 static kw_status after_step(kw_run *r, kw_err *e)
 {
     int64_t step = kw_trainer_steps(r->trainer), epoch = step / KW_MAX(r->per_epoch, 1);
-    bool epoch_end = step % KW_MAX(r->per_epoch, 1) == 0, last = step == r->steps;
+    bool epoch_end = ends_epoch(r, step), last = step == r->steps;
     if (due(step, r->s.validate_steps) || last) {
         KW_TRY(validate(r, false, &r->validation, e));
         if (r->held_out)
@@ -377,18 +385,29 @@ static kw_status after_step(kw_run *r, kw_err *e)
             r->best_step = step;
         }
     }
-    if (last || due(step, r->s.sample_steps) || (epoch_end && due(epoch, r->s.sample_epochs)))
-        KW_TRY(kw__watch_samples(r, e));
     if (!last && due(step, r->s.save_steps))
         KW_TRY(kw__product_save(r, -1, step, e));
     if (!last && epoch_end && due(epoch, r->s.save_epochs))
         KW_TRY(kw__product_save(r, epoch, -1, e));
     if (last)
         KW_TRY(kw__product_save(r, -1, -1, e));
+    if (samples_due(r, step))             /* last: a stop leaves them for later */
+        KW_TRY(kw__watch_samples(r, e));
     if (!last && !due(step, r->s.checkpoint_steps))
         return KW_OK;
     KW_TRY(kw_events_sync(r->log, e));
     return kw__checkpoint_save(r, e);
+}
+
+static kw_status stop_here(kw_run *r, kw_err *e)
+{
+    kw__watch_end(r, "stopped", "");
+    kw__run_report(r);
+    KW_TRY(kw_events_sync(r->log, e));
+    KW_TRY(kw__checkpoint_save(r, e));
+    kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved",
+                          (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
+    return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);
 }
 
 static kw_status loop(kw_run *r, kw_err *e)
@@ -404,15 +423,8 @@ static kw_status loop(kw_run *r, kw_err *e)
         kw__watch_step(r, &report, took);
         KW_TRY(after_step(r, e));
         tell(r, &report);
-        if (kw_trainer_steps(r->trainer) < r->steps && r->hooks.stop && r->hooks.stop(r->hooks.user)) {
-            kw__watch_end(r, "stopped", "");
-            kw__run_report(r);
-            KW_TRY(kw_events_sync(r->log, e));
-            KW_TRY(kw__checkpoint_save(r, e));
-            kw_status s = kw_fail(e, KW_ESTOP, "stopped after step %lld of %lld; everything is saved",
-                                  (long long)kw_trainer_steps(r->trainer), (long long)r->steps);
-            return kw_advise(e, s, "go on with: kiwame resume %s", r->dir);
-        }
+        if (kw_trainer_steps(r->trainer) < r->steps && kw__run_stopped(r))
+            return stop_here(r, e);
     }
     return KW_OK;
 }
@@ -451,10 +463,12 @@ kw_status kw_run_start(kw_run *r, kw_err *e)
         kw__run_note(r, kw_translate(N_("%s has no checkpoint: it begins anew")), r->dir);
     KW_TRY(kw__watch_open(r, step, e));
     KW_TRY(write_plan(r, e));
-    if (step < 0) {
+    if (step < 0)
         KW_TRY(validate(r, true, &r->base_validation, e));
+    if (samples_due(r, kw_trainer_steps(r->trainer)))     /* after a stop: those that it left out */
         KW_TRY(kw__watch_samples(r, e));
-    }
+    if (step <= 0 && kw__run_stopped(r))
+        return stop_here(r, e);
     KW_TRY(loop(r, e));
     if (!r->result && there)              /* nothing was left to train, and it was saved before */
         r->result = last;

@@ -12,7 +12,7 @@ static bool checked(void *user, size_t done, size_t n)
                              .base_validation = NAN };
     if (r->hooks.progress)
         r->hooks.progress(r->hooks.user, KW_PHASE_CHECK, &p);
-    return !(r->hooks.stop && r->hooks.stop(r->hooks.user));
+    return !kw__run_stopped(r);
 }
 
 static kw_bucket_rule rule_of(const kw_run *r)

@@ -103,6 +103,9 @@ enum { KW__MOST_PROMPTS = 8 };
 size_t kw__run_prompts(const kw_run *r, const char *prompts[KW__MOST_PROMPTS]);
 KW_MUST kw_status kw__run_draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed,
                                kw_generate_fn *progress, kw_generated *out, kw_err *e);
+static inline bool kw__run_stopped(const kw_run *r) { return r->hooks.stop && r->hooks.stop(r->hooks.user); }
+/* A kw_generate_fn over the run: KW_ESTOP once a stop is wanted. */
+kw_status kw__run_go_on(void *run, const kw_generate_at *at, kw_err *e);
 KW_MUST kw_status kw__run_write_png(kw_run *r, kw_arena *a, const char *name, const kw_picture *p, kw_err *e);
 
 void kw__watch_sheet(kw_run *r);          /* run_sheet.c */

@@ -79,14 +79,6 @@ static void tell(const kw_run *r, size_t done, size_t total)
         r->hooks.progress(r->hooks.user, KW_PHASE_SAMPLE, &p);
 }
 
-/* The run is complete and saved: who stops now need not wait for the sheet. */
-static kw_status go_on(void *run, const kw_generate_at *at, kw_err *e)
-{
-    const kw_run *r = run;
-    (void)at;
-    return r->hooks.stop && r->hooks.stop(r->hooks.user) ? kw_fail(e, KW_ESTOP, N_("stopped")) : KW_OK;
-}
-
 typedef struct { kw_run *r; kw_arena *a; const char *prompt; kw_picture *cells; size_t n, done; } sheet;
 
 /*
@@ -103,7 +95,7 @@ static kw_status draw_row(sheet *t, const saved_file *f, size_t row, kw_err *e)
         kw_generated made;
         for (int k = 0; k < adapters->n; k++)
             KW_TRY(kw_lora_set(adapters->item[k], file, (float)strengths[i], e));
-        KW_TRY(kw__run_draw(t->r, t->r->pipeline, t->a, t->prompt, t->r->s.seed, go_on, &made, e));
+        KW_TRY(kw__run_draw(t->r, t->r->pipeline, t->a, t->prompt, t->r->s.seed, kw__run_go_on, &made, e));
         t->cells[row * COLUMNS + i] = made.picture[0];
         tell(t->r, ++t->done, t->n * (COLUMNS - 1) + 1);
     }
@@ -149,7 +141,10 @@ static kw_status draw_sheet(kw_run *r, kw_arena *a, kw_err *e)
     return write_sheet(&t, f, e);
 }
 
-/* Everything is trained and saved by then: a sheet that cannot be drawn is told, and the run is finished. */
+/*
+ * Everything is trained and saved by then: a sheet that cannot be drawn is told, and the run is finished; who stops now
+ * need not wait for it.
+ */
 void kw__watch_sheet(kw_run *r)
 {
     kw_err trouble = { 0 };

@@ -132,12 +132,18 @@ kw_status kw__run_draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *promp
     return kw_pipeline_generate(p, a, &q, out, e);
 }
 
+kw_status kw__run_go_on(void *run, const kw_generate_at *at, kw_err *e)
+{
+    (void)at;
+    return kw__run_stopped(run) ? kw_fail(e, KW_ESTOP, N_("stopped")) : KW_OK;
+}
+
 static kw_status one_sample(kw_run *r, kw_arena *a, int index, const char *prompt, kw_err *e)
 {
     kw_generated made;
     int64_t step = kw_trainer_steps(r->trainer);
     uint64_t seed = r->s.seed + (uint64_t)index;
-    KW_TRY(kw__run_draw(r, r->pipeline, a, prompt, seed, NULL, &made, e));
+    KW_TRY(kw__run_draw(r, r->pipeline, a, prompt, seed, kw__run_go_on, &made, e));
     char *name = kw_name_of_sample(a, r->s.name, -1, step, index, unix_time(), seed);
     if (!name)
         return kw_fail(e, KW_ENOMEM, "out of memory");
@@ -157,8 +163,20 @@ kw_status kw__run_pipeline(kw_run *r, kw_err *e)
                             kw_trainer_workspace(r->trainer), &o, &r->pipeline, e);
 }
 
-/* One picture for each prompt with the weights of this moment, always from the same seeds. A
- * failed one is told, not fatal. */
+static bool is_drawn(const kw_run *r, size_t index)
+{
+    size_t n;
+    const kw_event *v = kw_events_list(r->log, &n);
+    for (size_t i = 0; i < n; i++)
+        if (v[i].kind == KW_EVENT_SAMPLE && v[i].step == kw_trainer_steps(r->trainer) && v[i].index == (int)index)
+            return true;
+    return false;
+}
+
+/*
+ * One picture for each prompt with the weights of this moment, always from the same seeds. A failed one is told, not
+ * fatal. Who stops the run need not wait for them: those that lack are drawn when it goes on.
+ */
 kw_status kw__watch_samples(kw_run *r, kw_err *e)
 {
     const char *prompts[KW__MOST_PROMPTS];
@@ -166,12 +184,15 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
         return KW_OK;
     KW_TRY(kw__run_pipeline(r, e));
     size_t n = kw__run_prompts(r, prompts);
-    for (size_t i = 0; i < n; i++) {
-        kw_arena *a = kw_arena_new();
+    kw_status s = KW_OK;
+    for (size_t i = 0; i < n && s != KW_ESTOP; i++) {
+        if (is_drawn(r, i))
+            continue;
         kw_err trouble = { 0 };
-        kw_status s = a ? one_sample(r, a, (int)i, prompts[i], &trouble) : KW_ENOMEM;
+        kw_arena *a = kw_arena_new();
+        s = a ? one_sample(r, a, (int)i, prompts[i], &trouble) : kw_fail(&trouble, KW_ENOMEM, "out of memory");
         kw_arena_free(a);
-        if (s)
+        if (s && s != KW_ESTOP)
             kw__run_note(r, kw_translate(N_("sample %zu was not drawn: %s")), i + 1, trouble.what);
     }
     kw__run_report(r);

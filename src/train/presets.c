@@ -5,13 +5,13 @@
 
 /*  preset, option, value  -  the rate and rank that trainers of SD 1.x settled on; cosine, so that the end is calm  */
 static const struct { const char *preset, *option, *value; } rows[] = {
-    { "character", "rank", "16" }, { "character", "alpha", "16" }, { "character", "learning-rate", "1e-4" },
+    { "character", "rank", "16" }, { "character", "learning-rate", "1e-4" },
     { "character", "lr-scheduler", "cosine" }, { "character", "max-grad-norm", "1" },
     { "character", "caption-dropout", "0.05" },
     { "style", "rank", "32" }, { "style", "alpha", "16" }, { "style", "learning-rate", "1e-4" },
     { "style", "lr-scheduler", "cosine" },
     { "style", "max-grad-norm", "1" }, { "style", "caption-dropout", "0.1" }, { "style", "flip", "yes" },
-    { "object", "rank", "8" }, { "object", "alpha", "8" }, { "object", "learning-rate", "1e-4" },
+    { "object", "rank", "8" }, { "object", "learning-rate", "1e-4" },
     { "object", "lr-scheduler", "cosine" },
     { "object", "max-grad-norm", "1" }, { "object", "caption-dropout", "0.05" },
     { "plain", NULL, NULL },

@@ -233,7 +233,7 @@ static void plan_settings(const kw_run *r, kw_str *t)
     const char *trigger = s->trigger ? s->trigger : "";
     if (r->tc.lora)
         kw_str_printf(t, kw_translate(N_("LoRA:        preset %s, rank %d, alpha %g, on %s\n")), s->preset, s->rank,
-                      (double)s->alpha, s->targets);
+                      (double)kw_settings_alpha(s), s->targets);
     kw_str_printf(t, kw_translate(N_("optimizer:   %s, rate %s, warm-up %d, %s\n")), r->tc.optimizer->name,
                   schedules[s->scheduler], s->warmup, r->tc.compute == KW_BF16 ? "bf16" : "f32");
     kw_str_printf(t, kw_translate(N_("pictures of: %d pixels; seed %llu\n")), r->resolution,

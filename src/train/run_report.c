@@ -28,7 +28,7 @@ static void settings(const kw_run *r, facts *f)
 {
     const kw_settings *s = &r->s;
     if (r->tc.lora)
-        add(f, N_("rank / alpha"), "%d / %g", s->rank, (double)s->alpha);
+        add(f, N_("rank / alpha"), "%d / %g", s->rank, (double)kw_settings_alpha(s));
     add(f, N_("trained layers"), "%s", r->tc.lora ? s->targets : r->align ? "text" : s->part);
     add(f, N_("learning rate"), "%g", s->learning_rate);
     add(f, N_("batch size"), "%d x %d", s->batch, s->accumulation);

@@ -16,8 +16,8 @@ const kw_option kw_model_rows[] = {
     KW_ROW_GROUP(N_("Adapter")),
     KW_ROW_INT("rank", S, rank, 16, 1, 1024, N_("inner dimension of the two factors of each layer"),
                .alias = "network_dim|dim", .use = KW_FOR_LORA),
-    KW_ROW_FLOAT("alpha", S, alpha, 16, 0, 4096, N_("a branch is scaled by alpha / rank"), .alias = "network_alpha",
-                 .use = KW_FOR_LORA),
+    KW_ROW_FLOAT("alpha", S, alpha, -1, 0, 4096, N_("a branch is scaled by alpha / rank"), .alias = "network_alpha",
+                 .word = "rank", .word_is = -1, .use = KW_FOR_LORA),
     KW_ROW_INT("conv-rank", S, conv_rank, 0, 0, 1024, N_("rank of 3x3 convolutions; 0: as rank"), .alias = "conv_dim",
                .use = KW_FOR_LORA),
     KW_ROW_FLOAT("conv-alpha", S, conv_alpha, 0, 0, 4096, N_("alpha of 3x3 convolutions; 0: as alpha"),
@@ -186,12 +186,14 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
         .clip_skip = s->clip_skip, .min_snr = s->min_snr, .kl = s->kl, .mse = s->mse,
         .accumulation = s->accumulation, .max_norm = s->max_norm, .average = s->average,
         .optimizer = kw_optimizers[s->optimizer],
-        .adapter = { .rank = s->rank, .conv_rank = s->conv_rank, .alpha = s->alpha, .conv_alpha = s->conv_alpha,
-                     .seed = s->seed },
+        .adapter = { .rank = s->rank, .conv_rank = s->conv_rank, .alpha = kw_settings_alpha(s),
+                     .conv_alpha = s->conv_alpha, .seed = s->seed },
         .schedule = { .kind = (kw_rate_kind)s->scheduler, .warmup = s->warmup, .total = total, .floor = s->min_factor },
         .optim = { (float)s->beta1, (float)s->beta2, (float)s->eps },
         .run = { .memory = KW_LEAN, .memory_limit = s->memory },
     };
+    if (s->alpha < 0 && s->conv_alpha == 0 && s->conv_rank)
+        c->adapter.conv_alpha = (float)s->conv_rank;
     for (int g = 0; g < KW_N_GROUPS; g++) {
         c->rate[g] = g == KW_GROUP_TEXT && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;
         c->decay[g] = s->weight_decay;

@@ -9,7 +9,7 @@ typedef struct {
     const char *base, *vae, *init, *out, *name, *trigger, *preset, *targets, *part, *caption_extension, *background;
     const char *encoding;
     int rank, conv_rank;
-    float alpha, conv_alpha;
+    float alpha, conv_alpha;              /* alpha below 0: the rank, see kw_settings_alpha */
     double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;
     int scheduler, warmup, optimizer;
     int accumulation, batch;
@@ -41,6 +41,8 @@ enum { KW_FOR_LORA = 1, KW_FOR_FULL = 2, KW_FOR_VAE = 4, KW_FOR_ALIGN = 8 };
 
 extern const kw_option kw_model_rows[];   /* adapter, optimizer, objective: what a step is; also of `debug train` */
 extern const kw_option kw_run_rows[];     /* data, length, saving, watching: what a run is */
+
+static inline float kw_settings_alpha(const kw_settings *s) { return s->alpha < 0 ? (float)s->rank : s->alpha; }
 
 /* Set the options of a preset ("character", "style", "object"; "plain": none) where the user said nothing. */
 KW_MUST kw_status kw_preset_apply(kw_options *o, const char *preset, kw_err *e);

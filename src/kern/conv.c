@@ -25,7 +25,9 @@ struct kw_conv {
     bool bias, widen;                     /* widen: t is BF16 but the way works in f32 */
     kw_conv_way way;
     kw_dnn_conv *dnn;                     /* of PLAIN, BLOCKED, FLIP */
-    kw_conv_tiles tiles;
+    kw_conv_tiles tiles;                  /* of TILES, WINOGRAD; in the gradient of the weight: */
+    kw_conv_weights weights;
+    bool turned;                          /* backward-data as a forward convolution */
     kw_dnn_layout layout;
     const int64_t *o, *i, *h, *w;         /* where element (o, i, h, w) of the file lies: o[] + i[] + h[] + w[] */
     char text[192];
@@ -38,8 +40,11 @@ int kw_conv_out_w(const kw_conv_shape *s) { return (s->w + s->pad_left + s->pad_
 kw_conv_way kw_conv_chosen(const kw_conv *c) { return c->way; }
 const char *kw_conv_implementation(const kw_conv *c)
 {
-    return c->dnn ? kw_dnn_conv_implementation(c->dnn) : c->way == KW_CONV_TILES ? "tiles" : "loops";
+    return c->dnn ? kw_dnn_conv_implementation(c->dnn)
+         : c->way == KW_CONV_TILES ? "tiles" : c->way == KW_CONV_WINOGRAD ? "winograd" : "loops";
 }
+
+static bool is_tiles(const kw_conv *c) { return c->way == KW_CONV_TILES || c->way == KW_CONV_WINOGRAD; }
 
 static int64_t x_count(const kw_conv_shape *s) { return (int64_t)s->n * s->h * s->w * s->in; }
 static int64_t y_count(const kw_conv_shape *s) { return (int64_t)s->n * kw_conv_out_h(s) * kw_conv_out_w(s) * s->out; }
@@ -96,6 +101,9 @@ static void lay_tables(kw_conv *c, const kw_conv_shape *s)
 /* The layout in terms of the file's (o, i, h, w). */
 static void name_layout(kw_conv *c, bool flip)
 {
+    snprintf(c->text, sizeof c->text, "%s%s", flip ? "turned " : "", c->layout.text);
+    if (is_tiles(c) && c->pass != KW_BACKWARD_WEIGHTS)
+        return;                           /* packs for itself */
     c->o = c->layout.at[flip ? 1 : 0];
     c->i = c->layout.at[flip ? 0 : 1];
     c->h = c->layout.at[2];
@@ -104,7 +112,6 @@ static void name_layout(kw_conv *c, bool flip)
         reverse(c->layout.at[2], c->s.kh);
         reverse(c->layout.at[3], c->s.kw);
     }
-    snprintf(c->text, sizeof c->text, "%s%s", flip ? "turned " : "", c->layout.text);
 }
 
 /*  (out, kh, kw, in)  */
@@ -124,13 +131,18 @@ static void loops_layout(kw_conv *c)
 static bool set_up_tiles(kw_conv *c, const kw_conv_shape *s)
 {
     int64_t **at = c->layout.at;
-    if (!kw_conv_tiles_plan(s, c->pass == KW_BACKWARD_WEIGHTS, &c->tiles))
+    if (c->pass != KW_BACKWARD_WEIGHTS) {
+        if (!kw_conv_tiles_plan(s, c->way == KW_CONV_WINOGRAD, &c->tiles))
+            return false;
+        c->layout.size = c->tiles.packed;
+        kw_conv_tiles_text(&c->tiles, c->layout.text, sizeof c->layout.text);
+        return true;
+    }
+    if (c->way == KW_CONV_WINOGRAD || !kw_conv_weights_plan(s, &c->weights))
         return false;
     lay_tables(c, s);
-    kw_conv_tiles_layout(&c->tiles, at[0], at[1], at[2], at[3]);
-    c->layout.size = (size_t)(c->tiles.panels * c->tiles.panel_size);
-    snprintf(c->layout.text, sizeof c->layout.text, "F32 panels of %d: %d %d %d %d", c->tiles.tile->width, s->out,
-             s->in, s->kh, s->kw);
+    kw_conv_weights_layout(&c->weights, at[0], at[1], at[2], at[3]);
+    c->layout.size = (size_t)(c->weights.panels * c->weights.panel_size);
     return true;
 }
 
@@ -147,14 +159,15 @@ static bool set_up_dnn(kw_conv *c, const kw_conv_shape *s)
 static bool set_up(kw_conv *c)
 {
     kw_conv_shape turned;
-    bool flip = c->pass == KW_BACKWARD_DATA && (c->way == KW_CONV_FLIP || c->way == KW_CONV_TILES), fine = true;
+    bool flip = c->pass == KW_BACKWARD_DATA && (c->way == KW_CONV_FLIP || is_tiles(c)), fine = true;
+    c->turned = flip;
     if ((c->way == KW_CONV_FLIP && !flip) || (flip && !flipped(&c->s, &turned)))
         return false;
     c->layout.type = KW_F32;
     c->widen = c->t != KW_F32;
     if (c->way == KW_CONV_LOOPS)
         loops_layout(c);
-    else if (c->way == KW_CONV_TILES)
+    else if (is_tiles(c))
         fine = set_up_tiles(c, flip ? &turned : &c->s);
     else
         fine = set_up_dnn(c, flip ? &turned : &c->s);
@@ -165,7 +178,8 @@ static bool set_up(kw_conv *c)
 
 static size_t own_scratch(const kw_conv *c)
 {
-    return c->dnn ? kw_dnn_conv_scratch_size(c->dnn) : c->way == KW_CONV_TILES ? c->tiles.scratch_size : 0;
+    return c->dnn ? kw_dnn_conv_scratch_size(c->dnn)
+         : !is_tiles(c) ? 0 : c->pass == KW_BACKWARD_WEIGHTS ? c->weights.scratch_size : c->tiles.scratch_size;
 }
 
 static size_t add(kw_conv *c, bool wanted, size_t bytes)
@@ -302,6 +316,10 @@ void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *pac
     int64_t taps = (int64_t)s->kh * s->kw, row = s->in * taps;
     int edge = (int)KW_MAX(1, KW_MIN((int64_t)EDGE, MAX_TAPS / taps / EDGE));
     int high = (int)KW_MIN((int64_t)EDGE, MAX_TAPS / (taps * edge));          /* a block has MAX_TAPS numbers at most */
+    if (is_tiles(c)) {
+        kw_conv_tiles_pack(&c->tiles, from, weight, c->turned, packed);
+        return;
+    }
     if (c->layout.size > (size_t)(s->out * row))
         memset(packed, 0, kw_conv_packed_size(c));
 #pragma omp parallel for schedule(static)
@@ -362,7 +380,7 @@ void kw_conv_forward(const kw_conv *c, const void *x, const void *packed, const 
         bias = memset(s + c->bias_at, 0, (size_t)c->s.out * 4);
     if (c->dnn)
         kw_dnn_conv_run(c->dnn, a, (void *)(uintptr_t)packed, (float *)(uintptr_t)bias, to, s + c->work_at);
-    else if (c->way == KW_CONV_TILES)
+    else if (is_tiles(c))
         kw_conv_tiles_forward(&c->tiles, a, packed, bias, to, s + c->work_at);
     else
         kw_conv_loops_forward(&c->s, a, packed, bias, to);
@@ -375,7 +393,7 @@ void kw_conv_backward_data(const kw_conv *c, const void *dy, const void *packed,
     char *s = scratch;
     void *a = widened(c, dy, y_count(&c->s), s, c->y_at), *to = c->widen ? s + c->x_at : dx,
          *w = (void *)(uintptr_t)packed;
-    if (c->way == KW_CONV_TILES)
+    if (is_tiles(c))
         kw_conv_tiles_forward(&c->tiles, a, packed, NULL, to, s + c->work_at);
     else if (!c->dnn)
         kw_conv_loops_backward_data(&c->s, a, packed, to);
@@ -395,7 +413,7 @@ void kw_conv_backward_weights(const kw_conv *c, const void *x, const void *dy, f
     if (c->dnn)
         kw_dnn_conv_run(c->dnn, a, packed, dbias, b, s + c->work_at);
     else if (c->way == KW_CONV_TILES)
-        kw_conv_tiles_weights(&c->tiles, a, b, packed, c->bias ? dbias : NULL, s + c->work_at);
+        kw_conv_weights_run(&c->weights, a, b, packed, c->bias ? dbias : NULL, s + c->work_at);
     else
         kw_conv_loops_backward_weights(&c->s, a, b, packed, c->bias ? dbias : NULL);
     unpack_gradient(c, packed, dw);

@@ -13,6 +13,7 @@
     X(BLOCKED, "oneDNN on its own layout, reorders around") \
     X(FLIP,    "backward-data as a forward convolution with the weight turned round (stride 1)") \
     X(TILES,   "our own tiles in registers, f32; backward-data only with stride 1") \
+    X(WINOGRAD, "the same after Winograd's F(4, 3) along rows: half the products (width 3, stride 1)") \
     X(LOOPS,   "plain loops")
 
 typedef enum {
@@ -28,26 +29,69 @@ KW_MUST kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pas
 kw_conv_way kw_conv_chosen(const kw_conv *c);
 const char *kw_conv_implementation(const kw_conv *c);   /* oneDNN's name for the code it runs, or "loops" */
 
-/* ---- our own tiles, f32 (conv_tiles.c) ---- */
+/* ---- our own tiles, f32: forward, and the gradient of x turned round (conv_tiles.c, conv_winograd.c) ---- */
+
+typedef struct {
+    kw_conv_shape s;
+    const struct kw_conv_tile *tile;
+    bool winograd;
+    int taps, panels, wide, padded;       /* panels: groups of outputs, the first `wide` of them wide; their outputs */
+    int chunk, chunk_rows;                /* inputs and rows of the kernel that are summed in one go */
+    int threads, blocks, group;           /* the work is shared by blocks of pixels and groups of panels */
+    int rows, columns;                    /* of a block: WINOGRAD: output rows, tiles of 4; else 1, pixels */
+    int room;                             /* columns of the product for one block, with room for a cut tile */
+    size_t m_at, v_at, u_at, each;        /* scratch of a thread, in numbers */
+    size_t packed, scratch_size;
+} kw_conv_tiles;
+
+/* For x -> y of s. False if it cannot. The packed weight depends on in, out, kh, kw and the instruction set alone. */
+bool kw_conv_tiles_plan(const kw_conv_shape *s, bool winograd, kw_conv_tiles *p);
+void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size);
+/* turned: w is (in, out, kh, kw) of another convolution, of which this one is the turned form */
+void kw_conv_tiles_pack(const kw_conv_tiles *p, kw_dtype from, const void *w, bool turned, float *packed);
+void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
+                           void *scratch);
+
+/* What the two have in common: the part of a panel, a thread's scratch, and the next weights called to the cache. */
+typedef struct {
+    const kw_conv_tiles *p;
+    const float *x, *w, *zeros, *bias;
+    float *y, *m, *v, *u;
+    const float **at;                     /* [tap][room] where the factors of a column lie */
+    int count, panel0, panel1;            /* columns in the block; panels */
+    const char *ahead, *ahead_end;        /* weights that are needed next */
+} kw_conv_block;
+
+int kw_conv_panel_at(const kw_conv_tiles *p, int panel);                       /* its first output */
+int kw_conv_panel_width(const kw_conv_tiles *p, int panel);
+/* The weights of one chunk of inputs and one panel: (kh, kw, n, width). */
+const float *kw_conv_part(const kw_conv_tiles *p, const float *w, int i, int n, int panel);
+void kw_conv_ahead(kw_conv_block *b, int i, int n, int panel);
+/* All tiles of a panel for one chunk: m is room x width. */
+void kw_conv_columns(kw_conv_block *b, int panel, const float *const *at, int taps, ptrdiff_t first, int n,
+                     const float *w, ptrdiff_t w_step, bool add, float *m, int lines);
+void kw_conv_winograd_plan(kw_conv_tiles *p);
+void kw_conv_winograd_block(kw_conv_block *b, int block);
+/* Where tap (h, w) of the output pixels from `first` on finds its channels; `zeros` outside and behind the last. */
+void kw_conv_point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count,
+                   const float **to);
+
+/* ---- and the gradient of the weight (conv_weights.c) ---- */
 
 typedef struct {
     kw_conv_shape s;
     const struct kw_conv_tile *tile;
     int taps, panels;                     /* kh*kw; groups of `width` outputs */
-    int64_t panel_size;                   /* numbers in the weights of one panel */
-    int chunk, chunk_taps;                /* inputs and taps that are summed in one go */
-    int pixels, slices, group, groups;    /* for the gradient of the weight: see split_weights */
+    int64_t panel_size;                   /* numbers in the gradient of one panel */
+    int pixels, slices, group, groups;    /* see split_weights */
     size_t scratch_size;
-} kw_conv_tiles;
+} kw_conv_weights;
 
-/* For x -> y of s, or the gradient of its weight. False if it cannot. */
-bool kw_conv_tiles_plan(const kw_conv_shape *s, bool weights, kw_conv_tiles *p);
-/* w, dw: panels * panel_size numbers, (o, i, h, w) at at_o[o] + at_i[i] + at_h[h] + at_w[w]; padding is zero. */
-void kw_conv_tiles_layout(const kw_conv_tiles *p, int64_t *at_o, int64_t *at_i, int64_t *at_h, int64_t *at_w);
-void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
-                           void *scratch);
-void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias,
-                           void *scratch);
+bool kw_conv_weights_plan(const kw_conv_shape *s, kw_conv_weights *p);
+/* dw: panels * panel_size numbers, (o, i, h, w) at at_o[o] + at_i[i] + at_h[h] + at_w[w] */
+void kw_conv_weights_layout(const kw_conv_weights *p, int64_t *at_o, int64_t *at_i, int64_t *at_h, int64_t *at_w);
+void kw_conv_weights_run(const kw_conv_weights *p, const float *x, const float *dy, float *dw, float *dbias,
+                         void *scratch);
 
 /* ---- plain loops, f32; w, dw: (out, kh, kw, in) ---- */
 void kw_conv_loops_forward(const kw_conv_shape *s, const float *x, const float *w, const float *bias, float *y);

@@ -1,6 +1,7 @@
 /*
  * conv_tile.h - the innermost loops of our own convolution: a tile of ROWS x WIDTH sums kept in registers.
- * One set per instruction set (simd/conv_tile.c); conv_tiles.c walks over the tensor with them. All f32.
+ * One set per instruction set (simd/conv_tile.c); conv_tiles.c, conv_winograd.c and conv_weights.c walk over the tensor
+ * with them. All f32.
  */
 #ifndef KW_CONV_TILE_H
 #define KW_CONV_TILE_H
@@ -9,17 +10,23 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { KW_TILE_MAX = 12 * 32 };
+enum { KW_TILE_MAX = 12 * 32, KW_TILE_WIDTH_MAX = 48, KW_TILE_ROOM = 24 };     /* ROOM: a multiple of every `rows` */
+
+/* One form of tile; y is dense, rows x width. */
+typedef struct {
+    int rows, width;
+    /*
+     * y[r*width + c] = start + sum over t < taps, i < n of x[t*step + r][first + i] * w[t*w_step + i*width + c]
+     * start: y itself if `add`, else 0
+     */
+    void (*run)(const float *const *x, ptrdiff_t step, int taps, ptrdiff_t first, int n, const float *w,
+                ptrdiff_t w_step, bool add, float *y);
+} kw_tile_form;
 
 typedef struct kw_conv_tile {
     const char *isa;
-    int rows, width;
-    /*
-     * y[r*ld + c] = start + sum over t < taps, i < n of x[t*step + r][first + i] * w[(t*n + i)*width + c]
-     * start: y itself if `add`, else from[c]
-     */
-    void (*forward)(const float *const *x, ptrdiff_t step, int taps, int first, int n, const float *w,
-                    const float *from, bool add, float *y, ptrdiff_t ld);
+    kw_tile_form form[2];                 /* few rows, wide: most FLOPs for an instruction; more rows, narrow: for the rest */
+    int rows, width;                      /* of the three below */
     /*
      * dw[r*width + c] = start + sum over p < pixels of x[p][first + r] * dy[p*width + c],  for the rows r >= skip
      * start: dw itself if `add`, else 0
@@ -34,6 +41,16 @@ typedef struct kw_conv_tile {
                   int skip);
     /* a[p*rows + r] = x[p][first + r] */
     void (*gather)(const float *const *x, int first, int pixels, float *a);
+
+    /*
+     * Winograd's F(4, 3), see conv_winograd.c.
+     * spread: v[u*v_step + i] = (B^T)[u] x[.][first + i] for u < 6, i < n
+     * derive: u[k*u_step + c] = the rows 1..4 of G times w[c], w[slab + c], w[2*slab + c]; slab is a multiple of a width
+     * join:   y[j*ld + c] = bias[c] + (A^T)[j] m[.*m_step + c] for j < count <= 4, c < width
+     */
+    void (*spread)(const float *const *x, ptrdiff_t first, int n, float *v, ptrdiff_t v_step);
+    void (*derive)(const float *w, ptrdiff_t slab, float *u, ptrdiff_t u_step);
+    void (*join)(const float *m, ptrdiff_t m_step, const float *bias, int width, float *y, ptrdiff_t ld, int count);
 } kw_conv_tile;
 
 /* Of the instruction set that kw_kern_get() has. */

@@ -1,92 +1,166 @@
 /*
  * conv_tiles.c - our own convolution in f32, for machines on which oneDNN is slow (see the rule in conv.c).
  *
- * A convolution is a product without its big matrix: row p of the left factor, the picture under the kernel at
- * output pixel p, is kh*kw runs of `in` channels that lie in x already. So a tile of pixels is a table of pointers
+ * A convolution is a product without its big matrix: column q of the one factor, the picture under the kernel at
+ * output pixel q, is kh*kw runs of `in` channels that lie in x already. So a tile of pixels is a table of pointers
  * into x, one for each tap of the kernel, and a row of zeros stands for the border:
  *
- *     y[p][o]        = sum over tap, i of at[tap][p][i] * w[tap][i][o]        forward; backward-data turned round
- *     dw[tap][i][o]  = sum over p of at[tap][p][i] * dy[p][o]
+ *     y[q][o] = sum over tap, i of at[tap][q][i] * w[tap][i][o]        backward-data: the same, turned round
  *
- * Weights lie in panels of `width` outputs, (out/width, kh, kw, in, width). A panel's part for one chunk of the sum
- * (384 steps, 24 KB) stays in the first cache, the pixels of a block in the second.
- * Every sum has a fixed order; threads share pixels and panels, except that few panels make weight gradients be summed
- * in slices, whose number depends on the number of threads.
+ * Outputs are cut into panels, as wide as a tile, most of the wide form and up to two of the narrow one (320 = 12 * 24 +
+ * 2 * 16). The sum is cut into chunks of some 192 steps, whose part of a panel (18 KB) stays in the first cache. Weights
+ * lie in the order in which they are read, (chunks of in, panels, kh, kw, in of the chunk, width), whatever the picture.
+ *
+ * Work is shared by blocks of pixels and groups of panels; their sums (m) stay in the second cache. Each sum has one
+ * order, so the bits do not depend on the number of threads, and threads take blocks as they become free.
  */
 #include "conv.h"
 #include "conv_tile.h"
+#include "rows.h"
 
+#include <omp.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { BLOCK = 96, CHUNK = 384, TAPS = 49, PIXELS = 256, L2 = 256 << 10 };
+enum { BLOCK = 96, STEPS = 192, TAPS = 49, SUMS = 48 << 10, LINE = 64 };
 
 static int ceil_div(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
-
 static int64_t pixels_of(const kw_conv_shape *s) { return (int64_t)s->n * kw_conv_out_h(s) * kw_conv_out_w(s); }
+
+int kw_conv_panel_width(const kw_conv_tiles *p, int panel) { return p->tile->form[panel >= p->wide].width; }
+
+int kw_conv_panel_at(const kw_conv_tiles *p, int panel)
+{
+    int wide = KW_MIN(panel, p->wide);
+    return wide * p->tile->form[0].width + (panel - wide) * p->tile->form[1].width;
+}
+
+const float *kw_conv_part(const kw_conv_tiles *p, const float *w, int i, int n, int panel)
+{
+    return w + ((ptrdiff_t)i * p->padded + (ptrdiff_t)kw_conv_panel_at(p, panel) * n) * p->taps;
+}
 
 /* ---- plan ------------------------------------------------------------------------------------------------ */
 
-/*
- * The gradient of the weight is split by groups of panels and slices of the pixels, one of each for a task. With 4
- * panels or more for each thread a dense copy of x pays, which a group shares; its dy of one block fills half the
- * second cache. With fewer, every panel is a group, and the fewer they are the more slices.
- */
-static void split_weights(kw_conv_tiles *p)
+/* As many wide panels and as few narrow ones as leave least empty. */
+static void cut_panels(kw_conv_tiles *p)
 {
-    int threads = kw_threads(), most = L2 / 4 / (PIXELS * p->tile->width);
-    bool dense = p->panels >= 4 * threads;
-    p->pixels = dense ? PIXELS : (int)KW_MAX(32, KW_MIN((int64_t)PIXELS, L2 / (4 * (int64_t)p->s.in)));
-    p->groups = dense ? threads * ceil_div(p->panels, (int64_t)threads * most) : p->panels;
-    p->group = ceil_div(p->panels, p->groups);
-    p->groups = ceil_div(p->panels, p->group);
-    p->slices = 1;
-    while (p->slices < threads && p->slices * 2 <= pixels_of(&p->s) / p->pixels && (p->slices * p->groups) % threads
-           && p->slices * p->groups < 4 * threads)
-        p->slices *= 2;
+    int wide = p->tile->form[0].width, narrow = p->tile->form[1].width;
+    p->padded = 0;
+    for (int n = 0; n <= 2; n++) {
+        int w = ceil_div(KW_MAX(0, p->s.out - n * narrow), wide), padded = w * wide + n * narrow;
+        if (!p->padded || padded < p->padded)
+            p->padded = padded, p->wide = w, p->panels = w + n;
+    }
 }
 
-/* scratch of weights:  [double sums] [zeros] [packed dy of each task] [other slices of dw] */
-static size_t weights_scratch(const kw_conv_tiles *p)
+/* Panels for one task: the sums of a block in the second cache, and several tasks for each thread. */
+static void group_panels(kw_conv_tiles *p, int products)
 {
-    size_t row = (size_t)(p->panels * p->tile->width), task = (size_t)(p->group * p->pixels * p->tile->width);
-    return row * (size_t)p->slices * sizeof(double)
-         + ((size_t)p->s.in + 16 + task * (size_t)(p->groups * p->slices)
-            + (size_t)(p->slices - 1) * (size_t)(p->panel_size * p->panels)) * sizeof(float);
+    int most = KW_MAX(1, SUMS / (products * p->room * p->tile->form[0].width));
+    int groups = KW_MAX(ceil_div(p->panels, most), KW_MIN(p->panels, ceil_div(8 * p->threads, p->blocks)));
+    p->group = ceil_div(p->panels, groups);
 }
 
-bool kw_conv_tiles_plan(const kw_conv_shape *s, bool weights, kw_conv_tiles *p)
+static void cut_pixels(kw_conv_tiles *p)
 {
-    const kw_conv_tile *tile = kw_conv_tile_get();
-    int taps = s->kh * s->kw, parts = ceil_div(s->in, CHUNK);
-    if (taps > TAPS || (weights && s->in < tile->rows))
+    int64_t pixels = pixels_of(&p->s);
+    int size = BLOCK;
+    while (size > KW_TILE_ROOM && pixels * p->panels < (int64_t)8 * size * p->threads)
+        size -= KW_TILE_ROOM;
+    p->rows = 1;
+    p->blocks = ceil_div(pixels, size);
+    p->columns = (int)KW_MIN(size, (ceil_div(pixels, p->blocks) + 11) / 12 * 12);
+    p->blocks = ceil_div(pixels, p->columns);
+    p->room = ceil_div(p->columns, KW_TILE_ROOM) * KW_TILE_ROOM;
+    group_panels(p, 1);
+    p->each = (size_t)p->group * (size_t)(p->room * p->tile->form[0].width);
+}
+
+/* scratch: [zeros] [bias] then for each thread [at] [m] [v] [u] */
+bool kw_conv_tiles_plan(const kw_conv_shape *s, bool winograd, kw_conv_tiles *p)
+{
+    int row = winograd ? s->kh : s->kw, taps = s->kh * s->kw;
+    if (taps > TAPS || (winograd && (s->kw != 3 || s->stride != 1)))
         return false;
-    *p = (kw_conv_tiles){ .s = *s, .tile = tile, .taps = taps, .panels = ceil_div(s->out, tile->width) };
-    p->panel_size = (int64_t)taps * s->in * tile->width;
-    p->chunk = ceil_div(s->in, parts);
-    p->chunk_taps = parts > 1 ? 1 : ceil_div(taps, ceil_div(taps, KW_MAX(1, CHUNK / s->in)));
-    if (weights)
-        split_weights(p);
-    p->scratch_size =
-        weights ? weights_scratch(p) : ((size_t)s->in + 16 + (size_t)(p->panels * tile->width)) * sizeof(float);
+    *p = (kw_conv_tiles){ .s = *s, .tile = kw_conv_tile_get(), .winograd = winograd, .taps = taps,
+                          .threads = kw_threads() };
+    row = s->kw;
+    cut_panels(p);
+    p->chunk = ceil_div(s->in, ceil_div(s->in, KW_MAX(8, STEPS / row)));
+    p->chunk = KW_MIN(s->in, (p->chunk + 3) / 4 * 4);
+    p->chunk_rows = KW_MAX(1, KW_MIN(s->kh, STEPS / (s->kw * p->chunk)));
+    p->packed = (size_t)s->in * (size_t)(taps * p->padded);
+    if (winograd)
+        kw_conv_winograd_plan(p);
+    else
+        cut_pixels(p);
+    size_t pointers = (size_t)(taps * p->room) * 2;                  /* a pointer takes the room of two numbers */
+    p->m_at = (pointers + 15) & ~(size_t)15;
+    p->v_at += p->m_at;
+    p->u_at += p->m_at;
+    p->each = (p->each + p->m_at + 15) & ~(size_t)15;
+    p->scratch_size = (((size_t)s->in + 31 + (size_t)p->padded + 15) / 16 * 16 + p->each * (size_t)p->threads) * sizeof(float);
     return true;
 }
 
-void kw_conv_tiles_layout(const kw_conv_tiles *p, int64_t *at_o, int64_t *at_i, int64_t *at_h, int64_t *at_w)
+void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size)
 {
-    int width = p->tile->width;
-    for (int o = 0; o < p->s.out; o++)
-        at_o[o] = o / width * p->panel_size + o % width;
-    for (int i = 0; i < p->s.in; i++)
-        at_i[i] = (int64_t)i * width;
-    for (int h = 0; h < p->s.kh; h++)
-        at_h[h] = (int64_t)h * p->s.kw * p->s.in * width;
-    for (int w = 0; w < p->s.kw; w++)
-        at_w[w] = (int64_t)w * p->s.in * width;
+    snprintf(text, size, "F32 panels %d*%d+%d*%d of %d: %d %d %d %d", p->wide, p->tile->form[0].width,
+             p->panels - p->wide, p->tile->form[1].width, p->chunk, p->s.out, p->s.in, p->s.kh, p->s.kw);
+}
+
+/* ---- the weight ------------------------------------------------------------------------------------------ */
+
+/* Output o's numbers of a panel and a chunk, from a run of them as they lie in the file: n * taps of f32. */
+static void pack_run(const kw_conv_tiles *p, const float *from, int64_t i_step, int n, bool turned, int width, float *to)
+{
+    for (int tap = 0; tap < p->taps; tap++)
+        for (int i = 0; i < n; i++)
+            to[((ptrdiff_t)tap * n + i) * width] = from[i * i_step + (turned ? p->taps - 1 - tap : tap)];
+}
+
+enum { MAX_RUN = 16384 };
+
+/* w: (out, in, taps), or turned (in, out, taps) of the file. */
+static void pack_part(const kw_conv_tiles *p, kw_dtype type, const char *w, bool turned, int i0, int n, int panel,
+                      float *to)
+{
+    int width = kw_conv_panel_width(p, panel), o0 = kw_conv_panel_at(p, panel), high = KW_MIN(width, p->s.out - o0);
+    size_t size = kw_dtype_size(type);
+    float wide[MAX_RUN];
+    if (high < width)
+        memset(to, 0, sizeof *to * (size_t)(p->taps * n * width));
+    if (!turned)
+        for (int o = 0; o < high; o++) {
+            kw_widen(wide, type, w + ((size_t)(o0 + o) * (size_t)p->s.in + (size_t)i0) * (size_t)p->taps * size,
+                     (int64_t)n * p->taps);
+            pack_run(p, wide, p->taps, n, false, width, to + o);
+        }
+    else
+        for (int i = 0; i < n; i++) {
+            kw_widen(wide, type, w + ((size_t)(i0 + i) * (size_t)p->s.out + (size_t)o0) * (size_t)p->taps * size,
+                     (int64_t)high * p->taps);
+            for (int tap = 0; tap < p->taps; tap++)
+                for (int o = 0; o < high; o++)
+                    to[((ptrdiff_t)tap * n + i) * width + o] = wide[o * p->taps + p->taps - 1 - tap];
+        }
+}
+
+void kw_conv_tiles_pack(const kw_conv_tiles *p, kw_dtype from, const void *w, bool turned, float *packed)
+{
+    int chunks = ceil_div(p->s.in, p->chunk);
+#pragma omp parallel for collapse(2) schedule(static)
+    for (int panel = 0; panel < p->panels; panel++)
+        for (int k = 0; k < chunks; k++) {
+            int i = k * p->chunk, n = KW_MIN(p->chunk, p->s.in - i);
+            pack_part(p, from, w, turned, i, n, panel, packed + (kw_conv_part(p, packed, i, n, panel) - packed));
+        }
 }
 
 /* Where tap (h, w) of the output pixels from `first` on finds its channels; `zeros` outside and behind the last. */
-static void point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count,
-                  const float **to)
+void kw_conv_point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count,
+                   const float **to)
 {
     int oh = kw_conv_out_h(s), ow = kw_conv_out_w(s), q = (int)(first % ow), r = (int)(first / ow % oh);
     int64_t n = first / ow / oh;
@@ -109,164 +183,103 @@ static void point(const kw_conv_shape *s, const float *x, const float *zeros, in
     }
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    const kw_conv_tiles *p;
-    const float *w, *zeros, *bias;
-    float *y;
-    int64_t first;                        /* pixel */
-    int count;                            /* pixels in the block */
-    const float *at[TAPS * BLOCK];
-} block;
-
-/* One tile through a buffer, where it is cut by the last pixel or the last output. */
-static void cut_tile(const block *b, int tap, int i, int taps, int n, int panel, int k, bool add, const float *w)
+void kw_conv_ahead(kw_conv_block *b, int i, int n, int panel)
 {
-    const kw_conv_tile *t = b->p->tile;
-    float sums[KW_TILE_MAX] = { 0 };
-    int rows = KW_MIN(t->rows, b->count - k), columns = KW_MIN(t->width, b->p->s.out - panel * t->width);
-    float *y = b->y + (b->first + k) * b->p->s.out + panel * t->width;
-    for (int r = 0; r < rows && add; r++)
-        memcpy(sums + r * t->width, y + (ptrdiff_t)r * b->p->s.out, (size_t)columns * sizeof *y);
-    t->forward(b->at + tap * BLOCK + k, BLOCK, taps, i, n, w, b->bias + panel * t->width, add, sums, t->width);
-    for (int r = 0; r < rows; r++)
-        memcpy(y + (ptrdiff_t)r * b->p->s.out, sums + r * t->width, (size_t)columns * sizeof *y);
+    const float *w = kw_conv_part(b->p, b->w, i, n, panel);
+    b->ahead = (const char *)w;
+    b->ahead_end = (const char *)(w + (ptrdiff_t)b->p->taps * n * kw_conv_panel_width(b->p, panel));
 }
 
-/* One chunk of the sum, one panel of outputs, all tiles of the block. */
-static void panel_forward(const block *b, int tap, int i, int panel)
+void kw_conv_columns(kw_conv_block *b, int panel, const float *const *at, int taps, ptrdiff_t first, int n,
+                     const float *w, ptrdiff_t w_step, bool add, float *m, int lines)
 {
-    const kw_conv_tiles *p = b->p;
-    const kw_conv_tile *t = p->tile;
-    int taps = KW_MIN(p->chunk_taps, p->taps - tap), n = KW_MIN(p->chunk, p->s.in - i), out = p->s.out;
-    const float *w = b->w + panel * p->panel_size + ((int64_t)tap * p->s.in + i) * t->width;
-    bool add = tap || i, whole = (panel + 1) * t->width <= out;
-    for (int k = 0; k < b->count; k += t->rows)
-        if (whole && k + t->rows <= b->count)
-            t->forward(b->at + tap * BLOCK + k, BLOCK, taps, i, n, w, b->bias + panel * t->width, add,
-                       b->y + (b->first + k) * out + panel * t->width, out);
-        else
-            cut_tile(b, tap, i, taps, n, panel, k, add, w);
+    const kw_tile_form *f = &b->p->tile->form[panel >= b->p->wide];
+    for (int q = 0; q < b->count; q += f->rows, m += f->rows * f->width) {
+        for (int k = 0; k < lines && b->ahead < b->ahead_end; k++, b->ahead += LINE)
+            __builtin_prefetch(b->ahead, 0, 2);
+        if (add)
+            for (int k = 0; k < f->rows * f->width; k += LINE / 4)
+                __builtin_prefetch(m + f->rows * f->width + k, 1, 3);
+        f->run(at + q, b->p->room, taps, first, n, w, w_step, add, m);
+    }
 }
 
-static void block_forward(block *b, const float *x, int panel0, int panel1)
+static void put(const kw_conv_block *b, int64_t first)
 {
     const kw_conv_tiles *p = b->p;
+    const float *m = b->m;
+    for (int panel = b->panel0; panel < b->panel1; panel++) {
+        int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+        const float *bias = b->bias + o;
+        for (int q = 0; q < b->count; q++) {
+            float *y = b->y + (first + q) * p->s.out + o;
+            const float *from = m + (ptrdiff_t)q * width;
+            for (int c = 0; c < columns; c++)
+                y[c] = from[c] + bias[c];
+        }
+        m += p->room * width;
+    }
+}
+
+/* One chunk of inputs of one panel: the rows of the kernel, some at a time. */
+static void chunk(kw_conv_block *b, int panel, int i, int n, float *m)
+{
+    const kw_conv_tiles *p = b->p;
+    int width = kw_conv_panel_width(p, panel), tiles = ceil_div(b->count, p->tile->form[panel >= p->wide].rows);
+    int visits = ceil_div(p->s.kh, p->chunk_rows);
+    int lines = ceil_div(b->ahead_end - b->ahead, (int64_t)LINE * tiles * visits);
+    const float *w = kw_conv_part(p, b->w, i, n, panel);
+    ptrdiff_t slab = (ptrdiff_t)n * width;
+    for (int h = 0; h < p->s.kh; h += p->chunk_rows) {
+        int taps = KW_MIN(p->chunk_rows, p->s.kh - h) * p->s.kw;
+        kw_conv_columns(b, panel, b->at + (ptrdiff_t)h * p->s.kw * p->room, taps, i, n, w + h * p->s.kw * slab, slab,
+                        i || h, m, lines);
+    }
+}
+
+static void direct_block(kw_conv_block *b, int block)
+{
+    const kw_conv_tiles *p = b->p;
+    int64_t first = (int64_t)block * p->columns;
+    b->count = (int)KW_MIN(p->columns, pixels_of(&p->s) - first);
     for (int tap = 0; tap < p->taps; tap++)
-        point(&p->s, x, b->zeros, tap / p->s.kw, tap % p->s.kw, b->first, BLOCK, b->at + tap * BLOCK);
-    for (int tap = 0; tap < p->taps; tap += p->chunk_taps)
-        for (int i = 0; i < p->s.in; i += p->chunk)
-            for (int panel = panel0; panel < panel1; panel++)
-                panel_forward(b, tap, i, panel);
+        kw_conv_point(&p->s, b->x, b->zeros, tap / p->s.kw, tap % p->s.kw, first, p->room, b->at + (ptrdiff_t)tap * p->room);
+    for (int i = 0; i < p->s.in; i += p->chunk) {
+        int n = KW_MIN(p->chunk, p->s.in - i);
+        float *m = b->m;
+        for (int panel = b->panel0; panel < b->panel1; panel++) {
+            if (panel + 1 < b->panel1)
+                kw_conv_ahead(b, i, n, panel + 1);
+            else if (i + n < p->s.in)
+                kw_conv_ahead(b, i + n, KW_MIN(p->chunk, p->s.in - i - n), b->panel0);
+            chunk(b, panel, i, n, m);
+            m += p->room * kw_conv_panel_width(p, panel);
+        }
+    }
+    put(b, first);
 }
 
 void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
                            void *scratch)
 {
-    int64_t pixels = pixels_of(&p->s);
-    int blocks = ceil_div(pixels, BLOCK), wanted = 4 * kw_threads();
-    int groups = KW_MAX(1, KW_MIN(p->panels, blocks < wanted ? ceil_div(wanted, blocks) : 1));
     float *zeros = scratch, *wide_bias = zeros + p->s.in + 16;
-    memset(scratch, 0, p->scratch_size);
+    size_t shared = ((size_t)p->s.in + 31 + (size_t)p->padded + 15) / 16 * 16;
+    int groups = ceil_div(p->panels, p->group);
+    memset(scratch, 0, shared * sizeof(float));
     if (bias)
         memcpy(wide_bias, bias, (size_t)p->s.out * sizeof *bias);
-#pragma omp parallel for collapse(2) schedule(static)
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p->threads)
     for (int g = 0; g < groups; g++)
-        for (int k = 0; k < blocks; k++) {
-            block b;
-            b.p = p, b.w = w, b.zeros = zeros, b.bias = wide_bias, b.y = y;
-            b.first = (int64_t)k * BLOCK;
-            b.count = (int)KW_MIN(BLOCK, pixels - b.first);
-            block_forward(&b, x, (int)((int64_t)p->panels * g / groups), (int)((int64_t)p->panels * (g + 1) / groups));
+        for (int k = 0; k < p->blocks; k++) {
+            float *own = zeros + shared + p->each * (size_t)omp_get_thread_num();
+            kw_conv_block b = { .p = p, .x = x, .w = w, .zeros = zeros, .bias = wide_bias, .y = y, .at = (const float **)own,
+                                .m = own + p->m_at, .v = own + p->v_at, .u = own + p->u_at, .panel0 = g * p->group,
+                                .panel1 = KW_MIN(p->panels, (g + 1) * p->group) };
+            if (p->winograd)
+                kw_conv_winograd_block(&b, k);
+            else
+                direct_block(&b, k);
         }
-}
-
-/* ---- gradient of the weight ---------------------------------------------------------------------------------- */
-
-/* The panel's columns of `count` pixels, dense and padded with zeros, and their sums. */
-static void pack_dy(const kw_conv_tiles *p, const float *dy, int panel, int64_t first, int count, float *to,
-                    double *sums)
-{
-    int width = p->tile->width, columns = KW_MIN(width, p->s.out - panel * width);
-    float sum[KW_TILE_MAX] = { 0 };
-    dy += first * p->s.out + panel * width;
-    for (int k = 0; k < count; k++, dy += p->s.out, to += width) {
-        for (int c = 0; c < columns; c++) {
-            to[c] = dy[c];
-            sum[c] += dy[c];
-        }
-        for (int c = columns; c < width; c++)
-            to[c] = 0;
-    }
-    for (int c = 0; c < width; c++)
-        sums[c] += (double)sum[c];
-}
-
-/*
- * All taps and inputs of one block of pixels for panel0..panel1, whose dy is packed panel by panel. The last rows
- * overlap the ones before and are counted once.
- */
-static void block_weights(const kw_conv_tiles *p, const float *x, const float *zeros, int64_t first, int count,
-                          const float *dy, bool add, float *dw, int panel0, int panel1)
-{
-    const kw_conv_tile *t = p->tile;
-    const float *at[PIXELS];
-    _Alignas(64) float dense[PIXELS * 12];
-    for (int tap = 0; tap < p->taps; tap++) {
-        point(&p->s, x, zeros, tap / p->s.kw, tap % p->s.kw, first, count, at);
-        for (int i = 0; i < p->s.in; i += t->rows) {
-            int from = KW_MIN(i, p->s.in - t->rows);
-            float *to = dw + panel0 * p->panel_size + ((int64_t)tap * p->s.in + from) * t->width;
-            if (p->group == 1) {
-                t->weights(at, from, count, dy, add, to, i - from);
-                continue;
-            }
-            t->gather(at, from, count, dense);
-            for (int panel = panel0; panel < panel1; panel++, to += p->panel_size)
-                t->dense(dense, dy + (panel - panel0) * p->pixels * t->width, count, NULL, add, to, t->width, i - from);
-        }
-    }
-}
-
-/* One slice of the pixels, one group of panels; packed: room for a block of dy. */
-static void slice_weights(const kw_conv_tiles *p, const float *x, const float *zeros, const float *dy, int slice,
-                          int group, float *dw, double *sums, float *packed)
-{
-    int64_t pixels = pixels_of(&p->s), blocks = ceil_div(pixels, p->pixels);
-    int64_t begin = blocks * slice / p->slices, end = blocks * (slice + 1) / p->slices;
-    int width = p->tile->width, panel0 = group * p->group, panel1 = KW_MIN(p->panels, panel0 + p->group);
-    for (int64_t k = begin; k < end; k++) {
-        int64_t first = k * p->pixels;
-        int count = (int)KW_MIN(p->pixels, pixels - first);
-        for (int panel = panel0; panel < panel1; panel++)
-            pack_dy(p, dy, panel, first, count, packed + (panel - panel0) * p->pixels * width, sums + panel * width);
-        block_weights(p, x, zeros, first, count, packed, k > begin, dw, panel0, panel1);
-    }
-}
-
-void kw_conv_tiles_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias,
-                           void *scratch)
-{
-    int64_t row = (int64_t)p->panels * p->tile->width, size = p->panel_size * p->panels;
-    int64_t task = (int64_t)p->group * p->pixels * p->tile->width;
-    double *sums = scratch;
-    float *zeros = (float *)(sums + row * p->slices), *packed = zeros + p->s.in + 16;
-    float *others = packed + task * p->groups * p->slices;
-    memset(scratch, 0, (size_t)row * (size_t)p->slices * sizeof *sums + (size_t)p->s.in * sizeof *zeros);
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int slice = 0; slice < p->slices; slice++)
-        for (int g = 0; g < p->groups; g++)
-            slice_weights(p, x, zeros, dy, slice, g, slice ? others + (slice - 1) * size : dw, sums + slice * row,
-                          packed + task * (slice * p->groups + g));
-    for (int slice = 1; slice < p->slices; slice++) {
-        const float *from = others + (slice - 1) * size;
-#pragma omp parallel for simd schedule(static)
-        for (int64_t k = 0; k < size; k++)
-            dw[k] += from[k];
-        for (int64_t c = 0; c < row; c++)
-            sums[c] += sums[slice * row + c];
-    }
-    for (int c = 0; c < p->s.out && dbias; c++)
-        dbias[c] = (float)sums[c];
 }

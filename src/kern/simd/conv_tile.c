@@ -1,16 +1,17 @@
 /*
- * conv_tile.c - the innermost loops of convolution (see kern/conv_tile.h): ROWS x 2 vectors of sums in registers.
+ * conv_tile.c - the innermost loops of convolution (see kern/conv_tile.h): sums in registers, WIDE x 3 or ROWS x 2 vectors.
  *
- * Per step of the sum two vectors of weights are read, ROWS numbers are read and spread, 2 ROWS multiply-adds done.
- * 6 x 2 of 8 floats fill the 16 registers of AVX2, 12 x 2 of 16 floats the 32 of AVX-512.
+ * Per step of the sum three or two vectors of weights are read, a number of each row is read and broadcast, and the sums
+ * get one multiply-add each. 4 x 3 or 6 x 2 of 8 floats fill the 16 registers of AVX2, 8 x 3 or 12 x 2 of 16 floats the
+ * 32 of AVX-512.
  */
 #include "simd.h"
 #include "kern/conv_tile.h"
 
 #ifdef KW_ISA_avx512
-enum { ROWS = 12 };
+enum { ROWS = 12, WIDE = 8 };
 #else
-enum { ROWS = 6 };
+enum { ROWS = 6, WIDE = 4 };
 #endif
 
 typedef struct { vf a[ROWS], b[ROWS]; } sums;
@@ -18,30 +19,109 @@ typedef struct { vf a[ROWS], b[ROWS]; } sums;
 INLINE vf load(const float *p) { return (vf)*(const vf_at *)p; }
 INLINE void store(float *p, vf x) { *(vf_at *)p = (vf_at)x; }
 
-static NOINLINE void tile_forward(const float *const *x, ptrdiff_t step, int taps, int first, int n, const float *w,
-                                  const float *from, bool add, float *y, ptrdiff_t ld)
+/*
+ * The tile of a product, R rows by C vectors. Fewer instructions for a multiply-add matter where the core is shared with
+ * another hyperthread: of 12 multiply-adds 4 x 3 needs 7 loads, 6 x 2 needs 8, and each step of the loop three more.
+ */
+#define TILE(name, R, C) \
+    static NOINLINE void name(const float *const *x, ptrdiff_t step, int taps, ptrdiff_t first, int n, const float *w, \
+                              ptrdiff_t w_step, bool add, float *y) \
+    { \
+        vf s[R][C]; \
+        UNROLL(12) for (int r = 0; r < R; r++) \
+            UNROLL(12) for (int c = 0; c < C; c++) \
+                s[r][c] = add ? load(y + (r * C + c) * W) : v_set(0); \
+        for (int t = 0; t < taps; t++, x += step, w += w_step) { \
+            const float *row[R], *v = w; \
+            UNROLL(12) for (int r = 0; r < R; r++) \
+                row[r] = x[r] + first; \
+            STEPS for (ptrdiff_t i = 0; i < n; i++, v += C * W) { \
+                vf k[C]; \
+                UNROLL(12) for (int c = 0; c < C; c++) \
+                    k[c] = load(v + c * W); \
+                UNROLL(12) for (int r = 0; r < R; r++) { \
+                    vf a = v_set(row[r][i]); \
+                    UNROLL(12) for (int c = 0; c < C; c++) \
+                        s[r][c] += a * k[c]; \
+                } \
+            } \
+        } \
+        UNROLL(12) for (int r = 0; r < R; r++) \
+            UNROLL(12) for (int c = 0; c < C; c++) \
+                store(y + (r * C + c) * W, s[r][c]); \
+    }
+
+#ifdef __clang__
+#define STEPS PRAGMA(clang loop unroll_count(4))
+#else
+#define STEPS PRAGMA(GCC unroll 4)
+#endif
+
+TILE(tile_wide, WIDE, 3)
+TILE(tile_narrow, ROWS, 2)
+
+/* ---- Winograd's F(4, 3) with the points 0, 1, -1, 2, -2; the fractions of G are moved to B ---- */
+
+#define SPREAD(T, x, to) \
+    do { \
+        T p = (x(4) - 4.0f * x(2)) * (-1.0f / 6), q = (x(3) - 4.0f * x(1)) * (-1.0f / 6); \
+        T r = (x(4) - x(2)) * (1.0f / 24), z = (x(3) - x(1)) * (1.0f / 12); \
+        to(0) = x(0) - 1.25f * x(2) + 0.25f * x(4); \
+        to(1) = p + q; \
+        to(2) = p - q; \
+        to(3) = r + z; \
+        to(4) = r - z; \
+        to(5) = 4.0f * x(1) - 5.0f * x(3) + x(5); \
+    } while (0)
+
+static NOINLINE void spread(const float *const *x, ptrdiff_t first, int n, float *v, ptrdiff_t v_step)
 {
-    sums s;
-    UNROLL(12) for (int r = 0; r < ROWS; r++) {
-        s.a[r] = load(add ? y + r * ld : from);
-        s.b[r] = load(add ? y + r * ld + W : from + W);
+    int i = 0;
+    for (; i + W <= n; i += W) {
+        vf d[6], u[6];
+        UNROLL(6) for (int k = 0; k < 6; k++)
+            d[k] = load(x[k] + first + i);
+#define FROM(k) d[k]
+#define TO(k) u[k]
+        SPREAD(vf, FROM, TO);
+        UNROLL(6) for (int k = 0; k < 6; k++)
+            store(v + k * v_step + i, u[k]);
     }
-    for (int t = 0; t < taps; t++, x += step) {
-        const float *row[ROWS];
-        UNROLL(12) for (int r = 0; r < ROWS; r++)
-            row[r] = x[r] + first;
-        for (ptrdiff_t i = 0; i < n; i++, w += 2 * W) {
-            vf wa = load(w), wb = load(w + W);
-            UNROLL(12) for (int r = 0; r < ROWS; r++) {
-                vf v = v_set(row[r][i]);
-                s.a[r] += v * wa;
-                s.b[r] += v * wb;
-            }
-        }
+#undef FROM
+#undef TO
+#define FROM(k) x[k][first + i]
+#define TO(k) v[k * v_step + i]
+    for (; i < n; i++)
+        SPREAD(float, FROM, TO);
+#undef FROM
+#undef TO
+}
+
+static NOINLINE void derive(const float *w, ptrdiff_t slab, float *u, ptrdiff_t u_step)
+{
+    for (ptrdiff_t c = 0; c < slab; c += W) {
+        vf a = load(w + c), b = load(w + slab + c), d = load(w + 2 * slab + c);
+        vf even = a + d, even2 = a + 4.0f * d;
+        store(u + c, even + b);
+        store(u + u_step + c, even - b);
+        store(u + 2 * u_step + c, even2 + 2.0f * b);
+        store(u + 3 * u_step + c, even2 - 2.0f * b);
     }
-    UNROLL(12) for (int r = 0; r < ROWS; r++) {
-        store(y + r * ld, s.a[r]);
-        store(y + r * ld + W, s.b[r]);
+}
+
+static NOINLINE void join(const float *m, ptrdiff_t m_step, const float *bias, int width, float *y, ptrdiff_t ld, int count)
+{
+    for (int c = 0; c < width; c += W) {
+        vf u[6], to[4];
+        UNROLL(6) for (int k = 0; k < 6; k++)
+            u[k] = load(m + k * m_step + c);
+        vf from = load(bias + c), p = u[1] + u[2], q = u[1] - u[2], r = u[3] + u[4], z = u[3] - u[4];
+        to[0] = u[0] + p + r + from;
+        to[1] = q + 2.0f * z + from;
+        to[2] = p + 4.0f * r + from;
+        to[3] = q + 8.0f * z + u[5] + from;
+        for (int k = 0; k < count; k++)
+            store(y + k * ld + c, to[k]);
     }
 }
 
@@ -103,5 +183,6 @@ static NOINLINE void gather(const float *const *x, int first, int pixels, float 
 #define TEXT(x) TEXT2(x)
 extern const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA);
 const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA) = {
-    TEXT(KW_ISA), ROWS, 2 * W, tile_forward, tile_weights, tile_dense, gather,
+    TEXT(KW_ISA), { { WIDE, 3 * W, tile_wide }, { ROWS, 2 * W, tile_narrow } }, ROWS, 2 * W, tile_weights, tile_dense,
+    gather, spread, derive, join,
 };

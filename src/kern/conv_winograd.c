@@ -1,0 +1,170 @@
+/*
+ * conv_winograd.c - convolution with half the products: Winograd's F(4, 3) along the rows of the picture, for kernels 3
+ * wide with stride 1. Four outputs that lie side by side come from six products instead of twelve:
+ *
+ *     V = B^T d    six pixels of a row of x, with the border   spread,  once for each block of y
+ *     U = G g      the three taps of a row of the kernel       derive,  once for each block and panel; U0 and U5 are g
+ *     M = sum over rows of the kernel and i of V * U           six products, tiles as in conv_tiles.c
+ *     y = A^T M + bias                                         join
+ *
+ * The weight stays packed as it is for the direct way: U is made in cache when it is needed, and takes no memory.
+ * Only one direction is transformed: error (relative L2, 320 channels) 1.6e-6, direct 0.9e-6, in two directions over 1e-5.
+ *
+ * Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, 2015.
+ */
+#include "conv.h"
+#include "conv_tile.h"
+
+#include <string.h>
+
+enum { OUT = 4, POINTS = 6, COLUMNS = 16, COUNT = 64 };
+
+static int ceil_div(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
+
+/* A block: some rows of one picture, or some whole pictures; up to COLUMNS tiles of four pixels of each row. */
+typedef struct { int picture, pictures, row, rows, tile, tiles; } place;
+
+static int strips_of(const kw_conv_tiles *p)
+{
+    int oh = kw_conv_out_h(&p->s);
+    return p->rows < oh ? p->s.n * ceil_div(oh, p->rows) : ceil_div(p->s.n, p->rows / oh);
+}
+
+static place place_of(const kw_conv_tiles *p, int block)
+{
+    int oh = kw_conv_out_h(&p->s), tiles = ceil_div(kw_conv_out_w(&p->s), OUT), across = ceil_div(tiles, p->columns);
+    int strip = block / across, each = p->rows < oh ? ceil_div(oh, p->rows) : 1, many = p->rows < oh ? 1 : p->rows / oh;
+    place a = { .picture = strip / each * many, .row = p->rows < oh ? strip % each * p->rows : 0,
+                .tile = block % across * p->columns };
+    a.pictures = KW_MIN(many, p->s.n - a.picture);
+    a.rows = KW_MIN(KW_MIN(p->rows, oh), oh - a.row);
+    a.tiles = KW_MIN(p->columns, tiles - a.tile);
+    return a;
+}
+
+static void cut(kw_conv_tiles *p, int count)
+{
+    int oh = kw_conv_out_h(&p->s), tiles = ceil_div(kw_conv_out_w(&p->s), OUT);
+    p->columns = ceil_div(tiles, ceil_div(tiles, KW_MIN(count, COLUMNS)));
+    int rows = KW_MAX(1, count / p->columns);
+    p->rows = rows < oh ? ceil_div(oh, ceil_div(oh, rows)) : KW_MIN(rows / oh, p->s.n) * oh;
+    p->blocks = strips_of(p) * ceil_div(tiles, p->columns);
+    p->room = ceil_div(p->rows * p->columns, KW_TILE_ROOM) * KW_TILE_ROOM;
+}
+
+void kw_conv_winograd_plan(kw_conv_tiles *p)
+{
+    int oh = kw_conv_out_h(&p->s), count = COUNT, width = p->tile->form[0].width;
+    cut(p, count);
+    while (count > KW_TILE_ROOM && p->blocks * p->panels < 4 * p->threads)
+        cut(p, count /= 2);
+    int slots = p->rows < oh ? p->rows + p->s.kh - 1 : p->rows / oh * (oh + p->s.kh - 1);
+    int most = KW_MAX(1, (48 << 10) / (POINTS * p->room * width));
+    int groups = KW_MAX(ceil_div(p->panels, most), KW_MIN(p->panels, ceil_div(8 * p->threads, p->blocks)));
+    p->group = ceil_div(p->panels, groups);
+    p->v_at = (size_t)p->group * (size_t)(POINTS * p->room * width);
+    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->chunk) + 15) / 16 * 16;
+    p->each = p->u_at + (size_t)(4 * p->s.kh * p->chunk * width);
+}
+
+/* ---- one block ------------------------------------------------------------------------------------------- */
+
+/* V of inputs i..i+n: (points, slots, tiles, n); a slot is a row of x, or of the border. */
+static void spread(const kw_conv_block *b, const place *a, int i, int n)
+{
+    const kw_conv_shape *s = &b->p->s;
+    int slots = a->rows + s->kh - 1;
+    ptrdiff_t step = (ptrdiff_t)a->pictures * slots * a->tiles * n;
+    float *v = b->v;
+    for (int slot = 0; slot < a->pictures * slots; slot++) {
+        int picture = a->picture + slot / slots, row = a->row + slot % slots - s->pad_top;
+        const float *line = b->x + ((ptrdiff_t)picture * s->h + row) * s->w * s->in;
+        for (int t = 0; t < a->tiles; t++, v += n) {
+            const float *x[POINTS];
+            for (int k = 0; k < POINTS; k++) {
+                int column = (a->tile + t) * OUT + k - s->pad_left;
+                bool inside = row >= 0 && row < s->h && column >= 0 && column < s->w;
+                x[k] = inside ? line + (ptrdiff_t)column * s->in + i : b->zeros;
+            }
+            b->p->tile->spread(x, 0, n, v, step);
+        }
+    }
+}
+
+/* at[h][q]: the column of V at point 0 for row h of the kernel. */
+static void point(kw_conv_block *b, const place *a, int n)
+{
+    const kw_conv_tiles *p = b->p;
+    int slots = a->rows + p->s.kh - 1, q = 0;
+    for (int k = 0; k < a->pictures; k++)
+        for (int r = 0; r < a->rows; r++)
+            for (int t = 0; t < a->tiles; t++, q++)
+                for (int h = 0; h < p->s.kh; h++)
+                    b->at[h * p->room + q] = b->v + ((ptrdiff_t)(k * slots + r + h) * a->tiles + t) * n;
+    b->count = q;
+    for (; q < p->room; q++)
+        for (int h = 0; h < p->s.kh; h++)
+            b->at[h * p->room + q] = b->v;
+}
+
+static void panel_products(kw_conv_block *b, const place *a, int panel, int i, int n, float *m)
+{
+    const kw_conv_tiles *p = b->p;
+    int width = kw_conv_panel_width(p, panel), kh = p->s.kh, rows = p->tile->form[panel >= p->wide].rows;
+    ptrdiff_t slab = (ptrdiff_t)n * width, v_step = (ptrdiff_t)a->pictures * (a->rows + kh - 1) * a->tiles * n;
+    const float *w = kw_conv_part(p, b->w, i, n, panel);
+    int lines = ceil_div(b->ahead_end - b->ahead, (int64_t)64 * POINTS * ceil_div(b->count, rows));
+    for (int h = 0; h < kh; h++)
+        p->tile->derive(w + 3 * h * slab, slab, b->u + h * slab, kh * slab);
+    for (int u = 0; u < POINTS; u++, m += (ptrdiff_t)p->room * width) {
+        bool own = u > 0 && u < POINTS - 1;
+        const float *from = own ? b->u + (u - 1) * kh * slab : u ? w + 2 * slab : w;
+        kw_conv_columns(b, panel, b->at, kh, u * v_step, n, from, own ? slab : 3 * slab, i > 0, m, lines);
+    }
+}
+
+static void join(const kw_conv_block *b, const place *a, int panel, const float *m)
+{
+    const kw_conv_tiles *p = b->p;
+    int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+    int oh = kw_conv_out_h(&p->s), ow = kw_conv_out_w(&p->s);
+    ptrdiff_t m_step = (ptrdiff_t)p->room * width;
+    for (int q = 0; q < b->count; q++, m += width) {
+        int r = q / a->tiles, column = (a->tile + q % a->tiles) * OUT, count = KW_MIN(OUT, ow - column);
+        ptrdiff_t row = (ptrdiff_t)(a->picture + r / a->rows) * oh + a->row + r % a->rows;
+        float *y = b->y + (row * ow + column) * p->s.out + o, cut[OUT * KW_TILE_WIDTH_MAX];
+        if (columns == width) {
+            p->tile->join(m, m_step, b->bias + o, width, y, p->s.out, count);
+            continue;
+        }
+        p->tile->join(m, m_step, b->bias + o, width, cut, width, count);
+        for (int k = 0; k < count; k++)
+            memcpy(y + (ptrdiff_t)k * p->s.out, cut + k * width, (size_t)columns * sizeof *y);
+    }
+}
+
+void kw_conv_winograd_block(kw_conv_block *b, int block)
+{
+    const kw_conv_tiles *p = b->p;
+    place a = place_of(p, block);
+    int n = 0;
+    for (int i = 0; i < p->s.in; i += n) {
+        float *m = b->m;
+        if (n != KW_MIN(p->chunk, p->s.in - i))
+            point(b, &a, n = KW_MIN(p->chunk, p->s.in - i));
+        spread(b, &a, i, n);
+        for (int panel = b->panel0; panel < b->panel1; panel++) {
+            if (panel + 1 < b->panel1)
+                kw_conv_ahead(b, i, n, panel + 1);
+            else if (i + n < p->s.in)
+                kw_conv_ahead(b, i + n, KW_MIN(p->chunk, p->s.in - i - n), b->panel0);
+            panel_products(b, &a, panel, i, n, m);
+            m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(p, panel);
+        }
+    }
+    const float *m = b->m;
+    for (int panel = b->panel0; panel < b->panel1; panel++) {
+        join(b, &a, panel, m);
+        m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(p, panel);
+    }
+}

@@ -241,11 +241,15 @@ kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, 
  */
 static kw_conv_way rule(const kw_conv_shape *s, kw_pass pass)
 {
+    int summed = pass == KW_FORWARD ? s->in : s->out;
     bool single = s->kh * s->kw == 1, wide = s->in >= 16 && s->out >= 16 && s->in + s->out > 32;
-    if (kw_dnn_has_avx512() || single || s->in < 8 || s->out < 8)
-        return pass == KW_BACKWARD_DATA && s->stride == 1 && s->in >= 8 && s->out >= 8 ? KW_CONV_FLIP : KW_CONV_PLAIN;
+    kw_conv_way turned = s->stride == 1 && s->in >= 8 && s->out >= 8 ? KW_CONV_FLIP : KW_CONV_PLAIN;
+    if (kw_dnn_has_avx512() || single)
+        return pass == KW_BACKWARD_DATA ? turned : KW_CONV_PLAIN;
     if (pass == KW_BACKWARD_WEIGHTS)
-        return KW_CONV_TILES;
+        return s->in < 8 || s->out < 8 ? KW_CONV_PLAIN : KW_CONV_TILES;
+    if (s->kw == 3 && s->stride == 1)
+        return summed >= 16 ? KW_CONV_WINOGRAD : pass == KW_BACKWARD_DATA ? turned : KW_CONV_PLAIN;
     return wide && (pass == KW_FORWARD || s->stride == 1) ? KW_CONV_TILES : KW_CONV_PLAIN;
 }
 

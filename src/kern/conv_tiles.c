@@ -112,39 +112,41 @@ void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size)
 
 /* ---- the weight ------------------------------------------------------------------------------------------ */
 
-/* Output o's numbers of a panel and a chunk, from a run of them as they lie in the file: n * taps of f32. */
-static void pack_run(const kw_conv_tiles *p, const float *from, int64_t i_step, int n, bool turned, int width, float *to)
+enum { MAX_RUN = 16384, EDGE = 16 };
+
+/* Some inputs by the outputs of a panel: from[i*i_step + o*o_step + tap], taps backwards if turned. */
+static void pack_block(const kw_conv_tiles *p, const float *from, ptrdiff_t i_step, ptrdiff_t o_step, int count, int high,
+                       bool turned, float *to, int n, int width)
 {
-    for (int tap = 0; tap < p->taps; tap++)
-        for (int i = 0; i < n; i++)
-            to[((ptrdiff_t)tap * n + i) * width] = from[i * i_step + (turned ? p->taps - 1 - tap : tap)];
+    for (int tap = 0; tap < p->taps; tap++, to += (ptrdiff_t)n * width) {
+        const float *w = from + (turned ? p->taps - 1 - tap : tap);
+        for (int i = 0; i < count; i++)
+            for (int o = 0; o < high; o++)
+                to[i * width + o] = w[i * i_step + o * o_step];
+    }
 }
 
-enum { MAX_RUN = 16384 };
-
-/* w: (out, in, taps), or turned (in, out, taps) of the file. */
+/*
+ * The part of a panel and a chunk; w: (out, in, taps), or turned (in, out, taps). In steps of 16 inputs, so that both
+ * sides of a step fit into the first cache.
+ */
 static void pack_part(const kw_conv_tiles *p, kw_dtype type, const char *w, bool turned, int i0, int n, int panel,
                       float *to)
 {
     int width = kw_conv_panel_width(p, panel), o0 = kw_conv_panel_at(p, panel), high = KW_MIN(width, p->s.out - o0);
-    size_t size = kw_dtype_size(type);
+    int edge = KW_MAX(1, KW_MIN(EDGE, MAX_RUN / (p->taps * width)));
+    size_t size = kw_dtype_size(type), taps = (size_t)p->taps;
     float wide[MAX_RUN];
     if (high < width)
-        memset(to, 0, sizeof *to * (size_t)(p->taps * n * width));
-    if (!turned)
-        for (int o = 0; o < high; o++) {
-            kw_widen(wide, type, w + ((size_t)(o0 + o) * (size_t)p->s.in + (size_t)i0) * (size_t)p->taps * size,
-                     (int64_t)n * p->taps);
-            pack_run(p, wide, p->taps, n, false, width, to + o);
+        memset(to, 0, sizeof *to * taps * (size_t)(n * width));
+    for (int i = 0; i < n; i += edge) {
+        int count = KW_MIN(edge, n - i), runs = turned ? count : high, run = (turned ? high : count) * p->taps;
+        for (int k = 0; k < runs; k++) {
+            size_t outer = (size_t)(turned ? i0 + i + k : o0 + k), inner = (size_t)(turned ? o0 : i0 + i);
+            kw_widen(wide + k * run, type, w + (outer * (size_t)(turned ? p->s.out : p->s.in) + inner) * taps * size, run);
         }
-    else
-        for (int i = 0; i < n; i++) {
-            kw_widen(wide, type, w + ((size_t)(i0 + i) * (size_t)p->s.out + (size_t)o0) * (size_t)p->taps * size,
-                     (int64_t)high * p->taps);
-            for (int tap = 0; tap < p->taps; tap++)
-                for (int o = 0; o < high; o++)
-                    to[((ptrdiff_t)tap * n + i) * width + o] = wide[o * p->taps + p->taps - 1 - tap];
-        }
+        pack_block(p, wide, turned ? run : p->taps, turned ? p->taps : run, count, high, turned, to + i * width, n, width);
+    }
 }
 
 void kw_conv_tiles_pack(const kw_conv_tiles *p, kw_dtype from, const void *w, bool turned, float *packed)

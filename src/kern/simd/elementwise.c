@@ -104,5 +104,8 @@ static void convert_any(kw_dtype to_type, void *y, kw_dtype from_type, const voi
 
 void ISA(convert)(kw_dtype to, void *y, kw_dtype from, const void *x, int64_t n)
 {
-    FOR_PIECES(n, CHUNK, first, last, convert_any(to, y, from, x, first, last));
+    if (n <= CHUNK)                       /* not even a team of one: weights are packed in runs of a few hundred */
+        convert_any(to, y, from, x, 0, n);
+    else
+        FOR_PIECES(n, CHUNK, first, last, convert_any(to, y, from, x, first, last));
 }

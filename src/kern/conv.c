@@ -102,7 +102,7 @@ static void lay_tables(kw_conv *c, const kw_conv_shape *s)
 static void name_layout(kw_conv *c, bool flip)
 {
     snprintf(c->text, sizeof c->text, "%s%s", flip ? "turned " : "", c->layout.text);
-    if (is_tiles(c) && c->pass != KW_BACKWARD_WEIGHTS)
+    if (c->way == KW_CONV_WINOGRAD || (c->way == KW_CONV_TILES && c->pass != KW_BACKWARD_WEIGHTS))
         return;                           /* packs for itself */
     c->o = c->layout.at[flip ? 1 : 0];
     c->i = c->layout.at[flip ? 0 : 1];
@@ -138,7 +138,9 @@ static bool set_up_tiles(kw_conv *c, const kw_conv_shape *s)
         kw_conv_tiles_text(&c->tiles, c->layout.text, sizeof c->layout.text);
         return true;
     }
-    if (c->way == KW_CONV_WINOGRAD || !kw_conv_weights_plan(s, &c->weights))
+    if (c->way == KW_CONV_WINOGRAD)       /* writes in the file's order */
+        return kw_conv_winograd_weights_plan(s, &c->tiles);
+    if (!kw_conv_weights_plan(s, &c->weights))
         return false;
     lay_tables(c, s);
     kw_conv_weights_layout(&c->weights, at[0], at[1], at[2], at[3]);
@@ -179,7 +181,8 @@ static bool set_up(kw_conv *c)
 static size_t own_scratch(const kw_conv *c)
 {
     return c->dnn ? kw_dnn_conv_scratch_size(c->dnn)
-         : !is_tiles(c) ? 0 : c->pass == KW_BACKWARD_WEIGHTS ? c->weights.scratch_size : c->tiles.scratch_size;
+         : !is_tiles(c) ? 0
+         : c->way == KW_CONV_TILES && c->pass == KW_BACKWARD_WEIGHTS ? c->weights.scratch_size : c->tiles.scratch_size;
 }
 
 static size_t add(kw_conv *c, bool wanted, size_t bytes)
@@ -210,7 +213,7 @@ kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, 
     }
     c->x_at = add(c, c->widen, (size_t)x_count(s) * 4);
     c->y_at = add(c, c->widen, (size_t)y_count(s) * 4);
-    c->w_at = add(c, pass == KW_BACKWARD_WEIGHTS, c->layout.size * 4);
+    c->w_at = add(c, pass == KW_BACKWARD_WEIGHTS, c->layout.size * 4);      /* 0 for WINOGRAD */
     c->bias_at = add(c, pass == KW_FORWARD && c->bias, (size_t)s->out * 4);
     c->work_at = add(c, true, own_scratch(c));
     *out = c;
@@ -243,12 +246,14 @@ static kw_conv_way rule(const kw_conv_shape *s, kw_pass pass)
 {
     int summed = pass == KW_FORWARD ? s->in : s->out;
     bool single = s->kh * s->kw == 1, wide = s->in >= 16 && s->out >= 16 && s->in + s->out > 32;
+    bool three = s->kw == 3 && s->stride == 1;
     kw_conv_way turned = s->stride == 1 && s->in >= 8 && s->out >= 8 ? KW_CONV_FLIP : KW_CONV_PLAIN;
     if (kw_dnn_has_avx512() || single)
         return pass == KW_BACKWARD_DATA ? turned : KW_CONV_PLAIN;
     if (pass == KW_BACKWARD_WEIGHTS)
-        return s->in < 8 || s->out < 8 ? KW_CONV_PLAIN : KW_CONV_TILES;
-    if (s->kw == 3 && s->stride == 1)
+        return s->in < 8 || s->out < 8 ? KW_CONV_PLAIN
+             : three && s->in >= 24 && s->out >= 24 ? KW_CONV_WINOGRAD : KW_CONV_TILES;
+    if (three)
         return summed >= 16 ? KW_CONV_WINOGRAD : pass == KW_BACKWARD_DATA ? turned : KW_CONV_PLAIN;
     return wide && (pass == KW_FORWARD || s->stride == 1) ? KW_CONV_TILES : KW_CONV_PLAIN;
 }
@@ -414,6 +419,10 @@ void kw_conv_backward_weights(const kw_conv *c, const void *x, const void *dy, f
     char *s = scratch;
     void *a = widened(c, x, x_count(&c->s), s, c->x_at), *b = widened(c, dy, y_count(&c->s), s, c->y_at);
     float *packed = (float *)(s + c->w_at);
+    if (c->way == KW_CONV_WINOGRAD) {
+        kw_conv_winograd_weights(&c->tiles, a, b, dw, c->bias ? dbias : NULL, s + c->work_at);
+        return;
+    }
     if (c->dnn)
         kw_dnn_conv_run(c->dnn, a, packed, dbias, b, s + c->work_at);
     else if (c->way == KW_CONV_TILES)

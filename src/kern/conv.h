@@ -40,7 +40,7 @@ typedef struct {
     int threads, blocks, group;           /* the work is shared by blocks of pixels and groups of panels */
     int rows, columns;                    /* of a block: WINOGRAD: output rows, tiles of 4; else 1, pixels */
     int room;                             /* columns of the product for one block, with room for a cut tile */
-    size_t m_at, v_at, u_at, each;        /* scratch of a thread, in numbers */
+    size_t m_at, v_at, u_at, each, shared;    /* scratch, in numbers: of a thread; before them, of all */
     size_t packed, scratch_size;
 } kw_conv_tiles;
 
@@ -71,12 +71,18 @@ void kw_conv_ahead(kw_conv_block *b, int i, int n, int panel);
 void kw_conv_columns(kw_conv_block *b, int panel, const float *const *at, int taps, ptrdiff_t first, int n,
                      const float *w, ptrdiff_t w_step, bool add, float *m, int lines);
 void kw_conv_winograd_plan(kw_conv_tiles *p);
+void kw_conv_scratch_plan(kw_conv_tiles *p);       /* after it: the sizes of the scratch */
 void kw_conv_winograd_block(kw_conv_block *b, int block);
 /* Where tap (h, w) of the output pixels from `first` on finds its channels; `zeros` outside and behind the last. */
 void kw_conv_point(const kw_conv_shape *s, const float *x, const float *zeros, int h, int w, int64_t first, int count,
                    const float **to);
 
-/* ---- and the gradient of the weight (conv_weights.c) ---- */
+/* ---- and the gradient of the weight (conv_weights.c; by Winograd conv_winograd.c) ---- */
+
+bool kw_conv_winograd_weights_plan(const kw_conv_shape *s, kw_conv_tiles *p);
+/* dw: (out, in, kh, kw), as in files */
+void kw_conv_winograd_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias,
+                              void *scratch);
 
 typedef struct {
     kw_conv_shape s;

@@ -21,6 +21,8 @@ typedef struct {
      */
     void (*run)(const float *const *x, ptrdiff_t step, int taps, ptrdiff_t first, int n, const float *w,
                 ptrdiff_t w_step, bool add, float *y);
+    /* y[r*width + c] = start + sum over q < count of x[q][first + r] * d[q*width + c] */
+    void (*sum)(const float *const *x, ptrdiff_t first, int count, const float *d, bool add, float *y);
 } kw_tile_form;
 
 typedef struct kw_conv_tile {
@@ -51,6 +53,14 @@ typedef struct kw_conv_tile {
     void (*spread)(const float *const *x, ptrdiff_t first, int n, float *v, ptrdiff_t v_step);
     void (*derive)(const float *w, ptrdiff_t slab, float *u, ptrdiff_t u_step);
     void (*join)(const float *m, ptrdiff_t m_step, const float *bias, int width, float *y, ptrdiff_t ld, int count);
+    /*
+     * unjoin: d[u*d_step + c] = A[u] y[.][c] for u < 6, c < width
+     * fold:   w[k*w_step + c] = (G^T)[k] u[.*u_step + c] for k < 3, c < width
+     * turn:   b[c*ldb + r] = a[r*lda + c]
+     */
+    void (*unjoin)(const float *const *y, int width, float *d, ptrdiff_t d_step);
+    void (*fold)(const float *u, ptrdiff_t u_step, int width, float *w, ptrdiff_t w_step);
+    void (*turn)(const float *a, ptrdiff_t lda, int rows, int columns, float *b, ptrdiff_t ldb);
 } kw_conv_tile;
 
 /* Of the instruction set that kw_kern_get() has. */

@@ -40,6 +40,9 @@ const float *kw_conv_part(const kw_conv_tiles *p, const float *w, int i, int n, 
     return w + ((ptrdiff_t)i * p->padded + (ptrdiff_t)kw_conv_panel_at(p, panel) * n) * p->taps;
 }
 
+/* A row of zeros is as long as a row of x, or a panel. */
+static int zeros_of(const kw_conv_tiles *p) { return KW_MAX(p->s.in, KW_TILE_WIDTH_MAX) + 16; }
+
 /* ---- plan ------------------------------------------------------------------------------------------------ */
 
 /* As many wide panels and as few narrow ones as leave least empty. */
@@ -78,16 +81,25 @@ static void cut_pixels(kw_conv_tiles *p)
 }
 
 /* scratch: [zeros] [bias] then for each thread [at] [m] [v] [u] */
+void kw_conv_scratch_plan(kw_conv_tiles *p)
+{
+    p->m_at = ((size_t)(p->taps * p->room) * 2 + 15) & ~(size_t)15;          /* a pointer takes the room of two numbers */
+    p->v_at += p->m_at;
+    p->u_at += p->m_at;
+    p->each = (p->each + p->m_at + 15) & ~(size_t)15;
+    p->shared = ((size_t)zeros_of(p) + (size_t)p->padded + 15) & ~(size_t)15;
+    p->scratch_size = (p->shared + p->each * (size_t)p->threads) * sizeof(float);
+}
+
 bool kw_conv_tiles_plan(const kw_conv_shape *s, bool winograd, kw_conv_tiles *p)
 {
-    int row = winograd ? s->kh : s->kw, taps = s->kh * s->kw;
+    int taps = s->kh * s->kw;
     if (taps > TAPS || (winograd && (s->kw != 3 || s->stride != 1)))
         return false;
     *p = (kw_conv_tiles){ .s = *s, .tile = kw_conv_tile_get(), .winograd = winograd, .taps = taps,
                           .threads = kw_threads() };
-    row = s->kw;
     cut_panels(p);
-    p->chunk = ceil_div(s->in, ceil_div(s->in, KW_MAX(8, STEPS / row)));
+    p->chunk = ceil_div(s->in, ceil_div(s->in, KW_MAX(8, STEPS / s->kw)));
     p->chunk = KW_MIN(s->in, (p->chunk + 3) / 4 * 4);
     p->chunk_rows = KW_MAX(1, KW_MIN(s->kh, STEPS / (s->kw * p->chunk)));
     p->packed = (size_t)s->in * (size_t)(taps * p->padded);
@@ -95,12 +107,7 @@ bool kw_conv_tiles_plan(const kw_conv_shape *s, bool winograd, kw_conv_tiles *p)
         kw_conv_winograd_plan(p);
     else
         cut_pixels(p);
-    size_t pointers = (size_t)(taps * p->room) * 2;                  /* a pointer takes the room of two numbers */
-    p->m_at = (pointers + 15) & ~(size_t)15;
-    p->v_at += p->m_at;
-    p->u_at += p->m_at;
-    p->each = (p->each + p->m_at + 15) & ~(size_t)15;
-    p->scratch_size = (((size_t)s->in + 31 + (size_t)p->padded + 15) / 16 * 16 + p->each * (size_t)p->threads) * sizeof(float);
+    kw_conv_scratch_plan(p);
     return true;
 }
 
@@ -266,16 +273,15 @@ static void direct_block(kw_conv_block *b, int block)
 void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
                            void *scratch)
 {
-    float *zeros = scratch, *wide_bias = zeros + p->s.in + 16;
-    size_t shared = ((size_t)p->s.in + 31 + (size_t)p->padded + 15) / 16 * 16;
+    float *zeros = scratch, *wide_bias = zeros + zeros_of(p);
     int groups = ceil_div(p->panels, p->group);
-    memset(scratch, 0, shared * sizeof(float));
+    memset(scratch, 0, p->shared * sizeof(float));
     if (bias)
         memcpy(wide_bias, bias, (size_t)p->s.out * sizeof *bias);
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p->threads)
     for (int g = 0; g < groups; g++)
         for (int k = 0; k < p->blocks; k++) {
-            float *own = zeros + shared + p->each * (size_t)omp_get_thread_num();
+            float *own = zeros + p->shared + p->each * (size_t)omp_get_thread_num();
             kw_conv_block b = { .p = p, .x = x, .w = w, .zeros = zeros, .bias = wide_bias, .y = y, .at = (const float **)own,
                                 .m = own + p->m_at, .v = own + p->v_at, .u = own + p->u_at, .panel0 = g * p->group,
                                 .panel1 = KW_MIN(p->panels, (g + 1) * p->group) };

@@ -15,6 +15,7 @@
 #include "conv.h"
 #include "conv_tile.h"
 
+#include <omp.h>
 #include <string.h>
 
 enum { OUT = 4, POINTS = 6, COLUMNS = 16, COUNT = 64 };
@@ -167,4 +168,134 @@ void kw_conv_winograd_block(kw_conv_block *b, int block)
         join(b, &a, panel, m);
         m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(p, panel);
     }
+}
+
+/* ---- the gradient of the weight ----------------------------------------------------------------------------- */
+
+/*
+ * dU[u][h][i][o] = sum over tiles q of V[u][q + h][i] * D[u][q][o],  D = A dy;  dg = G^T dU
+ *
+ * A task has some panels and a chunk of inputs, and goes over all blocks of pixels; its dU stays in the second cache.
+ * So each sum has one order whatever the number of threads.
+ *
+ * scratch of a thread: [at] [dU of the group] [V] [D of a panel] [dg of a panel]
+ */
+static int sum_rows(const kw_conv_tiles *p) { return (p->chunk + 11) / 12 * 12; }
+
+bool kw_conv_winograd_weights_plan(const kw_conv_shape *s, kw_conv_tiles *p)
+{
+    if (s->in < 4 || !kw_conv_tiles_plan(s, true, p))
+        return false;
+    int oh = kw_conv_out_h(s), width = p->tile->form[0].width;
+    cut(p, COUNT);
+    p->group = KW_MIN(2, p->panels);
+    while (p->chunk > 16 && ceil_div(p->panels, p->group) * ceil_div(s->in, p->chunk) < 4 * p->threads)
+        p->chunk = (p->chunk / 2 + 3) / 4 * 4;
+    if (ceil_div(p->panels, p->group) * ceil_div(s->in, p->chunk) < 4 * p->threads)
+        p->group = 1;
+    int slots = p->rows < oh ? p->rows + s->kh - 1 : p->rows / oh * (oh + s->kh - 1);
+    p->v_at = (size_t)p->group * (size_t)(POINTS * s->kh * sum_rows(p) * width);
+    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->chunk) + 31) / 16 * 16;      /* the last tile reads on */
+    p->each = p->u_at + (size_t)(POINTS * p->room * width) + (size_t)(p->taps * p->chunk * width);
+    kw_conv_scratch_plan(p);
+    return true;
+}
+
+/* D of one panel: (points, room, width). */
+static void unjoin(const kw_conv_block *b, const place *a, const float *dy, int panel, float *d)
+{
+    const kw_conv_tiles *p = b->p;
+    int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+    int oh = kw_conv_out_h(&p->s), ow = kw_conv_out_w(&p->s);
+    float cut[OUT * KW_TILE_WIDTH_MAX] = { 0 };
+    for (int q = 0; q < b->count; q++, d += width) {
+        int r = q / a->tiles, column = (a->tile + q % a->tiles) * OUT;
+        ptrdiff_t row = (ptrdiff_t)(a->picture + r / a->rows) * oh + a->row + r % a->rows;
+        const float *from[OUT];
+        for (int k = 0; k < OUT; k++) {
+            from[k] = column + k < ow ? dy + (row * ow + column + k) * p->s.out + o : b->zeros;
+            if (columns < width)
+                from[k] = memcpy(cut + k * width, from[k], (size_t)columns * sizeof *cut);
+        }
+        p->tile->unjoin(from, width, d, (ptrdiff_t)p->room * width);
+    }
+}
+
+static void block_sums(kw_conv_block *b, const place *a, const float *dy, int n, bool add)
+{
+    const kw_conv_tiles *p = b->p;
+    int kh = p->s.kh;
+    ptrdiff_t v_step = (ptrdiff_t)a->pictures * (a->rows + kh - 1) * a->tiles * n;
+    float *to = b->m;
+    for (int panel = b->panel0; panel < b->panel1; panel++) {
+        const kw_tile_form *f = &p->tile->form[panel >= p->wide];
+        unjoin(b, a, dy, panel, b->u);
+        for (int u = 0; u < POINTS; u++)
+            for (int h = 0; h < kh; h++, to += (ptrdiff_t)sum_rows(p) * f->width)
+                for (int i = 0; i < n; i += f->rows)
+                    f->sum(b->at + h * p->room, u * v_step + i, b->count, b->u + (ptrdiff_t)u * p->room * f->width, add,
+                           to + i * f->width);
+    }
+}
+
+/* dU of one panel to dw in the file's order, by way of (i, kh, kw, width). */
+static void fold(const kw_conv_block *b, int panel, int i0, int n, const float *from, float *dw)
+{
+    const kw_conv_tiles *p = b->p;
+    int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+    int kh = p->s.kh;
+    ptrdiff_t h_step = (ptrdiff_t)sum_rows(p) * width, row = (ptrdiff_t)p->s.in * p->taps;
+    float *dense = b->u + (ptrdiff_t)POINTS * p->room * p->tile->form[0].width;
+    for (int i = 0; i < n; i++)
+        for (int h = 0; h < kh; h++)
+            p->tile->fold(from + h * h_step + i * width, kh * h_step, width, dense + (i * p->taps + 3 * h) * width, width);
+    p->tile->turn(dense, width, n * p->taps, columns, dw + o * row + (ptrdiff_t)i0 * p->taps, row);
+}
+
+static void task_weights(kw_conv_block *b, int i, const float *dy, float *dw)
+{
+    const kw_conv_tiles *p = b->p;
+    int n = KW_MIN(p->chunk, p->s.in - i);
+    for (int k = 0; k < p->blocks; k++) {
+        place a = place_of(p, k);
+        point(b, &a, n);
+        spread(b, &a, i, n);
+        block_sums(b, &a, dy, n, k > 0);
+    }
+    const float *from = b->m;
+    for (int panel = b->panel0; panel < b->panel1; panel++) {
+        fold(b, panel, i, n, from, dw);
+        from += (ptrdiff_t)POINTS * p->s.kh * sum_rows(p) * kw_conv_panel_width(p, panel);
+    }
+}
+
+static void sum_bias(const kw_conv_shape *s, const float *dy, float *dbias)
+{
+    int64_t pixels = (int64_t)s->n * kw_conv_out_h(s) * kw_conv_out_w(s);
+#pragma omp parallel for schedule(static)
+    for (int o = 0; o < s->out; o++) {
+        double sum = 0;
+        for (int64_t q = 0; q < pixels; q++)
+            sum += (double)dy[q * s->out + o];
+        dbias[o] = (float)sum;
+    }
+}
+
+void kw_conv_winograd_weights(const kw_conv_tiles *p, const float *x, const float *dy, float *dw, float *dbias,
+                              void *scratch)
+{
+    float *zeros = scratch;
+    int groups = ceil_div(p->panels, p->group);
+    memset(scratch, 0, p->shared * sizeof(float));
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p->threads)
+    for (int g = 0; g < groups; g++)
+        for (int i = 0; i < p->s.in; i += p->chunk) {
+            float *own = zeros + p->shared + p->each * (size_t)omp_get_thread_num();
+            kw_conv_block b = { .p = p, .x = x, .zeros = zeros, .at = (const float **)own, .m = own + p->m_at,
+                                .v = own + p->v_at, .u = own + p->u_at, .panel0 = g * p->group,
+                                .panel1 = KW_MIN(p->panels, (g + 1) * p->group) };
+            task_weights(&b, i, dy, dw);
+        }
+    if (dbias)
+        sum_bias(&p->s, dy, dbias);
 }

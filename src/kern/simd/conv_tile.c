@@ -60,6 +60,32 @@ INLINE void store(float *p, vf x) { *(vf_at *)p = (vf_at)x; }
 TILE(tile_wide, WIDE, 3)
 TILE(tile_narrow, ROWS, 2)
 
+#define SUM(name, R, C) \
+    static NOINLINE void name(const float *const *x, ptrdiff_t first, int count, const float *d, bool add, float *y) \
+    { \
+        vf s[R][C]; \
+        UNROLL(12) for (int r = 0; r < R; r++) \
+            UNROLL(12) for (int c = 0; c < C; c++) \
+                s[r][c] = add ? load(y + (r * C + c) * W) : v_set(0); \
+        STEPS for (ptrdiff_t q = 0; q < count; q++, d += C * W) { \
+            const float *row = x[q] + first; \
+            vf k[C]; \
+            UNROLL(12) for (int c = 0; c < C; c++) \
+                k[c] = load(d + c * W); \
+            UNROLL(12) for (int r = 0; r < R; r++) { \
+                vf a = v_set(row[r]); \
+                UNROLL(12) for (int c = 0; c < C; c++) \
+                    s[r][c] += a * k[c]; \
+            } \
+        } \
+        UNROLL(12) for (int r = 0; r < R; r++) \
+            UNROLL(12) for (int c = 0; c < C; c++) \
+                store(y + (r * C + c) * W, s[r][c]); \
+    }
+
+SUM(sum_wide, WIDE, 3)
+SUM(sum_narrow, ROWS, 2)
+
 /* ---- Winograd's F(4, 3) with the points 0, 1, -1, 2, -2; the fractions of G are moved to B ---- */
 
 #define SPREAD(T, x, to) \
@@ -125,6 +151,60 @@ static NOINLINE void join(const float *m, ptrdiff_t m_step, const float *bias, i
     }
 }
 
+/* ---- the same for the gradient of the weight: dg = G^T ((A dy) (B^T d)) ---- */
+
+static NOINLINE void unjoin(const float *const *y, int width, float *d, ptrdiff_t d_step)
+{
+    for (int c = 0; c < width; c += W) {
+        vf a = load(y[0] + c), b = load(y[1] + c), e = load(y[2] + c), f = load(y[3] + c);
+        vf p = a + e, q = b + f, r = a + 4.0f * e, z = 2.0f * b + 8.0f * f;
+        vf to[6] = { a, p + q, p - q, r + z, r - z, f };
+        UNROLL(6) for (int k = 0; k < 6; k++)
+            store(d + k * d_step + c, to[k]);
+    }
+}
+
+static NOINLINE void fold(const float *u, ptrdiff_t u_step, int width, float *w, ptrdiff_t w_step)
+{
+    for (int c = 0; c < width; c += W) {
+        vf v[6];
+        UNROLL(6) for (int k = 0; k < 6; k++)
+            v[k] = load(u + k * u_step + c);
+        vf p = v[1] + v[2], q = v[1] - v[2], r = v[3] + v[4], z = v[3] - v[4];
+        store(w + c, v[0] + p + r);
+        store(w + w_step + c, q + 2.0f * z);
+        store(w + 2 * w_step + c, p + 4.0f * r + v[5]);
+    }
+}
+
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4_at __attribute__((vector_size(16), aligned(4), may_alias));
+
+/* Blocks of 4 x 4. */
+static NOINLINE void turn(const float *a, ptrdiff_t lda, int rows, int columns, float *b, ptrdiff_t ldb)
+{
+    int r = 0, c;
+    for (; r + 4 <= rows; r += 4, a += 4 * lda, b += 4) {
+        for (c = 0; c + 4 <= columns; c += 4) {
+            v4 x[4];
+            for (int k = 0; k < 4; k++)
+                x[k] = (v4)*(const v4_at *)(a + k * lda + c);
+            v4 p = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5), q = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+            v4 s = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7), t = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+            *(v4_at *)(b + c * ldb) = (v4_at)__builtin_shufflevector(p, q, 0, 1, 4, 5);
+            *(v4_at *)(b + (c + 1) * ldb) = (v4_at)__builtin_shufflevector(p, q, 2, 3, 6, 7);
+            *(v4_at *)(b + (c + 2) * ldb) = (v4_at)__builtin_shufflevector(s, t, 0, 1, 4, 5);
+            *(v4_at *)(b + (c + 3) * ldb) = (v4_at)__builtin_shufflevector(s, t, 2, 3, 6, 7);
+        }
+        for (; c < columns; c++)
+            for (int k = 0; k < 4; k++)
+                b[c * ldb + k] = a[k * lda + c];
+    }
+    for (; r < rows; r++, a += lda, b++)
+        for (c = 0; c < columns; c++)
+            b[c * ldb] = a[c];
+}
+
 static NOINLINE void tile_weights(const float *const *x, int first, int pixels, const float *dy, bool add, float *dw,
                                   int skip)
 {
@@ -183,6 +263,6 @@ static NOINLINE void gather(const float *const *x, int first, int pixels, float 
 #define TEXT(x) TEXT2(x)
 extern const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA);
 const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA) = {
-    TEXT(KW_ISA), { { WIDE, 3 * W, tile_wide }, { ROWS, 2 * W, tile_narrow } }, ROWS, 2 * W, tile_weights, tile_dense,
-    gather, spread, derive, join,
+    TEXT(KW_ISA), { { WIDE, 3 * W, tile_wide, sum_wide }, { ROWS, 2 * W, tile_narrow, sum_narrow } }, ROWS, 2 * W, tile_weights, tile_dense,
+    gather, spread, derive, join, unjoin, fold, turn,
 };

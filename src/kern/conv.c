@@ -221,26 +221,31 @@ kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, 
 }
 
 /*
- * The rule, by the weight and the machine alone, so that one packed weight serves every size of picture.
+ * The rule, by the weight and the machine alone; TILES and WINOGRAD have one layout, so that one packed weight serves
+ * every size of picture.
  *
- * AVX2 (Zen 3, one thread of a busy machine; % of the FMA peak, PLAIN / BLOCKED / TILES; FLIP is as PLAIN forward):
- *                                    forward          backward-data      backward-weights
- *   64 -> 64,   16^2 x 32            69 / 83 / 89     77 / 88 / 87       60 / 54 / 76
- *   128 -> 128,  8^2 x 32            69 / 69 / 81     87 / 79 / 91       63 / 54 / 78
- *   96 -> 96,   64^2 x 16            58 / 78 / 78     57 / 81 / 83       33 / 47 / 69
- *   32 -> 32,  128^2 x 16            78 / 75 / 87     78 / 70 / 84       34 / 48 / 57
- *   16 -> 16,  128^2 x 16            69 / 56 / 52     75 / 59 / 52       38 / 38 / 57
- *   320 -> 320, 64^2                 80 / 86 / 77     65 / 85 / 68       26 / 66 / 71
- *   1280 -> 640, 32^2                72 / 91 / 80     60 / 85 / 64       30 / 57 / 67
- *   1280 -> 1280, 16^2               81 / 76 / 71     79 / 86 / 77       41 / 54 / 56
- *   stride 2, 320 -> 320, 64^2       57 / 77 / 81     72 / 67 / -        36 / 56 / 69
- *   1 x 1, 960 -> 320, 64^2          90 / 72 / 85     75 / 70 / 85 FLIP  75 / 68 / 68
- *   3 -> 16,   128^2 x 16            73 / 38 / 34     27 / 17 / 12       25 / 22 / -
- *   16 -> 3,   128^2 x 16            13 / 12 / 12     76 / 25 / 34       15 / 18 / 11
- * BLOCKED is ahead by up to a tenth from 320 channels on, but its copies of x and y want memory; TILES has none.
+ * AVX2 (two Zen 3 cores, f32, useful work in % of the FMA peak; PLAIN / BLOCKED / TILES / WINOGRAD; FLIP is as PLAIN
+ * forward). Both cores are hyperthreads of busy ones: what is bound by instructions varies by a fifth from minute to
+ * minute, WINOGRAD forward between 125 and 170.
+ *                                    forward                 backward-data         backward-weights
+ *   320 -> 320, 64^2                 59 / 78 / 83 / 157      as forward            22 / 45 / 60 / 127
+ *   640 -> 640, 32^2                 -  / -  / 90 / 171      for TILES and         43 / 48 / 66 / 121
+ *   1280 -> 1280, 16^2               72 / 70 / 91 / 167      WINOGRAD              51 / 44 / 67 / 112
+ *   1280 -> 1280, 8^2                54 / 73 / 86 / 121                            29 / 32 / 48 / 70
+ *   128 -> 128, 256^2                35 / -  / 81 / 111                            -  / -  / 59 / 91
+ *   512 -> 512, 128^2                42 / -  / 75 / 145
+ *   64 -> 64, 16^2 x 16              57 / 61 / 75 / 167                            -  / -  / 59 / 129
+ *   32 -> 32, 128^2 x 16             79 / 72 / 67 / 111                            -  / -  / 48 / 54
+ *   16 -> 16, 128^2 x 16             74 / 56 / 43 / 88                             -  / -  / 55 / 47
+ *   4 -> 320, 64^2                   77 / -  / 21 / 57                             46 / 15 / -  / 42
+ *   320 -> 4, 64^2                   15 / -  / 17 / 29                             22 / 17 / 16 / 18
+ *   128 -> 3, 256^2                   9 / -  / 13 / 18
+ *   stride 2, 320 -> 320, 64^2       34 / -  / 75 / -        52 / 61 / - / -       27 / 53 / 52 / -
+ *   1 x 1, 320 -> 320, 64^2          86 / -  / 64 / -        85 / 65 / 59 (FLIP)   71 / 66 / 42 / -
+ *   1 x 1, 1280 -> 1280, 16^2        88 / -  / 72 / -        85 / 62 / 73 (FLIP)   70 / 62 / 51 / -
  *
  * AVX-512 (Zen 5, oneDNN alone): forward on NHWC has 85-99 %, f32 backward-data 60-78 % and so is turned into a forward
- * one; backward-weights 59-92 %. bf16 likewise.
+ * one; backward-weights 59-92 %. bf16 likewise. TILES and WINOGRAD were not measured there.
  */
 static kw_conv_way rule(const kw_conv_shape *s, kw_pass pass)
 {
@@ -288,10 +293,10 @@ const char *kw_conv_layout(const kw_conv *c) { return c->text; }
 /* ---- the weight: from the file's order to the packed one, and gradients back ----------------------------- */
 
 /*
- * Both walk in blocks of 16 outputs by 16 inputs, so that what the one side has together and the other apart is still in
- * the cache when its neighbour is needed. Within a block the taps of the kernel are outermost: the packed side has each
- * of them in a stretch of its own, often a power of two apart, and nine of those at once push each other out of the
- * first cache (5 ns a number, against 1).
+ * For oneDNN's layouts and the loops. Both walk in blocks of 16 outputs by 16 inputs, so that what the one side has
+ * together and the other apart is still in the cache when its neighbour is needed. Within a block the taps of the
+ * kernel are outermost: the packed side has each of them in a stretch of its own, often a power of two apart, and nine
+ * of those at once push each other out of the first cache (5 ns a number, against 1).
  */
 enum { EDGE = 16 };
 
@@ -342,7 +347,8 @@ void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *pac
                 continue;
             }
             for (int k = o; k < b.o_end; k++)
-                kw_widen(wide + (k - o) * run, from, (const char *)weight + (size_t)(at + (k - o) * row) * kw_dtype_size(from), run);
+                kw_widen(wide + (k - o) * run, from,
+                         (const char *)weight + (size_t)(at + (k - o) * row) * kw_dtype_size(from), run);
             pack_block(c, b, wide, run, packed);
         }
 }

@@ -27,7 +27,7 @@ typedef struct {
 
 typedef struct kw_conv_tile {
     const char *isa;
-    kw_tile_form form[2];                 /* few rows, wide: most FLOPs for an instruction; more rows, narrow: for the rest */
+    kw_tile_form form[2];                 /* wide, few rows: most work for an instruction; and narrow, for the rest */
     int rows, width;                      /* of the three below */
     /*
      * dw[r*width + c] = start + sum over p < pixels of x[p][first + r] * dy[p*width + c],  for the rows r >= skip
@@ -47,7 +47,7 @@ typedef struct kw_conv_tile {
     /*
      * Winograd's F(4, 3), see conv_winograd.c.
      * spread: v[u*v_step + i] = (B^T)[u] x[.][first + i] for u < 6, i < n
-     * derive: u[k*u_step + c] = the rows 1..4 of G times w[c], w[slab + c], w[2*slab + c]; slab is a multiple of a width
+     * derive: u[k*u_step + c] = rows 1..4 of G times w[c], w[slab + c], w[2*slab + c]; slab is a multiple of a width
      * join:   y[j*ld + c] = bias[c] + (A^T)[j] m[.*m_step + c] for j < count <= 4, c < width
      */
     void (*spread)(const float *const *x, ptrdiff_t first, int n, float *v, ptrdiff_t v_step);

@@ -7,9 +7,10 @@
  *
  *     y[q][o] = sum over tap, i of at[tap][q][i] * w[tap][i][o]        backward-data: the same, turned round
  *
- * Outputs are cut into panels, as wide as a tile, most of the wide form and up to two of the narrow one (320 = 12 * 24 +
- * 2 * 16). The sum is cut into chunks of some 192 steps, whose part of a panel (18 KB) stays in the first cache. Weights
- * lie in the order in which they are read, (chunks of in, panels, kh, kw, in of the chunk, width), whatever the picture.
+ * Outputs are cut into panels, as wide as a tile, most of the wide form and up to two of the narrow one (320 = 12 * 24
+ * + 2 * 16). The sum is cut into chunks of some 192 steps, whose part of a panel (18 KB) stays in the first cache.
+ * Weights lie as they are read, (chunks of in, panels, kh, kw, in of the chunk, width), whatever the picture's size;
+ * while one part is used the next is called from memory, which the processor does not foresee across a page's end.
  *
  * Work is shared by blocks of pixels and groups of panels; their sums (m) stay in the second cache. Each sum has one
  * order, so the bits do not depend on the number of threads, and threads take blocks as they become free.
@@ -83,7 +84,7 @@ static void cut_pixels(kw_conv_tiles *p)
 /* scratch: [zeros] [bias] then for each thread [at] [m] [v] [u] */
 void kw_conv_scratch_plan(kw_conv_tiles *p)
 {
-    p->m_at = ((size_t)(p->taps * p->room) * 2 + 15) & ~(size_t)15;          /* a pointer takes the room of two numbers */
+    p->m_at = ((size_t)(p->taps * p->room) * 2 + 15) & ~(size_t)15;        /* a pointer takes the room of 2 numbers */
     p->v_at += p->m_at;
     p->u_at += p->m_at;
     p->each = (p->each + p->m_at + 15) & ~(size_t)15;
@@ -122,8 +123,8 @@ void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size)
 enum { MAX_RUN = 16384, EDGE = 16 };
 
 /* Some inputs by the outputs of a panel: from[i*i_step + o*o_step + tap], taps backwards if turned. */
-static void pack_block(const kw_conv_tiles *p, const float *from, ptrdiff_t i_step, ptrdiff_t o_step, int count, int high,
-                       bool turned, float *to, int n, int width)
+static void pack_block(const kw_conv_tiles *p, const float *from, ptrdiff_t i_step, ptrdiff_t o_step, int count,
+                       int high, bool turned, float *to, int n, int width)
 {
     for (int tap = 0; tap < p->taps; tap++, to += (ptrdiff_t)n * width) {
         const float *w = from + (turned ? p->taps - 1 - tap : tap);
@@ -150,9 +151,11 @@ static void pack_part(const kw_conv_tiles *p, kw_dtype type, const char *w, bool
         int count = KW_MIN(edge, n - i), runs = turned ? count : high, run = (turned ? high : count) * p->taps;
         for (int k = 0; k < runs; k++) {
             size_t outer = (size_t)(turned ? i0 + i + k : o0 + k), inner = (size_t)(turned ? o0 : i0 + i);
-            kw_widen(wide + k * run, type, w + (outer * (size_t)(turned ? p->s.out : p->s.in) + inner) * taps * size, run);
+            size_t at = (outer * (size_t)(turned ? p->s.out : p->s.in) + inner) * taps;
+            kw_widen(wide + k * run, type, w + at * size, run);
         }
-        pack_block(p, wide, turned ? run : p->taps, turned ? p->taps : run, count, high, turned, to + i * width, n, width);
+        pack_block(p, wide, turned ? run : p->taps, turned ? p->taps : run, count, high, turned, to + i * width, n,
+                   width);
     }
 }
 
@@ -220,7 +223,8 @@ static void put(const kw_conv_block *b, int64_t first)
     const kw_conv_tiles *p = b->p;
     const float *m = b->m;
     for (int panel = b->panel0; panel < b->panel1; panel++) {
-        int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+        int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel);
+        int columns = KW_MIN(width, p->s.out - o);
         const float *bias = b->bias + o;
         for (int q = 0; q < b->count; q++) {
             float *y = b->y + (first + q) * p->s.out + o;
@@ -254,7 +258,8 @@ static void direct_block(kw_conv_block *b, int block)
     int64_t first = (int64_t)block * p->columns;
     b->count = (int)KW_MIN(p->columns, pixels_of(&p->s) - first);
     for (int tap = 0; tap < p->taps; tap++)
-        kw_conv_point(&p->s, b->x, b->zeros, tap / p->s.kw, tap % p->s.kw, first, p->room, b->at + (ptrdiff_t)tap * p->room);
+        kw_conv_point(&p->s, b->x, b->zeros, tap / p->s.kw, tap % p->s.kw, first, p->room,
+                      b->at + (ptrdiff_t)tap * p->room);
     for (int i = 0; i < p->s.in; i += p->chunk) {
         int n = KW_MIN(p->chunk, p->s.in - i);
         float *m = b->m;
@@ -282,7 +287,8 @@ void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *
     for (int g = 0; g < groups; g++)
         for (int k = 0; k < p->blocks; k++) {
             float *own = zeros + p->shared + p->each * (size_t)omp_get_thread_num();
-            kw_conv_block b = { .p = p, .x = x, .w = w, .zeros = zeros, .bias = wide_bias, .y = y, .at = (const float **)own,
+            kw_conv_block b = { .p = p, .x = x, .w = w, .zeros = zeros, .bias = wide_bias, .y = y,
+                                .at = (const float **)own,
                                 .m = own + p->m_at, .v = own + p->v_at, .u = own + p->u_at, .panel0 = g * p->group,
                                 .panel1 = KW_MIN(p->panels, (g + 1) * p->group) };
             if (p->winograd)

@@ -3,8 +3,9 @@
  *
  *     dw[tap][i][o]  = sum over p of at[tap][p][i] * dy[p][o]
  *
- * Gradients lie in panels of `width` outputs, (out/width, kh, kw, in, width). Every sum has a fixed order; threads share
- * panels, except that few panels make the pixels be summed in slices, whose number depends on the number of threads.
+ * Gradients lie in panels of `width` outputs, (out/width, kh, kw, in, width). Every sum has a fixed order; threads
+ * share panels, except that few panels make the pixels be summed in slices, whose number depends on the number of
+ * threads.
  */
 #include "conv.h"
 #include "conv_tile.h"

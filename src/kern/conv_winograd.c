@@ -8,7 +8,8 @@
  *     y = A^T M + bias                                         join
  *
  * The weight stays packed as it is for the direct way: U is made in cache when it is needed, and takes no memory.
- * Only one direction is transformed: error (relative L2, 320 channels) 1.6e-6, direct 0.9e-6, in two directions over 1e-5.
+ * Only one direction is transformed, which costs little accuracy: relative L2 error over 320 channels 1.6e-6, of the
+ * direct sum 0.9e-6.
  *
  * Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, 2015.
  */
@@ -195,7 +196,7 @@ bool kw_conv_winograd_weights_plan(const kw_conv_shape *s, kw_conv_tiles *p)
         p->group = 1;
     int slots = p->rows < oh ? p->rows + s->kh - 1 : p->rows / oh * (oh + s->kh - 1);
     p->v_at = (size_t)p->group * (size_t)(POINTS * s->kh * sum_rows(p) * width);
-    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->chunk) + 31) / 16 * 16;      /* the last tile reads on */
+    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->chunk) + 31) / 16 * 16;     /* a cut tile reads on */
     p->each = p->u_at + (size_t)(POINTS * p->room * width) + (size_t)(p->taps * p->chunk * width);
     kw_conv_scratch_plan(p);
     return true;
@@ -248,7 +249,8 @@ static void fold(const kw_conv_block *b, int panel, int i0, int n, const float *
     float *dense = b->u + (ptrdiff_t)POINTS * p->room * p->tile->form[0].width;
     for (int i = 0; i < n; i++)
         for (int h = 0; h < kh; h++)
-            p->tile->fold(from + h * h_step + i * width, kh * h_step, width, dense + (i * p->taps + 3 * h) * width, width);
+            p->tile->fold(from + h * h_step + i * width, kh * h_step, width, dense + (i * p->taps + 3 * h) * width,
+                          width);
     p->tile->turn(dense, width, n * p->taps, columns, dw + o * row + (ptrdiff_t)i0 * p->taps, row);
 }
 

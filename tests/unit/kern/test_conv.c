@@ -44,6 +44,13 @@ static const kw_conv_shape shapes[] = {
     { 1,  6,  6,   8,   8, 3, 3, 1, 0, 0, 0, 0 },
     { 1,  6,  6,   8,   8, 3, 3, 1, 2, 0, 1, 2 },
     { 1,  5,  5,   8,   8, 3, 3, 1, 3, 3, 3, 3 },      /* padding larger than the kernel reaches: no turned form */
+    { 1,  6, 70,  16,  40, 3, 3, 1, 1, 1, 1, 1 },      /* several blocks, cut in both directions */
+    { 5,  3,  5, 130,  26, 3, 3, 1, 1, 1, 1, 1 },      /* whole pictures in a block; unequal chunks, a cut panel */
+    { 3, 21,  9,  18,  24, 3, 3, 1, 1, 1, 1, 1 },
+    { 1,  9, 13,  30,  26, 1, 3, 1, 0, 1, 0, 1 },
+    { 2,  9, 10,  26,  34, 5, 3, 1, 2, 0, 1, 2 },
+    { 1, 13, 15, 200,  24, 3, 3, 2, 1, 1, 1, 1 },
+    { 1, 15, 14, 210,  40, 1, 1, 1, 0, 0, 0, 0 },
 };
 
 /* ---- the definition, in double ---- */
@@ -300,6 +307,48 @@ static void one_weight_serves_every_size_of_picture(void **state)
     kw_conv_free(b);
 }
 
+static char *run_with(int threads, int way, const kw_conv_shape *s, kw_pass pass, size_t n_out)
+{
+    uint64_t seed = 3;
+    kw_conv *c;
+    kw_threads_set(threads);
+    assert_int_equal(kw_conv_new_by((kw_conv_way)way, s, pass, KW_F32, false, &c, NULL), KW_OK);
+    size_t nx = (size_t)(s->n * s->h * s->w * s->in), nw = (size_t)(s->out * s->in * s->kh * s->kw);
+    size_t ny = (size_t)(s->n * kw_conv_out_h(s) * kw_conv_out_w(s) * s->out);
+    double *rx = numbers(nx, &seed, KW_F32), *rw = numbers(nw, &seed, KW_F32), *ry = numbers(ny, &seed, KW_F32);
+    char *x = typed(KW_F32, rx, nx), *w = typed(KW_F32, rw, nw), *y = typed(KW_F32, ry, ny), *out = guarded(n_out * 4),
+         *packed = guarded(kw_conv_packed_size(c)), *scratch = guarded(kw_conv_scratch_size(c));
+    if (pass != KW_BACKWARD_WEIGHTS)
+        kw_conv_pack(c, KW_F32, w, packed);
+    run(c, pass, x, y, packed, NULL, out, NULL, scratch);
+    release(x, nx * 4), release(w, nw * 4), release(y, ny * 4);
+    release(packed, kw_conv_packed_size(c)), release(scratch, kw_conv_scratch_size(c));
+    free(rx), free(rw), free(ry);
+    kw_conv_free(c);
+    return out;
+}
+
+/* Forward and backward-data of TILES and WINOGRAD, and the gradient of the weight by WINOGRAD. */
+static void bits_do_not_depend_on_the_number_of_threads(void **state)
+{
+    static const kw_conv_shape s = { 2, 19, 33, 72, 88, 3, 3, 1, 1, 1, 1, 1 };
+    const size_t size[] = { [KW_FORWARD] = 2 * 19 * 33 * 88, [KW_BACKWARD_DATA] = 2 * 19 * 33 * 72,
+                            [KW_BACKWARD_WEIGHTS] = 72 * 88 * 9 };
+    int usual = kw_threads();
+    (void)state;
+    for (int pass = 0; pass < 3; pass++)
+        for (int way = pass == KW_BACKWARD_WEIGHTS ? KW_CONV_WINOGRAD : KW_CONV_TILES; way <= KW_CONV_WINOGRAD; way++) {
+            char *one_thread = run_with(1, way, &s, (kw_pass)pass, size[pass]);
+            for (int threads = 2; threads <= 7; threads += 5) {
+                char *more = run_with(threads, way, &s, (kw_pass)pass, size[pass]);
+                assert_memory_equal(one_thread, more, size[pass] * 4);
+                release(more, size[pass] * 4);
+            }
+            release(one_thread, size[pass] * 4);
+        }
+    kw_threads_set(usual);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +358,7 @@ int main(void)
         cmocka_unit_test(a_missing_bias_is_zero),
         cmocka_unit_test(wrong_shapes_are_refused),
         cmocka_unit_test(one_weight_serves_every_size_of_picture),
+        cmocka_unit_test(bits_do_not_depend_on_the_number_of_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

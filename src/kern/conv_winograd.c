@@ -181,7 +181,7 @@ void kw_conv_winograd_block(kw_conv_block *b, int block)
  *
  * scratch of a thread: [at] [dU of the group] [V] [D of a panel] [dg of a panel]
  */
-static int sum_rows(const kw_conv_tiles *p) { return (p->chunk + 11) / 12 * 12; }
+static int sum_rows(const kw_conv_tiles *p) { return ceil_div(p->chunk, KW_TILE_ROOM) * KW_TILE_ROOM; }
 
 bool kw_conv_winograd_weights_plan(const kw_conv_shape *s, kw_conv_tiles *p)
 {

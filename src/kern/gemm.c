@@ -314,6 +314,8 @@ static void run_native(const kw_dnn_matmul *p, const kw_gemm_shape *s, const voi
 
 /* ---- both ----------------------------------------------------------------------------------------------------------- */
 
+bool kw_gemm_has_bf16(void) { return kw_dnn_has_bf16(); }
+
 size_t kw_gemm_scratch_size(const kw_gemm_shape *s)
 {
     const kw_dnn_matmul *bf16 = native(s);

@@ -143,6 +143,7 @@ typedef struct {
     float alpha, beta;
 } kw_gemm_shape;
 
+bool kw_gemm_has_bf16(void);              /* products of BF16 with BF16 in hardware; others are summed in f32 */
 size_t kw_gemm_scratch_size(const kw_gemm_shape *s);
 /* bias: f32 (n), added to each row, or NULL. */
 void kw_gemm(const kw_gemm_shape *s, const void *a, const void *b, const float *bias, void *c, void *scratch);

@@ -252,13 +252,39 @@ static void finish_block(const worker *w, int64_t row, int64_t rows)
                         sums_ld(p), rows, columns, again ? 1 : p->s.beta, w->bias && !again ? w->bias + column : NULL);
 }
 
-static void run_block(const worker *w, int64_t row, int64_t rows)
+/*
+ * What of A comes after the steps from k on of the block at `row`: the next steps, else the next block of the task. Only
+ * where rows of A are read: columns of it are copied, and the copying asks for itself.
+ */
+static bool look_ahead(const worker *w, int64_t row, int64_t end, int64_t k, int64_t tiles, kw_gemm_ahead *q)
+{
+    const kw_gemm_shape *s = &w->p->s;
+    int64_t last = KW_MIN(s->k, w->from + w->p->deep), size = (int64_t)kw_dtype_size(s->a), rows, n;
+    k += w->p->step;
+    if (k >= last) {
+        row += BLOCK;
+        k = w->from;
+    }
+    rows = KW_MIN(BLOCK, end - row);
+    n = KW_MIN(w->p->step, last - k);
+    if (s->ta || rows <= 0)
+        return false;
+    *q = (kw_gemm_ahead){ .at = w->a + (row * s->lda + k) * size, .ld = s->lda * size, .lines = ceil_div(n * size, 64) };
+    q->left = rows * q->lines;
+    q->each = ceil_div(q->left, tiles);
+    return true;
+}
+
+static void run_block(const worker *w, int64_t row, int64_t rows, int64_t task_end)
 {
     const plan *p = w->p;
     int first = w->group * p->group, end = KW_MIN(p->panels, first + p->group);
-    int64_t n = KW_MIN(p->deep, p->s.k - w->from), k = 0;
+    int64_t n = KW_MIN(p->deep, p->s.k - w->from), k = 0, tiles = ceil_div(rows, p->tile->rows) * (end - first);
     do {
+        kw_gemm_ahead ahead;
         kw_gemm_strip t = { .m = rows, .n = KW_MIN(p->step, n - k) };
+        if (look_ahead(w, row, task_end, w->from + k, tiles, &ahead))
+            t.ahead = &ahead;
         place_a(w, &t, row, w->from + k);
         for (int panel = first; panel < end; panel++)
             run_panel(w, t, panel, row, k);
@@ -274,7 +300,7 @@ static void run_task(worker *w, int group, int part)
     do {
         pack_group(w, group, k);
         for (int64_t row = from; row < to; row += BLOCK)
-            run_block(w, row, KW_MIN(BLOCK, to - row));
+            run_block(w, row, KW_MIN(BLOCK, to - row), to);
         k += p->deep;
     } while (k < p->s.k);
 }

@@ -7,6 +7,15 @@
 
 #include "kern.h"
 
+/* Lines of the cache that are asked for while tiles are summed, `each` for a tile: what the next block will read. */
+typedef struct {
+    const char *at;                       /* the row in turn */
+    ptrdiff_t ld;                         /* bytes from row to row */
+    int64_t line, lines;                  /* in turn, and of each row */
+    int64_t left;                         /* to ask for, of all rows */
+    int64_t each;
+} kw_gemm_ahead;
+
 /*
  * C (m rows, one panel of columns) = [C] + A B, all f32:
  *     c[r*ldc + j] = (add ? c[r*ldc + j] : 0) + sum over i < n of A(r, i) * b[i*ldb + j]   (+ bias[j] unless NULL)
@@ -18,6 +27,7 @@ typedef struct {
     const float *a, *b, *bias;
     ptrdiff_t lda, next, ldb, ldc;
     float *c;
+    kw_gemm_ahead *ahead;                 /* NULL: none */
     bool by_columns, add, half;
 } kw_gemm_strip;
 
@@ -35,7 +45,7 @@ typedef struct kw_gemm_tile {
     void (*widen)(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t m, int64_t n, float *to, ptrdiff_t ldto);
     /* A(r, i) is x[i*ldx + r]: tile by tile, to[(r/rows*n + i)*rows + r%rows] */
     void (*gather)(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t m, int64_t n, float *to);
-    /* C = beta C + x + bias: rows x n numbers; C of type t (F32 or BF16) is not read when beta is 0; bias may be NULL */
+    /* C = beta C + x + bias: rows x n numbers; C, F32 or BF16, is not read when beta is 0; bias may be NULL */
     void (*finish)(kw_dtype t, void *c, ptrdiff_t ldc, const float *x, ptrdiff_t ldx, int64_t rows, int64_t n,
                    float beta, const float *bias);
 } kw_gemm_tile;

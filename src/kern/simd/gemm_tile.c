@@ -21,6 +21,19 @@ INLINE void store(float *p, vf x) { *(vf_at *)p = (vf_at)x; }
 
 typedef struct { vf v[2][HALF_ROWS]; } sums;
 
+INLINE void ask(kw_gemm_ahead *q)
+{
+    int64_t n = KW_MIN(q->each, q->left);
+    q->left -= n;
+    for (; n > 0; n--) {
+        __builtin_prefetch(q->at + q->line * 64, 0, 2);
+        if (++q->line == q->lines) {
+            q->line = 0;
+            q->at += q->ld;
+        }
+    }
+}
+
 /* R rows of C from row r on, V vectors each */
 INLINE void tile(const int R, const int V, const bool by_columns, const kw_gemm_strip *s, int64_t r)
 {
@@ -28,6 +41,8 @@ INLINE void tile(const int R, const int V, const bool by_columns, const kw_gemm_
     const float *b = s->b, *a0 = s->a + (by_columns ? r / ROWS * s->next : r * lda), *a1 = a0 + 3 * lda, *a2 = a1 + 3 * lda,
                 *a3 = a2 + 3 * lda;
     const bool add = s->add;
+    if (s->ahead)
+        ask(s->ahead);
     float *c = s->c + r * ldc;
     sums t;
     UNROLL(12) for (int i = 0; i < R; i++)

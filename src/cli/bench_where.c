@@ -117,8 +117,8 @@ static void place_conv(const kw_graph *g, const kw_node *n, char *text, size_t s
 
 static void place_linear(const kw_graph *g, const kw_node *n, char *text, size_t size)
 {
-    bool dx = is(n, "linear_dx"), dw = is(n, "linear_dw");
-    kw_val x = dx ? n->out[0] : n->in[0], y = dx ? n->in[0] : dw ? n->in[1] : n->out[0];
+    bool dx = is(n, "linear_dx"), dw = is(n, "linear_dw"), add = is(n, "linear_add");
+    kw_val x = dx ? n->out[0] : n->in[add], y = dx ? n->in[0] : dw ? n->in[1] : n->out[0];
     kw_shape in = kw_shape_of(g, x), out = kw_shape_of(g, y);
     snprintf(text, size, "%lld x %lld->%lld", (long long)(kw_count(in) / kw_last(in)), (long long)kw_last(in),
              (long long)kw_last(out));

@@ -342,14 +342,6 @@ bool kw_dnn_conv_layout(const kw_dnn_conv *c, int64_t *room, kw_dnn_layout *layo
 
 /* ---- products --------------------------------------------------------------------------------------------- */
 
-void kw_dnn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc)
-{
-    dnnl_status_t bad = dnnl_sgemm(ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-    if (bad)
-        KW_BUG("oneDNN: product %lld x %lld x %lld failed with %d", (long long)m, (long long)n, (long long)k, (int)bad);
-}
-
 struct kw_dnn_matmul {
     kw_gemm_shape key;
     dnnl_primitive_desc_t desc;

@@ -57,8 +57,4 @@ const kw_dnn_matmul *kw_dnn_matmul_get(const kw_gemm_shape *s);
 size_t kw_dnn_matmul_scratch_size(const kw_dnn_matmul *m);
 void kw_dnn_matmul_run(const kw_dnn_matmul *m, const void *a, const void *b, const float *bias, void *c, void *scratch);
 
-/* C = alpha op(A) op(B) + beta C, row major, all f32. */
-void kw_dnn_sgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                  const float *b, int64_t ldb, float beta, float *c, int64_t ldc);
-
 #endif

@@ -5,7 +5,8 @@
  * convolutions, norms, products and attention meet without permutes.
  *
  *  - kw_kern: own vector kernels, compiled once per instruction set (kern/simd), chosen at run time.
- *  - kw_conv, kw_gemm: convolution and matrix products, through oneDNN (kern/dnn.c alone knows it).
+ *  - kw_conv, kw_gemm: convolution and matrix products, on register tiles of our own or through oneDNN, which
+ *    kern/dnn.c alone knows.
  *
  * All kernels run on the OpenMP team of the caller and give the same bits for the same thread count.
  * `t` is the type of the activations: KW_F32 or KW_BF16; statistics, gains and their gradients are f32.
@@ -131,7 +132,8 @@ void kw_conv_backward_weights(const kw_conv *c, const void *x, const void *dy, f
 
 /*
  * C (m, n) = alpha op(A) op(B) + beta C, row major, contiguous rows of the given leading dimensions.
- * op(A): (m, k), stored (k, m) when ta; op(B): (k, n), stored (n, k) when tb. Types: each F32, BF16 or F16 (F16: sources only).
+ * op(A): (m, k), stored (k, m) when ta; op(B): (k, n), stored (n, k) when tb. Types: each F32, BF16 or F16 (F16: sources
+ * only); narrow sources are widened block by block. The same bits for every number of threads.
  */
 typedef struct {
     int64_t m, n, k;
@@ -141,6 +143,7 @@ typedef struct {
     float alpha, beta;
 } kw_gemm_shape;
 
+bool kw_gemm_has_bf16(void);              /* products of BF16 with BF16 in hardware; others are summed in f32 */
 size_t kw_gemm_scratch_size(const kw_gemm_shape *s);
 /* bias: f32 (n), added to each row, or NULL. */
 void kw_gemm(const kw_gemm_shape *s, const void *a, const void *b, const float *bias, void *c, void *scratch);

@@ -59,6 +59,15 @@ kw_val kw_axby(kw_graph *g, float a, kw_val x, float b, kw_val z)
     return KW_EMIT(g, &kw_op_lincomb, (&(lincomb){ a, b }), x, z);
 }
 
+bool kw_is_axby(const kw_node *n, float *a, float *b)
+{
+    if (n->op != &kw_op_lincomb || n->in[1] < 0)
+        return false;
+    *a = ATTR(n, lincomb)->a;
+    *b = ATTR(n, lincomb)->b;
+    return true;
+}
+
 const kw_op kw_op_lincomb = {
     .name = "lincomb", .math = "y = a x + b z", .n_in = 2, .n_optional = 1, .n_out = 1, .attr_size = sizeof(lincomb),
     .infer = lincomb_infer, .grad = lincomb_grad, .ref = lincomb_ref,

@@ -1,18 +1,11 @@
 /* linear.c - y = x wᵀ + bias over the last dimension, and its two gradients. Also the product of two activations. */
-#include "op.h"
+#include "linear.h"
 
 #include <string.h>
 
 typedef struct { kw_dtype out; } linear;
 
-/* m rows, k inputs, n outputs */
-typedef struct { int64_t m, n, k; } size;
-
-static size size_of(const kw_graph *g, kw_val x, kw_val w)
-{
-    kw_shape s = kw_shape_of(g, w);
-    return (size){ kw__rows(kw_shape_of(g, x)), s.d[0], kw_count(s) / s.d[0] };
-}
+static size size_of(const kw_graph *g, kw_val x, kw_val w) { return kw__linear_size(g, x, w); }
 
 static void linear_cost(const kw_graph *g, const kw_node *n, double *flops)
 {
@@ -20,44 +13,47 @@ static void linear_cost(const kw_graph *g, const kw_node *n, double *flops)
     *flops = 2 * (double)z.m * (double)z.n * (double)z.k;
 }
 
-/*
- * Types: F32 products read F32 weights where they lie. Other weights are packed: converted once, kept by the store.
- */
-static kw_dtype product_type(kw_dtype w) { return w == KW_F16 || w == KW_F64 ? KW_F32 : w; }
+/* ---- how weights are read -------------------------------------------------------------------------------- */
 
 typedef struct { int64_t count; kw_dtype to; } held;
 
-static void pack(void *h, kw_dtype from, const void *src, void *packed)
+void kw__linear_pack(void *h, kw_dtype from, const void *src, void *packed)
 {
     const held *p = h;
     kw_kern_get()->convert(p->to, packed, from, src, p->count);
 }
 
-static void release(void *h) { kw_block_free(h); }
+void kw__linear_release(void *h) { kw_block_free(h); }
 
-static kw_status need_weight(const kw_graph *g, kw_val w, kw_need *need, kw_err *e)
+kw_dtype kw__linear_type(const kw_graph *g, kw_val x, kw_val w, kw_val y)
 {
-    kw_dtype t = kw_dtype_of(g, w);
-    if (product_type(t) == t)
+    bool narrow = kw_dtype_of(g, x) == KW_BF16 && kw_dtype_of(g, y) == KW_BF16 && kw_gemm_has_bf16();
+    return narrow ? KW_BF16 : kw_dtype_of(g, w);
+}
+
+kw_status kw__linear_need(const kw_graph *g, const kw_node *n, int w, kw_dtype type, kw_need *need, kw_err *e)
+{
+    if (type == kw_dtype_of(g, n->in[w]))
         return KW_OK;
     held *h = kw_block_new(sizeof *h);
     if (!h)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *h = (held){ kw_count(kw_shape_of(g, w)), product_type(t) };
+    *h = (held){ kw_count(kw_shape_of(g, n->in[w])), type };
     need->held = h;
-    need->packed_in = 1;
-    need->packed_bytes = (size_t)h->count * kw_dtype_size(h->to);
-    need->layout = "rows f32";
+    need->packed_in = w;
+    need->packed_bytes = (size_t)h->count * kw_dtype_size(type);
+    need->layout = "rows bf16";
     return KW_OK;
 }
 
 static bool is_float(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16; }
 
-static bool fits(const kw_graph *g, const kw_node *n)
+bool kw__linear_fits(const kw_graph *g, kw_val x, kw_val w, kw_val y)
 {
-    return kw_dtype_of(g, n->in[0]) != KW_F64 && is_float(kw_dtype_of(g, n->in[1]))
-        && kw_dtype_of(g, n->out[0]) != KW_F64;
+    return kw_dtype_of(g, x) != KW_F64 && is_float(kw_dtype_of(g, w)) && kw_dtype_of(g, y) != KW_F64;
 }
+
+static bool fits(const kw_graph *g, const kw_node *n) { return kw__linear_fits(g, n->in[0], n->in[1], n->out[0]); }
 
 /* ---- linear --------------------------------------------------------------------------------------------- */
 
@@ -78,14 +74,19 @@ static kw_status linear_infer(kw_graph *g, kw_node *n, kw_shape *shape, kw_dtype
     return KW_OK;
 }
 
+kw_val kw__linear_dx(kw_graph *g, kw_val dy, kw_val w, kw_dtype t)
+{
+    return KW_EMIT(g, &kw_op_linear_dx, (&(linear){ t }), dy, w);
+}
+
+kw_val kw__linear_dw(kw_graph *g, kw_val x, kw_val dy) { return KW_EMIT(g, &kw_op_linear_dw, NULL, x, dy); }
+
 static void linear_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
 {
     if (want[0])
-        din[0] = KW_EMIT(g, &kw_op_linear_dx, (&(linear){ kw_dtype_of(g, n->in[0]) }), dout[0], n->in[1]);
-    if (want[1]) {
-        kw_val dw = KW_EMIT(g, &kw_op_linear_dw, NULL, n->in[0], dout[0]);
-        din[1] = kw_reshape(g, dw, kw_shape_of(g, n->in[1]));
-    }
+        din[0] = kw__linear_dx(g, dout[0], n->in[1], kw_dtype_of(g, n->in[0]));
+    if (want[1])
+        din[1] = kw_reshape(g, kw__linear_dw(g, n->in[0], dout[0]), kw_shape_of(g, n->in[1]));
     if (want[2])
         din[2] = kw_sum_leading(g, dout[0], 1);
 }
@@ -103,19 +104,24 @@ static void linear_ref(const kw_call *c)
     }
 }
 
+kw_gemm_shape kw__linear_forward(const kw_graph *g, kw_val x, kw_val w, kw_val y)
+{
+    size z = size_of(g, x, w);
+    return (kw_gemm_shape){ .m = z.m, .n = z.n, .k = z.k, .tb = true, .lda = z.k, .ldb = z.k, .ldc = z.n,
+                            .a = kw_dtype_of(g, x), .b = kw__linear_type(g, x, w, y), .c = kw_dtype_of(g, y),
+                            .alpha = 1 };
+}
+
 static kw_gemm_shape forward_shape(const kw_graph *g, const kw_node *n)
 {
-    size z = size_of(g, n->in[0], n->in[1]);
-    return (kw_gemm_shape){ .m = z.m, .n = z.n, .k = z.k, .tb = true, .lda = z.k, .ldb = z.k, .ldc = z.n,
-                            .a = kw_dtype_of(g, n->in[0]), .b = product_type(kw_dtype_of(g, n->in[1])),
-                            .c = kw_dtype_of(g, n->out[0]), .alpha = 1 };
+    return kw__linear_forward(g, n->in[0], n->in[1], n->out[0]);
 }
 
 static kw_status linear_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
 {
     kw_gemm_shape s = forward_shape(g, n);
     need->scratch = kw_gemm_scratch_size(&s);
-    return need_weight(g, n->in[1], need, e);
+    return kw__linear_need(g, n, 1, s.b, need, e);
 }
 
 static void linear_run(const kw_call *c)
@@ -153,8 +159,8 @@ kw_val kw_linear(kw_graph *g, kw_val x, kw_val w, kw_val bias) { return kw_linea
 const kw_op kw_op_linear = {
     .name = "linear", .math = "y = x wᵀ + bias", .n_in = 3, .n_optional = 1, .n_out = 1, .attr_size = sizeof(linear),
     .infer = linear_infer, .grad = linear_grad, .cost = linear_cost, .ref = linear_ref,
-    .fast = { { .name = "gemm", .fits = linear_fits, .prepare = linear_prepare, .pack = pack, .run = linear_run,
-                .release = release } },
+    .fast = { { .name = "gemm", .fits = linear_fits, .prepare = linear_prepare, .pack = kw__linear_pack, .run = linear_run,
+                .release = kw__linear_release } },
     .cases = linear_cases,
 };
 
@@ -182,19 +188,24 @@ static void dx_ref(const kw_call *c)
                 dx[i * z.k + k] += dy[i * z.n + o] * w[o * z.k + k];
 }
 
+kw_gemm_shape kw__linear_back(const kw_graph *g, kw_val dy, kw_val w, kw_val dx)
+{
+    size z = size_of(g, dy, w);
+    return (kw_gemm_shape){ .m = z.m, .n = z.k, .k = z.n, .lda = z.n, .ldb = z.k, .ldc = z.k,
+                            .a = kw_dtype_of(g, dy), .b = kw__linear_type(g, dy, w, dx), .c = kw_dtype_of(g, dx),
+                            .alpha = 1 };
+}
+
 static kw_gemm_shape dx_shape(const kw_graph *g, const kw_node *n)
 {
-    size z = size_of(g, n->in[0], n->in[1]);
-    return (kw_gemm_shape){ .m = z.m, .n = z.k, .k = z.n, .lda = z.n, .ldb = z.k, .ldc = z.k,
-                            .a = kw_dtype_of(g, n->in[0]), .b = product_type(kw_dtype_of(g, n->in[1])),
-                            .c = kw_dtype_of(g, n->out[0]), .alpha = 1 };
+    return kw__linear_back(g, n->in[0], n->in[1], n->out[0]);
 }
 
 static kw_status dx_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
 {
     kw_gemm_shape s = dx_shape(g, n);
     need->scratch = kw_gemm_scratch_size(&s);
-    return need_weight(g, n->in[1], need, e);
+    return kw__linear_need(g, n, 1, s.b, need, e);
 }
 
 static void dx_run(const kw_call *c)
@@ -207,8 +218,8 @@ const kw_op kw_op_linear_dx = {
     .name = "linear_dx", .math = "dx = dy w", .n_in = 2, .n_out = 1, .attr_size = sizeof(linear), .infer = dx_infer,
     .no_grad = SECOND,
     .cost = linear_cost, .ref = dx_ref,
-    .fast = { { .name = "gemm", .fits = fits, .prepare = dx_prepare, .pack = pack, .run = dx_run,
-                .release = release } },
+    .fast = { { .name = "gemm", .fits = fits, .prepare = dx_prepare, .pack = kw__linear_pack, .run = dx_run,
+                .release = kw__linear_release } },
 };
 
 /* ---- linear_dw: dw = dyᵀ x, sum type ------------------------------------------------------------------------ */

@@ -24,6 +24,7 @@ const kw_op *kw_op_find(const char *name);
 
 /* ---- elementwise */
 kw_val kw_axby(kw_graph *g, float a, kw_val x, float b, kw_val z);             /* a x + b z; z may be KW_NONE */
+bool kw_is_axby(const kw_node *n, float *a, float *b);                         /* with both x and z */
 static inline kw_val kw_add(kw_graph *g, kw_val x, kw_val z) { return kw_axby(g, 1, x, 1, z); }
 static inline kw_val kw_sub(kw_graph *g, kw_val x, kw_val z) { return kw_axby(g, 1, x, -1, z); }
 static inline kw_val kw_scale(kw_graph *g, kw_val x, float a) { return kw_axby(g, a, x, 0, KW_NONE); }
@@ -52,6 +53,8 @@ kw_val kw_layer_norm(kw_graph *g, kw_val x, kw_val gamma, kw_val beta, float eps
 /* ---- products; w may be stored in any float type */
 kw_val kw_linear(kw_graph *g, kw_val x, kw_val w, kw_val bias);                   /* x (..., K), w (M, K) -> (..., M) */
 kw_val kw_linear_as(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_dtype out);  /* the same, output of another type */
+/* y0 + a x wᵀ (+ bias), or y0 + a x w if `back`; kw_fuse makes it of a product and the sum that takes it */
+kw_val kw_linear_add(kw_graph *g, kw_val y0, float a, kw_val x, kw_val w, kw_val bias, bool back);
 typedef struct { int stride, top, left, bottom, right; } kw_conv_pads;
 /* x (N,H,W,I), w (O,I,kh,kw) -> (N,H',W',O) */
 kw_val kw_conv2d(kw_graph *g, kw_val x, kw_val w, kw_val bias, kw_conv_pads p);

@@ -3,6 +3,7 @@
  *
  *     KW_TRY(kw_backward(g, loss, wrt, n, grad, e));       -- emits the backward pass
  *     KW_TRY(kw_prune(g, e));                              -- what nobody reads goes: frozen layers cost nothing
+ *     KW_TRY(kw_fuse(g, e));                               -- sums into the products before them
  *     KW_TRY(kw_recompute(g, level, e));                   -- trade time for memory
  *     KW_TRY(kw_memory_plan_new(arena, g, &plan, e));             -- lifetimes to offsets
  */
@@ -19,6 +20,9 @@ KW_MUST kw_status kw_backward(kw_graph *g, const kw_val *y, const kw_val *dy, in
 
 /* Remove nodes that no result and no bound state needs. Values are renumbered: handles from before are void. */
 KW_MUST kw_status kw_prune(kw_graph *g, kw_err *e);
+
+/* Products and the sums that take them become one node. After kw_backward: what is seen there is what the model says. */
+KW_MUST kw_status kw_fuse(kw_graph *g, kw_err *e);
 
 /*
  * Forward values that the backward pass reads are dropped and made again there.

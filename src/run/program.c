@@ -148,6 +148,7 @@ kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_opt
     *p = (kw_program){ .g = g, .store = s, .profile = o->profile };
     KW_TRY(kw_verify(g, e));
     KW_TRY(kw_prune(g, e));
+    KW_TRY(kw_fuse(g, e));
     KW_TRY(plan_within(a, p, o, e));
     KW_TRY(prepare(a, p, o, e));
     *out = p;

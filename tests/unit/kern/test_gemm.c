@@ -139,12 +139,14 @@ static void types(void **state)
 static void nothing_to_sum_or_to_write(void **state)
 {
     (void)state;
+    static _Alignas(64) float scratch[1 << 14];
     float c[6] = { 1, 2, 3, 4, 5, 6 }, bias[2] = { 10, 20 };
     kw_gemm_shape s = { .m = 2, .n = 2, .k = 0, .lda = 1, .ldb = 2, .ldc = 3, .alpha = 1, .beta = 2 };
-    kw_gemm(&s, c, c, bias, c, NULL);
+    assert_true(kw_gemm_scratch_size(&s) <= sizeof scratch);
+    kw_gemm(&s, c, c, bias, c, scratch);
     assert_true(c[0] == 12 && c[1] == 24 && c[2] == 3 && c[3] == 18 && c[4] == 30 && c[5] == 6);
     s.m = 0;
-    kw_gemm(&s, c, c, bias, c, NULL);
+    kw_gemm(&s, c, c, bias, c, scratch);
     assert_true(c[0] == 12);
 }
 
@@ -152,11 +154,13 @@ static void nothing_to_sum_or_to_write(void **state)
 static void beta_zero_does_not_read(void **state)
 {
     (void)state;
+    static _Alignas(64) float scratch[1 << 14];
     float a[64], b[64], c[64];
     for (int i = 0; i < 64; i++)
         a[i] = b[i] = 1, c[i] = NAN;
     kw_gemm_shape s = { .m = 8, .n = 8, .k = 8, .lda = 8, .ldb = 8, .ldc = 8, .alpha = 1 };
-    kw_gemm(&s, a, b, NULL, c, NULL);
+    assert_true(kw_gemm_scratch_size(&s) <= sizeof scratch);
+    kw_gemm(&s, a, b, NULL, c, scratch);
     for (int i = 0; i < 64; i++)
         assert_true(c[i] == 8);
 }
@@ -188,6 +192,36 @@ static void cached_product(void **state)
     }
 }
 
+/* Where matrices are cut among threads changes no bit. */
+static void any_number_of_threads(void **state)
+{
+    static const int shapes[][3] = { { 300, 330, 700 }, { 64, 1280, 200 }, { 4096, 16, 40 }, { 16, 320, 4096 } };
+    int threads = kw_threads();
+    (void)state;
+    for (size_t i = 0; i < KW_LEN(shapes); i++)
+        for (int k = 0; k < 8; k++) {
+            kw_gemm_shape s = { .m = shapes[i][0], .n = shapes[i][1], .k = shapes[i][2], .ta = k & 1, .tb = k & 2,
+                                .a = KW_F32, .b = k & 4 ? KW_F16 : KW_F32, .c = k & 4 ? KW_BF16 : KW_F32, .alpha = 1 };
+            s.lda = s.ta ? s.m : s.k, s.ldb = s.tb ? s.k : s.n, s.ldc = s.n;
+            size_t nc = (size_t)(s.m * s.n) * kw_dtype_size(s.c);
+            char *a = matrix(s.a, s.ta ? s.k : s.m, s.lda, 1), *b = matrix(s.b, s.tb ? s.n : s.k, s.ldb, 2);
+            char *one_thread = guarded(nc), *c = guarded(nc);
+            for (int t = 1; t <= 9; t += t == 4 ? 5 : 1) {
+                kw_threads_set(t);
+                size_t n_scratch = kw_gemm_scratch_size(&s);
+                char *scratch = guarded(n_scratch);
+                kw_gemm(&s, a, b, NULL, t == 1 ? one_thread : c, scratch);
+                if (t > 1)
+                    assert_memory_equal(c, one_thread, nc);
+                release(scratch, n_scratch);
+            }
+            release(a, (size_t)((s.ta ? s.k : s.m) * s.lda) * kw_dtype_size(s.a));
+            release(b, (size_t)((s.tb ? s.n : s.k) * s.ldb) * kw_dtype_size(s.b));
+            release(one_thread, nc), release(c, nc);
+        }
+    kw_threads_set(threads);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,7 +229,15 @@ int main(void)
         cmocka_unit_test(types),
         cmocka_unit_test(nothing_to_sum_or_to_write),
         cmocka_unit_test(beta_zero_does_not_read),
+        cmocka_unit_test(any_number_of_threads),
         cmocka_unit_test(cached_product),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    static const char *const isa[] = { "scalar", "avx2", "avx512" };
+    int failed = 0;
+    for (size_t i = 0; i < KW_LEN(isa); i++)
+        if (!kw_kern_choose(isa[i], NULL)) {
+            print_message("%s\n", isa[i]);
+            failed += cmocka_run_group_tests(tests, NULL, NULL);
+        }
+    return failed;
 }

@@ -55,15 +55,16 @@ static kw_op_time time_of(const kw_program *p, const char *op)
     return t;
 }
 
-/* x w, and its gradient towards w (a state in f16, which is packed). */
+/* silu(x w) as a convolution, with w a state in f16, which is packed. */
 static void make(job *j, void *weight, bool mapped)
 {
     int id;
-    assert_int_equal(kw_store_add(j->s, "w", KW_SHAPE(OUT, IN), KW_F16, weight, &id, &j->e), KW_OK);
+    const kw_shape shape = KW_SHAPE(OUT, IN, 1, 1);
+    assert_int_equal(kw_store_add(j->s, "w", shape, KW_F16, weight, &id, &j->e), KW_OK);
     if (mapped)
         kw_store_set_mapped(j->s, id);
-    kw_val x = kw_input(j->g, "x", KW_SHAPE(ROWS, IN), KW_F32);
-    kw_result(j->g, "y", kw_silu(j->g, kw_linear(j->g, x, kw_state(j->g, id, KW_SHAPE(OUT, IN), KW_F16), KW_NONE)));
+    kw_val x = kw_input(j->g, "x", KW_SHAPE(1, ROWS, 1, IN), KW_F32), w = kw_state(j->g, id, shape, KW_F16);
+    kw_result(j->g, "y", kw_silu(j->g, kw_conv2d(j->g, x, w, KW_NONE, (kw_conv_pads){ .stride = 1 })));
     assert_int_equal(kw_program_new(j->a, j->g, j->s, NULL, &j->p, &j->e), KW_OK);
     kw_program_set(j->p, "x", j->x);
 }
@@ -84,22 +85,22 @@ static void times_and_work(void **state)
     job *j = begin();
     make(j, halves(kw_alloc(j->a, OUT * IN * 2)), false);
     run(j);
-    assert_float_equal(time_of(j->p, "linear").seconds, 0, 0);     /* nobody asked */
+    assert_float_equal(time_of(j->p, "conv2d").seconds, 0, 0);     /* nobody asked */
     kw_program_profile(j->p, true);
     for (int i = 0; i < 3; i++)
         run(j);
-    kw_op_time linear = time_of(j->p, "linear"), unary = time_of(j->p, "unary"), pack = time_of(j->p, "pack");
-    assert_int_equal(linear.count, 3);
+    kw_op_time conv = time_of(j->p, "conv2d"), unary = time_of(j->p, "unary"), pack = time_of(j->p, "pack");
+    assert_int_equal(conv.count, 3);
     assert_int_equal(kw_program_timed_runs(j->p), 3);
-    assert_true(linear.seconds > 0 && unary.seconds > 0);
-    assert_float_equal(linear.flops, 3.0 * 2 * ROWS * IN * OUT, 0);
-    assert_float_equal(linear.bytes, 3.0 * (4 * ROWS * IN + 2 * OUT * IN + 4 * ROWS * OUT), 0);
+    assert_true(conv.seconds > 0 && unary.seconds > 0);
+    assert_float_equal(conv.flops, 3.0 * 2 * ROWS * IN * OUT, 0);
+    assert_float_equal(conv.bytes, 3.0 * (4 * ROWS * IN + 2 * OUT * IN + 4 * ROWS * OUT), 0);
     assert_float_equal(unary.bytes, 3.0 * 8 * ROWS * OUT, 0);
     assert_float_equal(pack.seconds, 0, 0);                        /* it was packed before */
     double sum = 0;
     for (size_t i = 0; i < kw_program_graph(j->p)->n_nodes; i++)
         sum += kw_program_node_seconds(j->p, i);
-    assert_true(fabs(sum - linear.seconds - unary.seconds) < 1e-9);
+    assert_true(fabs(sum - conv.seconds - unary.seconds) < 1e-9);
     (void)kw_store_write(j->s, 0);
     run(j);
     assert_true(time_of(j->p, "pack").seconds > 0);
@@ -142,6 +143,67 @@ static void recomputing_is_not_useful(void **state)
     assert_float_equal(all[KW_FLOOR], 7 * one, 0);
     for (int level = 0; level < LEVELS; level++)
         assert_float_equal(useful[level], 5 * one, 0);
+}
+
+/* ---- sums that join products ---------------------------------------------------------------------------------------- */
+
+static int count(const kw_program *p, const kw_op *op)
+{
+    int n = 0;
+    for (size_t i = 0; i < kw_program_graph(p)->n_nodes; i++)
+        n += kw_program_graph(p)->node[i].op == op;
+    return n;
+}
+
+/*
+ * y = x w0ᵀ + b + 0.5 (x w1ᵀ) w2ᵀ, its gradients, and a product that is read twice: what joins, and what it gives against
+ * the reference in double.
+ */
+static void branch(job *j, bool reference)
+{
+    static const kw_shape shapes[] = { { 2, { 24, 16 } }, { 2, { 4, 16 } }, { 2, { 24, 4 } } };
+    kw_graph *g = j->g;
+    kw_val d[4], wrt[4] = { kw_input(g, "x", KW_SHAPE(ROWS, 16), KW_F32) }, bias = kw_input(g, "b", KW_SHAPE(24), KW_F32);
+    for (int i = 0; i < 3; i++) {
+        int id;
+        assert_int_equal(kw_store_add(j->s, "w", shapes[i], KW_F32, NULL, &id, &j->e), KW_OK);
+        float *w = kw_store_write(j->s, id);
+        for (int k = 0; k < kw_count(shapes[i]); k++)
+            w[k] = (float)((k + i) % 5) * 0.25f - 0.5f;
+        wrt[i + 1] = kw_state(g, id, shapes[i], KW_F32);
+    }
+    kw_val x = wrt[0], h = kw_linear(g, x, wrt[2], KW_NONE), twice = kw_linear(g, h, wrt[3], KW_NONE);
+    kw_val y = kw_axby(g, 1, kw_linear(g, x, wrt[1], bias), 0.5f, kw_linear(g, h, wrt[3], KW_NONE));
+    kw_result(g, "y", y);
+    kw_result(g, "z", kw_mul(g, kw_add(g, y, twice), twice));
+    kw_val dy = kw_input(g, "dy", KW_SHAPE(ROWS, 24), KW_F32);
+    assert_int_equal(kw_backward(g, &y, &dy, 1, wrt, 4, d, &j->e), KW_OK);
+    kw_result(g, "dx", d[0]);
+    kw_run_options o = { .reference = reference };
+    assert_int_equal(kw_program_new(j->a, g, j->s, &o, &j->p, &j->e), KW_OK);
+    kw_program_set(j->p, "x", j->x);
+    kw_program_set(j->p, "b", j->x + 1);
+    kw_program_set(j->p, "dy", j->x + 2);
+    run(j);
+}
+
+static void sums_join_products(void **state)
+{
+    (void)state;
+    static const char *const results[] = { "y", "z", "dx" };
+    job *fast = begin(), *reference = begin();
+    branch(fast, false);
+    branch(reference, true);
+    assert_int_equal(count(fast->p, &kw_op_linear_add), 2);        /* the branch into y, one gradient into the other */
+    assert_int_equal(count(fast->p, &kw_op_linear), 3);            /* w0, w1, and the one that is read twice */
+    assert_int_equal(count(fast->p, &kw_op_linear_dx), 2);
+    for (size_t i = 0; i < KW_LEN(results); i++) {
+        const float *a = kw_program_result(fast->p, results[i]), *b = kw_program_result(reference->p, results[i]);
+        for (int64_t k = 0; k < kw_count(kw_program_result_shape(fast->p, results[i])); k++)
+            assert_float_equal(a[k], b[k], 1e-5 * (1 + fabs((double)b[k])));
+    }
+    end(fast);
+    end(reference);
 }
 
 /* ---- mapped weights ---------------------------------------------------------------------------------------------- */
@@ -226,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(times_and_work),
         cmocka_unit_test(recomputing_is_not_useful),
+        cmocka_unit_test(sums_join_products),
         cmocka_unit_test(pages_of_packed_weights_go),
         cmocka_unit_test(other_memory_stays),
         cmocka_unit_test(weights_read_in_place_count),

@@ -2,7 +2,7 @@ r"""peers.py - the same work by Kiwame, PyTorch + diffusers and stable-diffusion
 
     python bench/peers/peers.py run --kiwame build/kiwame --work forward,lora --sizes 256x256,512x512
     python bench/peers/peers.py run --kiwame build/kiwame --work sample,vae-decode --sizes 512x512 \\
-        --sd-cpp PATH/bin/sd --sd-cpp-model sd15.safetensors
+        --sd-cpp PATH/bin/sd-cli --sd-cpp-model sd15.safetensors
     python bench/peers/peers.py table                        # docs/PERFORMANCE.md, between its markers
     python bench/peers/peers.py gpu --models sd15,sdxl       # on a machine with CUDA: PyTorch's figures there
 

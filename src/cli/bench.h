@@ -39,6 +39,13 @@ typedef struct {
 KW_MUST kw_status kw_bench_source(kw_arena *a, const char *model, kw_dtype weights, kw_source **out, kw_err *e);
 
 /*
+ * A tokenizer for a family in memory whose text encoder is too small for CLIP's: bytes alone, no merges. *out stays
+ * NULL where the model has its own or takes CLIP's.
+ */
+KW_MUST kw_status kw_bench_tokenizer(kw_arena *a, const kw_source *source, const kw_clip_config *text,
+                                     kw_tokenizer **out, kw_err *e);
+
+/*
  * Opens a family with random weights in memory, or a model on disk. What the user left open gets what the published
  * figures have: LoRA on attention, gradients clipped at 1, weights in the type of the computation.
  */

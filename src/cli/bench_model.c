@@ -2,6 +2,7 @@
 #include "bench.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define C kw_bench_options
@@ -33,6 +34,33 @@ kw_status kw_bench_source(kw_arena *a, const char *model, kw_dtype weights, kw_s
         return kw_source_open(a, model, out, e);
     kw_status s = kw_fail(e, KW_EUSAGE, N_("there is no model '%s'"), model);
     return kw_advise(e, s, N_("name sd15, sdxl, emoji, shapes, or a model's folder or file"));
+}
+
+/* Written as files and read again: the one way in which a tokenizer is made. */
+static kw_status bytes_alone(kw_arena *a, const char *dir, int positions, kw_tokenizer **out, kw_err *e)
+{
+    enum { BYTES = 2 * 256 + 2 };         /* each alone and at the end of a word; start and end of a text */
+    static const kw_bpe_text none = { "", 0 };
+    kw_bpe b;
+    KW_TRY(kw_bpe_train(a, &none, 1, BYTES, 1, &b, e));
+    KW_TRY(kw_bpe_write(&b, dir, positions, e));
+    return kw_tokenizer_open(a, dir, out, e);
+}
+
+kw_status kw_bench_tokenizer(kw_arena *a, const kw_source *source, const kw_clip_config *text, kw_tokenizer **out,
+                             kw_err *e)
+{
+    enum { CLIP_SIZE = 49408, CLIP_LENGTH = 77 };
+    const char *where = getenv("TMPDIR");
+    char *dir;
+    *out = NULL;
+    if (kw_is_dir(kw_source_path(source)) || kw_is_file(kw_source_path(source))
+        || (text->vocabulary >= CLIP_SIZE && text->positions >= CLIP_LENGTH))
+        return KW_OK;
+    KW_TRY(kw_temp_dir(a, where && *where ? where : "/tmp", &dir, e));
+    kw_status s = bytes_alone(a, dir, text->positions, out, e);
+    kw_status gone = kw_remove_all(dir, s ? NULL : e);
+    return s ? s : gone;
 }
 
 /* The part that a pass goes through; training: the U-Net unless the autoencoder is trained. */

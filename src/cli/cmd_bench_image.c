@@ -13,7 +13,8 @@ typedef struct {
 static const kw_option options[] = {
     KW_ROW_GROUP(N_("What")),
     KW_ROW_TEXT("model", config, b.model, NULL,
-                N_("sd15 or a model's folder or file; default: the small base that comes along"), .value = "MODEL"),
+                N_("sd15, emoji or shapes with random weights, or a model's folder or file; default: the small base that comes "
+                   "along"), .value = "MODEL"),
     KW_ROW_TEXT("size", config, b.size, NULL, N_("size of the picture; default: the model's own"), .value = "WxH"),
     KW_ROW_INT("batch", config, b.batch, 1, 1, 1024, N_("pictures at once"), .alias = "batch-size"),
     KW_ROW_INT("steps", config, steps, 20, 1, 1000, N_("sampling steps")),
@@ -89,6 +90,7 @@ static kw_status open(session *s, kw_err *e)
     KW_TRY(
         kw_bench_source(s->arena, s->m.name, s->o->b.weights ? weights[s->o->b.weights] : po.compute, &s->m.source, e));
     KW_TRY(kw_sd_over(s->arena, s->m.source, NULL, s->store, KW_F32, NULL, NULL, &sd, e));
+    KW_TRY(kw_bench_tokenizer(s->arena, s->m.source, &sd->text, &po.tokenizer, e));
     KW_TRY(kw_pipeline_over(s->arena, sd, NULL, NULL, &po, &s->p, e));
     s->m.unet = sd->unet;
     s->m.vae = sd->vae;

@@ -192,7 +192,9 @@ static kw_status check_parts(const kw_sd *sd, kw_err *e)
 static kw_status open_tokenizer(kw_pipeline *p, kw_err *e)
 {
     const char *dir = kw_source_tokenizer(p->sd->source, KW_PART_TEXT);
-    if (dir)
+    if (p->o.tokenizer)
+        p->tokenizer = p->o.tokenizer;
+    else if (dir)
         KW_TRY(kw_tokenizer_open(p->arena, dir, &p->tokenizer, e));
     else
         KW_TRY(kw_tokenizer_clip(p->arena, &p->tokenizer, e));

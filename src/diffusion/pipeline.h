@@ -60,6 +60,7 @@ typedef struct {
     uint64_t memory;                      /* bytes to keep to by packing fewer weights; 0: no limit (open only) */
     bool partial;                         /* LoRA keys that fit nothing here are passed over instead of refused */
     kw_run_options run;
+    kw_tokenizer *tokenizer;              /* instead of the base's own; NULL: that one, or CLIP's */
 } kw_pipeline_options;
 
 /*

@@ -81,6 +81,13 @@ const char *kw_source_note(const kw_source *s, size_t i);
 /* SHA-256 of a part's tensors under canonical names and shapes: the same for a folder and a file with the same numbers.
  * KW_N_PARTS: of all parts. Reads everything once; remembered. */
 KW_MUST kw_status kw_source_hash(kw_source *s, kw_part p, char hex[65], kw_err *e);
+/*
+ * A key under which a part's hash may be kept from one start to the next: SHA-256 of device, inode, size and the two
+ * times of its files, as they were opened. False: not in files, or changed less than two seconds ago, so that a
+ * further change could have the same times. A change of the content always moves the inode's own time.
+ */
+bool kw_source_stamp(const kw_source *s, kw_part p, char key[65]);
+void kw_source_know_hash(kw_source *s, kw_part p, const char hex[65]);     /* as it was kept */
 
 /* ---- writing a model again --------------------------------------------------------------------------------------- */
 

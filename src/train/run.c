@@ -95,17 +95,6 @@ static kw_status write_plan(const kw_run *r, kw_err *e)
     return s;
 }
 
-static kw_status hash_parts(kw_run *r, kw_err *e)
-{
-    const kw_sd *sd = base(r);
-    KW_TRY(kw_source_hash(sd->source, KW_N_PARTS, r->base_hash, e));
-    if (sd->has[KW_PART_VAE])
-        KW_TRY(kw_source_hash(sd->vae_source, KW_PART_VAE, r->vae_hash, e));
-    if (sd->has[KW_PART_TEXT])
-        KW_TRY(kw_source_hash(sd->source, KW_PART_TEXT, r->text_hash, e));
-    return KW_OK;
-}
-
 /* ---- forecast ---------------------------------------------------------------------------------------------------- */
 
 static double now(void)
@@ -202,12 +191,12 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     KW_TRY(kw__run_open_data(r, e));
     settle_length(r);
     kw_trainer_schedule(r->trainer, &r->tc.schedule);
-    KW_TRY(hash_parts(r, e));
+    KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
+    KW_TRY(kw__run_hash_base(r, e));
     if (!r->vae)
         KW_TRY(open_tokenizer(r, e));
     if (r->tokenizer)
         KW_TRY(kw__run_check_captions(r, e));
-    KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
     kw_err why = { 0 };
     kw_status planned = forecast(r, &why);     /* builds the layers: then it is known what a file to start from fits */
     if (r->tc.init && (!planned || planned == KW_EUSAGE))

@@ -60,6 +60,9 @@ KW_MUST kw_status kw__checkpoint_load(kw_run *r, int64_t *step, kw_err *e);
 json_t *kw__run_identity(const kw_run *r);
 KW_MUST kw_status kw__run_same(kw_run *r, const json_t *was, kw_err *e);
 
+/* base_hash.c: what the base is, to base_hash, vae_hash and text_hash; from the cache where the files are unchanged. */
+KW_MUST kw_status kw__run_hash_base(kw_run *r, kw_err *e);
+
 /* run_data.c: the pictures, and what the user is told about them. */
 KW_MUST kw_status kw__run_open_data(kw_run *r, kw_err *e);
 KW_MUST kw_status kw__run_check_captions(kw_run *r, kw_err *e);

@@ -1,6 +1,8 @@
 /* test_source.c - models on disk: names both ways, tensors against diffusers' converter, whole folders and parts. */
 #include "fixture.h"
 
+#include <fcntl.h>
+
 static void put(const char *name, const char *text)
 {
     char *path = in_dir(name);
@@ -398,12 +400,69 @@ static void memory_may_run_out(void **state)
     }
 }
 
+/* ---- keeping a hash ---------------------------------------------------------------------------------------------- */
+
+/* Files look older than they are, so that no test has to wait. */
+static void age(struct stat *s) { s->st_mtim.tv_sec -= 10, s->st_ctim.tv_sec -= 10; }
+static int old_stat(const char *path, struct stat *s)
+{
+    int r = kw_io_system.stat(path, s);
+    age(s);
+    return r;
+}
+static int old_fstat(int fd, struct stat *s)
+{
+    int r = kw_io_system.fstat(fd, s);
+    age(s);
+    return r;
+}
+
+static bool stamp_of(const char *path, kw_part p, char key[65])
+{
+    kw_source *s;
+    must(kw_source_open(arena, path, &s, &err));
+    return kw_source_stamp(s, p, key);
+}
+
+static void a_hash_is_kept_as_long_as_the_file_is_the_same(void **state)
+{
+    (void)state;
+    kw_io old = kw_io_system;
+    kw_source *v1;
+    char first[65], again[65], hash[65], *path = in_dir("m.safetensors"), *data;
+    size_t n;
+    struct stat st;
+    must(kw_file_read(arena, GOLDEN "v1.safetensors", 1 << 30, &data, &n, &err));
+    must(kw_file_write_atomic(path, data, n, &err));
+    assert_false(stamp_of(path, KW_PART_UNET, first));         /* written just now */
+    old.stat = old_stat, old.fstat = old_fstat;
+    kw_io_now = &old;
+    assert_true(stamp_of(path, KW_PART_UNET, first) && stamp_of(path, KW_PART_UNET, again));
+    assert_string_equal(first, again);
+    assert_true(stamp_of(path, KW_PART_VAE, again));
+    assert_string_not_equal(first, again);
+    assert_int_equal(stat(path, &st), 0);
+    usleep(20000);                        /* another tick of the file system's clock */
+    data[n - 1] ^= 1;                     /* in place: the same inode, size and, put back, time of change */
+    FILE *f = fopen(path, "r+b");
+    assert_true(f && fwrite(data, 1, n, f) == n && !fclose(f));
+    const struct timespec times[] = { st.st_atim, st.st_mtim };
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    assert_true(stamp_of(path, KW_PART_UNET, again));
+    kw_io_now = &kw_io_system;
+    assert_string_not_equal(first, again);
+    must(kw_source_open(arena, path, &v1, &err));
+    kw_source_know_hash(v1, KW_PART_UNET, first);
+    must(kw_source_hash(v1, KW_PART_UNET, hash, &err));
+    assert_string_equal(hash, first);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(names_go_both_ways), T(impossible_names_have_no_translation), T(reads_sd1_files), T(reads_sd2_files),
-        T(reads_sdxl_files), T(reads_old_vae_folders), T(a_folder_is_as_good_as_a_file), T(one_part_is_enough),
+        T(reads_sdxl_files), T(reads_old_vae_folders), T(a_folder_is_as_good_as_a_file), T(a_hash_is_kept_as_long_as_the_file_is_the_same), T(one_part_is_enough),
         T(a_file_may_bring_its_configuration), T(other_models_are_named), T(odd_schedulers_are_refused),
         T(memory_may_run_out),
     };

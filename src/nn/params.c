@@ -97,11 +97,17 @@ static kw_status check(const kw_params *p, const char *name, kw_shape shape, kw_
     return kw_advise(e, s, "the weights and the configuration belong to different models");
 }
 
+/* Of what gets own memory: all are exact, but matrices that are trained in few digits. */
+static kw_dtype own_type(const kw_params *p, const kw_param_info *info)
+{
+    return p->src.exact == KW_BF16 && (info->group < 0 || info->shape.rank < 2) ? KW_F32 : p->src.exact;
+}
+
 /* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact type. */
 static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
 {
     bool copy = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64;
-    kw_dtype type = copy ? p->src.exact : t->dtype;
+    kw_dtype type = copy ? own_type(p, info) : t->dtype;
     void *data = copy ? NULL : (void *)(uintptr_t)t->data;
     KW_TRY(kw_store_add(p->store, info->name, info->shape, type, data, &info->state, e));
     if (copy)

@@ -17,6 +17,15 @@
  */
 KW_MUST kw_status kw_backward(kw_graph *g, const kw_val *y, const kw_val *dy, int n_y, const kw_val *wrt, int n_wrt, kw_val *dwrt, kw_err *e);
 
+/*
+ * The same, and ready(ctx, g, k, gradient) is called as soon as the gradient of wrt[k] is complete: nothing emitted after
+ * the call reads wrt[k] (a pass that computes forward values again emits them before their gradient). What it emits, an
+ * update say, stands there in the graph, so the gradient's memory is free for what follows.
+ */
+typedef kw_status kw_gradient_fn(void *ctx, kw_graph *g, int k, kw_val gradient, kw_err *e);
+KW_MUST kw_status kw_backward_each(kw_graph *g, const kw_val *y, const kw_val *dy, int n_y, const kw_val *wrt, int n_wrt,
+                                   kw_val *dwrt, kw_gradient_fn *ready, void *ctx, kw_err *e);
+
 /* Remove nodes that no result and no bound state needs. Values are renumbered: handles from before are void. */
 KW_MUST kw_status kw_prune(kw_graph *g, kw_err *e);
 

@@ -225,9 +225,9 @@ static void find_packed(kw_program *p, size_t i, kw_call *c)
     c->packed = to;
 }
 
-static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64; }
+static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
 
-/* The reference computes in double: what is not double or an integer is converted on the way in and out. */
+/* The reference computes in double: what is not double, an integer or a code is converted on the way in and out. */
 static kw_status run_reference(const kw_program *p, const kw_node *n, kw_call *c, kw_err *e)
 {
     kw_call d = *c;

@@ -33,11 +33,15 @@ KW_MUST kw_status kw_prune(kw_graph *g, kw_err *e);
  * Forward values that the backward pass reads are dropped and made again there.
  *   KW_KEEP_ALL    nothing is recomputed
  *   KW_LEAN        outputs of bandwidth-only ops (norms, activations, concatenations) are
- *   KW_FLOOR       all but the outputs of nodes marked `keep` (block boundaries) are
+ *   KW_FLOOR       all but the outputs of nodes marked `keep` (block boundaries) are, and of nodes that cost at least
+ *                  `worth` FLOPs for each byte of their outputs: INFINITY is the floor, 0 is KW_LEAN, between them time
+ *                  falls as memory rises (greedy by FLOPs per byte)
  * Values do not change by a bit: kernels are deterministic and round where they did before.
  */
 typedef enum { KW_KEEP_ALL, KW_LEAN, KW_FLOOR } kw_memory_level;
-KW_MUST kw_status kw_recompute(kw_graph *g, kw_memory_level level, kw_err *e);
+KW_MUST kw_status kw_recompute(kw_graph *g, kw_memory_level level, double worth, kw_err *e);
+/* What `worth` may usefully be in this graph: one number for each kind of node, rising. */
+KW_MUST kw_status kw_recompute_worths(kw_arena *a, const kw_graph *g, double **worth, size_t *n, kw_err *e);
 
 /* ---- plan: one offset per value in one arena -------------------------------------------------------------- */
 

@@ -29,6 +29,7 @@ typedef struct {
     void *data;
     uint64_t version;                     /* moves at every change; 0: never written */
     bool mapped;                          /* pages of a file: dropped ones are read again when looked at */
+    bool packed;                          /* a kernel lays it out anew, and reads nothing but that copy */
     bool passing;                         /* changes with every run: a packed copy is not worth keeping */
 } kw_stored;
 
@@ -61,6 +62,7 @@ size_t kw_workspace_bytes(const kw_workspace *w);
 typedef struct {
     kw_memory_level memory;               /* what the backward pass recomputes */
     size_t memory_limit;                  /* bytes of activations; 0: none. Raises `memory` until it fits or fails with KW_ENOMEM */
+    bool total;                           /* ... bytes of the whole process: activations first, packed copies in the rest */
     bool reference;                       /* reference kernels only */
     bool profile;                         /* time every node from the first run on */
 } kw_run_options;

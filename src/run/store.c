@@ -12,6 +12,7 @@ struct kw_store {
     bool *owns; size_t owns_capacity;     /* by state: its memory is the store's */
     packed *copy; size_t n_copies, copy_capacity;
     size_t own_bytes, packed_bytes, packed_limit;
+    bool limited, tight;
 };
 
 static void release(void *store)
@@ -102,6 +103,14 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
 size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
 void kw_store_limit_packed(kw_store *s, size_t bytes) { s->packed_limit = bytes; }
 
+void kw__store_allow_packed(kw_store *s, size_t more)
+{
+    s->limited = true;
+    s->packed_limit = s->packed_bytes + more;
+}
+
+bool kw__store_is_tight(const kw_store *s) { return s->tight; }
+
 static bool has_copy(const kw_store *s, size_t state)
 {
     for (size_t i = 0; i < s->n_copies; i++)
@@ -114,7 +123,7 @@ size_t kw_store_mapped_bytes(const kw_store *s)
 {
     size_t sum = 0;
     for (size_t i = 0; i < s->n; i++)
-        if (s->state[i].mapped && !has_copy(s, i))
+        if (s->state[i].mapped && !has_copy(s, i) && !(s->tight && s->state[i].packed))
             sum += bytes_of(s->state[i].shape, s->state[i].dtype);
     return sum;
 }
@@ -131,11 +140,14 @@ kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *cop
 {
     *copy = KW_NONE;
     packed *p = find(s, state, need->layout);
+    s->state[state].packed = true;
     if (!p && s->state[state].passing)
         return KW_OK;
     if (!p) {
-        if (need->packed_bytes > s->packed_limit || s->packed_bytes > s->packed_limit - need->packed_bytes)
+        if (need->packed_bytes > s->packed_limit || s->packed_bytes > s->packed_limit - need->packed_bytes) {
+            s->tight = s->limited;
             return KW_OK;
+        }
         KW_TRY(kw_grow(s->arena, &s->copy, &s->copy_capacity, s->n_copies, sizeof *s->copy, e));
         p = &s->copy[s->n_copies];
         *p = (packed){ .state = state, .version = UINT64_MAX, .bytes = need->packed_bytes, .data = kw_block_new(need->packed_bytes) };

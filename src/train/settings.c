@@ -69,7 +69,8 @@ const kw_option kw_model_rows[] = {
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
     KW_ROW_SIZE("memory", S, memory, 0, 0, 1e15,
-                N_("limit of memory for activations; more is computed twice to keep to it"), .word = "off",
+                N_("limit of the memory for all: weights, what is trained, activations; more is computed twice to keep to it"),
+                .word = "off",
                 .word_is = 0),
     KW_ROW_SEED("seed", S, seed, 42, N_("seed of everything random")),
     KW_ROW_END
@@ -207,7 +208,7 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
                      .conv_alpha = s->conv_alpha, .seed = s->seed },
         .schedule = { .kind = (kw_rate_kind)s->scheduler, .warmup = s->warmup, .total = total, .floor = s->min_factor },
         .optim = { (float)s->beta1, (float)s->beta2, (float)s->eps },
-        .run = { .memory = KW_LEAN, .memory_limit = s->memory },
+        .run = { .memory = KW_LEAN, .memory_limit = s->memory, .total = true },
     };
     if (s->alpha < 0 && s->conv_alpha == 0 && s->conv_rank)
         c->adapter.conv_alpha = (float)s->conv_rank;

@@ -17,29 +17,43 @@
 
 enum { BLOCK = 256, DECADES = 7 };
 
-static const float power[DECADES] = { 1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1 };
+/* By decade; the eighth is for vectors of eight. */
+static const float power[8] = { 1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1, 1 };
+static const float inverse_power[8] = { 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 1e1f, 1, 1 };
 
 /* ---- codes ------------------------------------------------------------------------------------------------------- */
 
 INLINE vf as_float(vi x) { return __builtin_convertvector(x, vf); }
 INLINE vi as_int(vf x) { return __builtin_convertvector(x, vi); }
-INLINE vf pick(vf x, float limit, float above, vf below) { return v_choose(v_gt(x, v_set(limit)), v_set(above), below); }
+
+/* table[i] of eight numbers */
+INLINE vf pick(const float *table, vi i)
+{
+#if defined KW_ISA_avx512
+    return (vf)_mm512_permutexvar_ps((__m512i)i, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+#elif defined KW_ISA_avx2
+    return (vf)_mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)i);
+#else
+    vf y;
+    for (int k = 0; k < W; k++)
+        y[k] = table[i[k]];
+    return y;
+#endif
+}
+
+INLINE vi or_int(vm m, int a, vi b) { return (vi)v_choose(m, (vf)(a - (vi){ 0 }), (vf)b); }
 
 /* The values of codes; two: of either sign. */
 INLINE vf decode(vi code, const bool two)
 {
-    vf c = as_float(code), zero = v_set(two ? 127 : 0), one = v_set(255);
-    vf rank = v_abs(c - zero), f = rank + (two ? 0.5f : 1.5f);           /* 2^i + cell + 1/2, twice that: see above */
-    vf first = v_set(two ? 1 : 2), scale = v_set(power[0]);
-    UNROLL(8) for (int i = 1; i < DECADES; i++) {
-        const float from = (float)(1 << (two ? i : i + 1));
-        first = pick(f, from, from, first);
-        scale = pick(f, from, power[i], scale);
-    }
-    vf y = scale * (0.9f * (f / first - 1.0f) + 0.1f);
+    vf c = as_float(code), zero = v_set(two ? 127 : 0), rank = v_abs(c - zero);
+    vu f = (vu)(rank + (two ? 0.5f : 1.5f));           /* 2^i + cell + 1/2, or twice 2^i: see above */
+    vi decade = (vi)(f >> 23) - (two ? 127 : 128);
+    vf place = (vf)((f & 0x7fffffu) | 0x3f800000u) - 1.0f;
+    vf y = pick(power, (vi)v_choose(v_lt(rank, v_set(0.5f)), v_set(0), (vf)decade)) * (0.9f * place + 0.1f);
     y = v_choose(v_lt(rank, v_set(0.5f)), v_set(0), y);
     y = v_choose(v_lt(c, zero), -y, y);
-    return v_choose(v_gt(c, one - 0.5f), v_set(1), y);
+    return v_choose(v_gt(c, v_set(254.5f)), v_set(1), y);
 }
 
 /*
@@ -48,37 +62,43 @@ INLINE vf decode(vi code, const bool two)
  */
 INLINE vi encode(vf x, const bool two)
 {
-    vf a = v_abs(x), first = v_set(two ? 1 : 2), inverse = v_set(1e6f);
+    vf a = v_abs(x);
+    vi decade = { 0 };
     UNROLL(8) for (int i = 1; i < DECADES; i++) {
-        const float n = (float)(1 << (two ? i - 1 : i)), limit = power[i - 1] * (1 + 0.9f / n);
-        first = pick(a, limit, 2 * n, first);
-        inverse = pick(a, limit, 1 / power[i], inverse);
+        const float n = (float)(1 << (two ? i - 1 : i));
+        decade = or_int(v_gt(a, v_set(power[i - 1] * (1 + 0.9f / n))), i, decade);
     }
-    vf cell = v_max(v_set(0), v_min(first - 0.5f, (a * inverse - 0.1f) * (first / 0.9f)));
-    vf rank = first + as_float(as_int(cell)) - (two ? 0.0f : 1.0f);
-    rank = v_choose(v_gt(a, v_set(1 - 0.225f / (two ? 64 : 128))), v_set(two ? 128 : 255), rank);
+    vf first = (vf)((decade + (two ? 127 : 128)) << 23);                 /* N of the decade */
+    vf cell = v_max(v_set(0), v_min(first - 0.5f, (a * pick(inverse_power, decade) - 0.1f) * (first * (1 / 0.9f))));
+    vi rank = as_int(first + cell) - (two ? 0 : 1);
+    rank = or_int(v_gt(a, v_set(1 - 0.225f / (two ? 64 : 128))), two ? 128 : 255, rank);
     if (two) {
-        rank = v_choose(v_lt(a, v_set(0.275e-6f)), v_set(0), rank);
-        rank = v_choose(v_lt(x, v_set(0)), v_max(-rank, v_set(-127)), rank);
-        return as_int(rank) + 127;
+        rank = or_int(v_lt(a, v_set(0.275e-6f)), 0, rank);
+        vf below = v_max(-as_float(rank), v_set(-127));                  /* there is no minus one */
+        return as_int(v_choose(v_lt(x, v_set(0)), below, as_float(rank))) + 127;
     }
-    return as_int(v_choose(v_gt(a, v_set(0)), rank, v_set(0)));
+    return (vi)v_choose(v_gt(a, v_set(0)), (vf)rank, v_set(0));
 }
 
-/* W bytes; left: as many as there are. */
+typedef uint8_t vb __attribute__((vector_size(W)));
+
+/* W bytes, or as many as are left. */
 INLINE vi load_codes(const uint8_t *p, int64_t left)
 {
-    vi c = { 0 };
-    UNROLL(16) for (int k = 0; k < W; k++)
-        if (k < left)
-            c[k] = p[k];
-    return c;
+    vb c = { 0 };
+    if (__builtin_expect(left >= W, 1))
+        memcpy(&c, p, W);
+    else
+        memcpy(&c, p, (size_t)left);
+    return __builtin_convertvector(c, vi);
 }
-INLINE void store_codes(uint8_t *p, vi c, int64_t left)
+INLINE void store_codes(uint8_t *p, vi code, int64_t left)
 {
-    UNROLL(16) for (int k = 0; k < W; k++)
-        if (k < left)
-            p[k] = (uint8_t)c[k];
+    const vb c = __builtin_convertvector(code, vb);
+    if (__builtin_expect(left >= W, 1))
+        memcpy(p, &c, W);
+    else
+        memcpy(p, &c, (size_t)left);
 }
 
 INLINE void expand(const uint8_t *code, float scale, float *x, int64_t n, const bool two)

@@ -205,6 +205,59 @@ static void memory_is_what_it_should_be(void **state)
     }
 }
 
+/* Limits up to all that is wanted: work falls as memory rises, in several steps, and no bit changes. */
+static void work_falls_as_memory_rises(void **state)
+{
+    (void)state;
+    enum { LIMITS = 24 };
+    double last = 0, first = 0, useful;
+    int falls = 0, refused = 0;
+    model lean, m;
+    kw_step_report r;
+    kw_train_config c = config("adamw", KW_F32, true);
+    open(&lean, &c);
+    (void)step(&lean, 0);
+    useful = kw_program_useful_flops(kw_trainer_program(lean.t, 0));
+    const size_t most = kw_program_bytes(kw_trainer_program(lean.t, 0));
+    for (int i = 1; i <= LIMITS; i++) {
+        c.run = (kw_run_options){ .memory = KW_LEAN, .memory_limit = most * (size_t)i / LIMITS };
+        open(&m, &c);
+        kw_status s = kw_trainer_step(m.t, &m.b[0], &r, &m.e);
+        assert_true(!s || (s == KW_ENOMEM && !last));
+        refused += s != KW_OK;
+        double flops = s ? 0 : kw_program_flops(kw_trainer_program(m.t, 0));
+        assert_true(!last || flops <= last);
+        falls += last && flops < last;
+        first = first > 0 ? first : flops;
+        last = flops;
+        if (!s)
+            same_bits(&m, &lean, "a limit of memory");
+        kw_arena_free(m.a);
+    }
+    printf("of %.2f MB at least %d/%d: %.3f of the useful work, %.3f with all, in %d steps\n", (double)most * 1e-6,
+           refused + 1, LIMITS, first / useful, last / useful, falls);
+    assert_true(refused > 0 && first > 1.1 * useful && last <= 1.001 * useful && falls >= 3);
+    kw_arena_free(lean.a);
+}
+
+/* Less than can be is refused with what is needed; that much is enough. */
+static void too_little_memory_is_refused(void **state)
+{
+    (void)state;
+    model m;
+    kw_step_report r;
+    kw_train_config c = config("adamw8bit", KW_BF16, true);
+    c.run = (kw_run_options){ .memory = KW_LEAN, .memory_limit = 50 << 20, .total = true };
+    open(&m, &c);
+    assert_int_equal(kw_trainer_step(m.t, &m.b[0], &r, &m.e), KW_ENOMEM);
+    assert_non_null(strstr(m.e.what, "at least"));
+    kw_arena_free(m.a);
+    c.run.memory_limit = 130 << 20;
+    open(&m, &c);
+    (void)step(&m, 0);
+    kw_arena_free(m.a);
+}
+
 /*
  * Little memory learns as well: two batches learned by heart, 24 steps. Measured: adamw8bit within 3 % of adamw's loss,
  * over bf16 within 4 %; the limit is 10 %.
@@ -237,7 +290,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fused_is_whole), cmocka_unit_test(limits_hold_for_each_tensor),
         cmocka_unit_test(bad_numbers_move_nothing), cmocka_unit_test(chance_is_the_seeds),
-        cmocka_unit_test(memory_is_what_it_should_be), cmocka_unit_test(little_memory_learns_as_well),
+        cmocka_unit_test(memory_is_what_it_should_be), cmocka_unit_test(work_falls_as_memory_rises),
+        cmocka_unit_test(too_little_memory_is_refused), cmocka_unit_test(little_memory_learns_as_well),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,7 @@
 
 #include "base/base.h"
 
-enum { KW_NONE = -1, KW_RANK = 4, KW_INS = 8, KW_OUTS = 4, KW_ATTR = 64 };
+enum { KW_NONE = -1, KW_RANK = 4, KW_INS = 8, KW_OUTS = 5, KW_ATTR = 64 };
 
 typedef int32_t kw_val;
 typedef struct { int rank; int64_t d[KW_RANK]; } kw_shape;
@@ -105,7 +105,7 @@ struct kw_op {
     const char *no_grad;                  /* why there is none, when grad is NULL */
     /* Two for each multiply-add of the formula; what a kernel computes twice counts once. NULL: bandwidth only */
     void (*cost)(const kw_graph *, const kw_node *, double *flops);
-    void (*ref)(const kw_call *);         /* plain C in double: floats arrive and leave as double, integers as int64 */
+    void (*ref)(const kw_call *);         /* plain C in double: floats arrive and leave as double, integers as int64, U8 as it is */
     kw_kernel fast[2];                    /* best first */
     bool in_place;                        /* output 0 may overwrite input 0 */
     bool view;                            /* output 0 is input 0's memory under another shape */

@@ -33,6 +33,11 @@ typedef struct {
     float clip;                           /* gradients are multiplied by this first */
 } kw_adamw;
 
+typedef struct {                          /* moments of one byte each, 256 of them with one scale (simd/update8.c) */
+    uint8_t *m, *v;
+    float *m_scale, *v_scale;
+} kw_moments8;
+
 /* Multiply-adds of f32, or of bf16 or int8 into sums of 32 bits. */
 typedef enum { KW_PEAK_F32, KW_PEAK_BF16, KW_PEAK_INT8, KW_N_PEAKS } kw_peak;
 
@@ -82,6 +87,15 @@ typedef struct {
 
     /*  p, m, v: f32; decoupled decay (PyTorch AdamW):  p *= 1 - rate decay;  p -= rate m̂ / (√v̂ + eps)  */
     void (*adamw)(const kw_adamw *o, float *p, const float *g, float *m, float *v, int64_t n);
+    /*  the same over weights in bf16, rounded up or down by chance: number i by bits that key and index + i give  */
+    void (*adamw_bf16)(const kw_adamw *o, uint16_t *p, const float *g, float *m, float *v, int64_t n, uint64_t key,
+                       int64_t index);
+    /*  moments of one byte; p: F32, or BF16 rounded by chance  */
+    void (*adamw8)(const kw_adamw *o, kw_dtype t, void *p, const float *g, const kw_moments8 *s, int64_t n, uint64_t key,
+                   int64_t index);
+    /*  n numbers to codes with a scale for each 256, and back; two: of either sign, else none below zero  */
+    void (*compress)(bool two, const float *x, uint8_t *code, float *scale, int64_t n);
+    void (*expand)(bool two, const uint8_t *code, const float *scale, float *x, int64_t n);
     void (*lerp)(float *y, const float *x, float keep, int64_t n);      /* y = keep y + (1-keep) x */
     double (*sum_squares)(const float *x, int64_t n);                   /* in double, in fixed chunks */
 

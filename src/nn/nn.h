@@ -34,7 +34,9 @@ typedef int kw_param_select(void *ctx, const char *name);
 typedef struct {
     kw_param_find *find;  void *find_ctx;
     kw_param_select *select;  void *select_ctx;            /* NULL: everything is frozen */
-    kw_dtype exact;                       /* type of vectors and of trained parameters: KW_F32, or KW_F64 in double graphs */
+    /* Type of vectors and of trained parameters: KW_F32, or KW_F64 in double graphs. KW_BF16: of trained matrices; all
+       vectors are F32 then */
+    kw_dtype exact;
 } kw_params_source;
 
 KW_MUST kw_params *kw_params_new(kw_arena *a, kw_store *s, const kw_params_source *src);
@@ -91,26 +93,43 @@ static inline kw_conv_pads kw_padding(int stride, int pad) { return (kw_conv_pad
 
 /*
  * Gathers the trained parameters of several kw_params into contiguous memory: values, gradients, and further
- * ranges (moments, averages). Parameters of one group are neighbours. The states are moved there (kw_store_rebind).
+ * ranges (moments, averages). Parameters of one group are neighbours. The states are moved there (kw_store_rebind), and
+ * what they had before goes back to the system.
+ *
+ *      |  exact: group 0, group 1 ...  |  narrow: group 0, group 1 ...  |     places 0 .. count - 1
+ *         values, F32                     narrow values, BF16 (there is such a part only where matrices are BF16)
  */
 typedef struct {
+    bool gradients;                       /* a range for them, to which programs add; else each is used where it is made */
+    int64_t each;                         /* parameters start at multiples of this many numbers; 0: 16 */
+    bool passing;                         /* weights change with every run of a program: no packed copies are kept */
+} kw_trained_options;
+
+typedef struct {
     kw_store *store;
-    int64_t count;                        /* trained numbers */
+    int64_t count, exact_count;           /* places; of these F32 */
     int n_groups;
-    int64_t *group_at, *group_count;      /* by group */
-    int values, gradients;                /* flat states */
+    int64_t *group_at, *group_count;      /* by group, of the exact part */
+    int values, narrow, gradients;        /* flat states; KW_NONE: there is none */
     kw_param_info **param;  int *gradient;  size_t n;      /* each trained parameter and the state of its gradient */
-    kw_dtype type;
+    kw_dtype type;                        /* of gradients and of the exact part */
 } kw_trained;
 
-KW_MUST kw_status kw_trained_new(kw_arena *a, kw_params *const *sets, int n_sets, int n_groups, kw_trained **out, kw_err *e);
-/* Another flat range beside the values (a moment, an average), zeroed. */
-KW_MUST kw_status kw_trained_range(kw_trained *t, const char *name, int *state, kw_err *e);
+/* o: NULL for a range of gradients and nothing special. */
+KW_MUST kw_status kw_trained_new(kw_arena *a, kw_params *const *sets, int n_sets, int n_groups,
+                                 const kw_trained_options *o, kw_trained **out, kw_err *e);
+/* Another flat range beside the values (a moment, an average), zeroed: one number of this type for `each` places. */
+KW_MUST kw_status kw_trained_range(kw_trained *t, const char *name, kw_dtype type, int64_t each, int *state, kw_err *e);
+/* The part of such a range that belongs to parameter i, as a state of its own. */
+KW_MUST kw_status kw_trained_slice(kw_trained *t, int range, int64_t each, size_t i, int *state, kw_err *e);
 void kw_trained_changed(kw_trained *t);   /* after the flat values were written: packed weights follow */
 
 /*
- * Emit: gradients of loss for every trained parameter this graph reads, added to its gradient state and bound to it.
+ * Emit: gradients of loss for every trained parameter this graph reads, added to its gradient state and bound to it; or
+ * given to `each` as soon as they are complete, with the parameter's index (see kw_backward_each).
  */
 KW_MUST kw_status kw_trained_backward(kw_trained *t, kw_graph *g, kw_val loss, kw_val dloss, kw_err *e);
+KW_MUST kw_status kw_trained_backward_each(kw_trained *t, kw_graph *g, kw_val loss, kw_val dloss, kw_gradient_fn *each,
+                                           void *ctx, kw_err *e);
 
 #endif

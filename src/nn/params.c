@@ -1,5 +1,6 @@
 /* params.c - the parameters of a part: found by name when a layer asks for them, checked, and placed in the store. */
 #include "nn.h"
+#include "kern/kern.h"
 
 #include <string.h>
 
@@ -97,15 +98,31 @@ static kw_status check(const kw_params *p, const char *name, kw_shape shape, kw_
     return kw_advise(e, s, "the weights and the configuration belong to different models");
 }
 
+/* Of what gets own memory: all are exact, but matrices that are trained in few digits. */
+static kw_dtype own_type(const kw_params *p, const kw_param_info *info)
+{
+    return p->src.exact == KW_BF16 && (info->group < 0 || info->shape.rank < 2) ? KW_F32 : p->src.exact;
+}
+
+static bool is_common(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16; }
+
+static void convert(kw_dtype to, void *dst, kw_dtype from, const void *src, int64_t n)
+{
+    if (is_common(to) && is_common(from))
+        kw_kern_get()->convert(to, dst, from, src, n);
+    else
+        kw_convert(to, dst, from, src, (size_t)n);
+}
+
 /* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact type. */
 static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
 {
     bool copy = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64;
-    kw_dtype type = copy ? p->src.exact : t->dtype;
+    kw_dtype type = copy ? own_type(p, info) : t->dtype;
     void *data = copy ? NULL : (void *)(uintptr_t)t->data;
     KW_TRY(kw_store_add(p->store, info->name, info->shape, type, data, &info->state, e));
     if (copy)
-        kw_convert(type, kw_store_write(p->store, info->state), t->dtype, t->data, (size_t)kw_count(info->shape));
+        convert(type, kw_store_write(p->store, info->state), t->dtype, t->data, kw_count(info->shape));
     if (t->mapped && copy)
         kw_pages_drop(t->data, (size_t)t->bytes);
     else if (t->mapped)

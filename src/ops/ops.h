@@ -92,9 +92,18 @@ kw_val kw_cross_entropy(kw_graph *g, kw_val logits, kw_val ids);
 typedef struct { float beta1, beta2, eps; } kw_adam;
 /*
  * p, grad, m, v: flat, f32 (f64 in double graphs). scalars (5): rate, weight decay, 1-beta1^t, 1-beta2^t, clip factor.
- * Outputs: p', m', v'.
+ * Outputs: p', m', v'. A clip that is no number: nothing moves.
  */
 kw_val kw_adamw_step(kw_graph *g, kw_val p, kw_val grad, kw_val m, kw_val v, kw_val scalars, kw_adam c);
+/* The same for p in BF16, whose new values are rounded by chance: number i by what key, (1) I64, and at + i give */
+kw_val kw_adamw_rounded(kw_graph *g, kw_val p, kw_val grad, kw_val m, kw_val v, kw_val scalars, kw_val key, int64_t at,
+                        kw_adam c);
+/* Moments of one byte (U8, p's shape), each KW_BLOCK8 of them with one scale (F32). Outputs in that order: p m v and scales */
+enum { KW_BLOCK8 = 256 };
+typedef struct { kw_val p, grad, m, v, m_scale, v_scale, scalars, key; int64_t at; } kw_adamw8_in;    /* p: F32, or BF16 with key */
+kw_val kw_adamw8_step(kw_graph *g, const kw_adamw8_in *in, kw_adam c);
+/* The scalars of an update whose clip is at most `scalars[4]` (0: no limit) for this sum of squares */
+kw_val kw_limit(kw_graph *g, kw_val scalars, kw_val squares, kw_val loss);
 kw_val kw_lerp(kw_graph *g, kw_val y, kw_val x, kw_val keep);                     /* keep[0] y + (1-keep[0]) x */
 kw_val kw_sum_squares(kw_graph *g, kw_val x);                                     /* (1) F64 */
 

@@ -18,6 +18,15 @@
  */
 KW_MUST kw_status kw_backward(kw_graph *g, const kw_val *y, const kw_val *dy, int n_y, const kw_val *wrt, int n_wrt, kw_val *dwrt, kw_err *e);
 
+/*
+ * The same, and ready(ctx, g, k, gradient) is called as soon as the gradient of wrt[k] is complete: nothing emitted after
+ * the call reads wrt[k] (a pass that computes forward values again emits them before their gradient). What it emits, an
+ * update say, stands there in the graph, so the gradient's memory is free for what follows.
+ */
+typedef kw_status kw_gradient_fn(void *ctx, kw_graph *g, int k, kw_val gradient, kw_err *e);
+KW_MUST kw_status kw_backward_each(kw_graph *g, const kw_val *y, const kw_val *dy, int n_y, const kw_val *wrt, int n_wrt,
+                                   kw_val *dwrt, kw_gradient_fn *ready, void *ctx, kw_err *e);
+
 /* Remove nodes that no result and no bound state needs. Values are renumbered: handles from before are void. */
 KW_MUST kw_status kw_prune(kw_graph *g, kw_err *e);
 
@@ -28,11 +37,15 @@ KW_MUST kw_status kw_fuse(kw_graph *g, kw_err *e);
  * Forward values that the backward pass reads are dropped and made again there.
  *   KW_KEEP_ALL    nothing is recomputed
  *   KW_LEAN        outputs of bandwidth-only ops (norms, activations, concatenations) are
- *   KW_FLOOR       all but the outputs of nodes marked `keep` (block boundaries) are
+ *   KW_FLOOR       all but the outputs of nodes marked `keep` (block boundaries) are, and of nodes that cost at least
+ *                  `worth` FLOPs for each byte of their outputs: INFINITY is the floor, 0 is KW_LEAN, between them time
+ *                  falls as memory rises (greedy by FLOPs per byte)
  * Values do not change by a bit: kernels are deterministic and round where they did before.
  */
 typedef enum { KW_KEEP_ALL, KW_LEAN, KW_FLOOR } kw_memory_level;
-KW_MUST kw_status kw_recompute(kw_graph *g, kw_memory_level level, kw_err *e);
+KW_MUST kw_status kw_recompute(kw_graph *g, kw_memory_level level, double worth, kw_err *e);
+/* What `worth` may usefully be in this graph: one number for each kind of node, rising. */
+KW_MUST kw_status kw_recompute_worths(kw_arena *a, const kw_graph *g, double **worth, size_t *n, kw_err *e);
 
 /* ---- plan: one offset per value in one arena -------------------------------------------------------------- */
 

@@ -1,6 +1,7 @@
 /* program.c - a planned graph with its kernels, and its execution, node by node. */
 #include "store.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -59,24 +60,34 @@ static const kw_kernel *choose(const kw_graph *g, const kw_node *n, bool referen
 
 static size_t aligned(size_t n) { return (n + KW_ALIGN - 1) & ~(size_t)(KW_ALIGN - 1); }
 
-/* Where packed weights live: kept by the store for states, else packed at each run behind the kernel's scratch. */
-static kw_status prepare_step(kw_program *p, size_t i, size_t *scratch, kw_err *e)
+static bool packs(const step *s) { return s->need.packed_in >= 0 && s->need.packed_bytes; }
+
+static kw_status ask_need(kw_program *p, size_t i, kw_err *e)
 {
-    const kw_node *n = &p->g->node[i];
     step *s = &p->steps[i];
     s->copy = KW_NONE;
     s->need.packed_in = KW_NONE;
-    if (s->kernel && s->kernel->prepare)
-        KW_TRY(s->kernel->prepare(p->g, n, &s->need, e));
-    size_t bytes = aligned(s->need.scratch);
-    if (s->need.packed_in >= 0 && s->need.packed_bytes) {
-        int state = p->plan->state[n->in[s->need.packed_in]];
+    return s->kernel && s->kernel->prepare ? s->kernel->prepare(p->g, &p->g->node[i], &s->need, e) : KW_OK;
+}
+
+/* Weights of convolutions are laid out anew, others only converted, which costs a fraction of it for each byte. */
+static bool is_costly(const kw_program *p, size_t i)
+{
+    kw_shape w = kw_shape_of(p->g, p->g->node[i].in[p->steps[i].need.packed_in]);
+    return w.rank == 4 && w.d[2] * w.d[3] > 1;
+}
+
+/* Where packed weights live: kept by the store for states, the costly ones first; else packed at each run. */
+static kw_status keep_copies(kw_program *p, bool costly, kw_err *e)
+{
+    for (size_t i = 0; i < p->g->n_nodes; i++) {
+        step *s = &p->steps[i];
+        if (!packs(s) || is_costly(p, i) != costly)
+            continue;
+        int state = p->plan->state[p->g->node[i].in[s->need.packed_in]];
         if (state >= 0)
             KW_TRY(kw__store_packed(p->store, state, &s->need, &s->copy, e));
-        if (s->copy < 0)
-            bytes += aligned(s->need.packed_bytes);
     }
-    *scratch = KW_MAX(*scratch, bytes);
     return KW_OK;
 }
 
@@ -90,21 +101,28 @@ static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw
         return kw_fail(e, KW_ENOMEM, "out of memory");
     for (size_t i = 0; i < n; i++) {
         p->steps[i].kernel = is_leaf(&p->g->node[i]) ? NULL : choose(p->g, &p->g->node[i], o->reference);
-        KW_TRY(prepare_step(p, i, &scratch, e));
+        KW_TRY(ask_need(p, i, e));
+    }
+    KW_TRY(keep_copies(p, true, e));
+    KW_TRY(keep_copies(p, false, e));
+    for (size_t i = 0; i < n; i++) {      /* what is not kept is packed behind the kernel's own scratch */
+        const step *s = &p->steps[i];
+        scratch = KW_MAX(scratch, aligned(s->need.scratch) + (packs(s) && s->copy < 0 ? aligned(s->need.packed_bytes) : 0));
     }
     p->scratch_at = aligned(p->plan->bytes);
     p->bytes = p->scratch_at + scratch;
     return KW_OK;
 }
 
-static kw_graph *clone(const kw_graph *g)
+static kw_graph *clone(kw_arena *a, const kw_graph *g)
 {
-    kw_graph *copy = kw_alloc(g->arena, sizeof *copy);
+    kw_graph *copy = kw_alloc(a, sizeof *copy);
     if (!copy)
         return NULL;
     *copy = *g;
-    copy->result = kw_alloc_array(g->arena, g->n_results + 1, sizeof *g->result);
-    copy->bound = kw_alloc_array(g->arena, g->n_bound + 1, sizeof *g->bound);
+    copy->arena = a;
+    copy->result = kw_alloc_array(a, g->n_results + 1, sizeof *g->result);
+    copy->bound = kw_alloc_array(a, g->n_bound + 1, sizeof *g->bound);
     if (!copy->result || !copy->bound)
         return NULL;
     if (g->n_results)
@@ -116,25 +134,132 @@ static kw_graph *clone(const kw_graph *g)
     return copy;
 }
 
-/* The first level from o->memory on whose plan fits under the limit. */
-static kw_status plan_within(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
+typedef struct { kw_memory_level level; double worth; } choice;
+
+static kw_status plan_at(kw_arena *a, const kw_graph *original, choice c, kw_graph **g, kw_memory_plan **out, kw_err *e)
 {
-    kw_graph *original = p->g;
-    for (int level = (int)o->memory; level <= KW_FLOOR; level++) {
-        p->g = clone(original);
-        if (!p->g)
-            return kw_fail(e, KW_ENOMEM, "out of memory");
-        KW_TRY(kw_recompute(p->g, (kw_memory_level)level, e));
-        KW_TRY(kw_verify(p->g, e));
-        KW_TRY(kw_memory_plan_new(a, p->g, &p->plan, e));
-        if (!o->memory_limit || p->plan->bytes <= o->memory_limit)
-            return KW_OK;
-    }
-    char need[32], limit[32];
-    kw_size_text((double)p->plan->bytes, need);
-    kw_size_text((double)o->memory_limit, limit);
-    kw_status s = kw_fail(e, KW_ENOMEM, "activations need %s at least; the limit leaves %s", need, limit);
+    *g = clone(a, original);
+    if (!*g)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw_recompute(*g, c.level, c.worth, e));
+    return kw_memory_plan_new(a, *g, out, e);
+}
+
+/* What such a plan would take, in memory that is given back. */
+static kw_status bytes_at(const kw_graph *original, choice c, size_t *bytes, kw_err *e)
+{
+    kw_arena *a = kw_arena_new();
+    kw_graph *g;
+    kw_memory_plan *plan;
+    kw_status s = a ? plan_at(a, original, c, &g, &plan, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!s)
+        *bytes = plan->bytes;
+    kw_arena_free(a);
+    return s;
+}
+
+static kw_status too_small(size_t least, size_t limit, const kw_run_options *o, kw_err *e)
+{
+    char need[32], left[32];
+    kw_size_text((double)least + (double)(o->memory_limit - limit), need);
+    kw_size_text((double)o->memory_limit, left);
+    kw_status s = o->total ? kw_fail(e, KW_ENOMEM, N_("%s of memory are needed at least; the limit is %s"), need, left)
+                           : kw_fail(e, KW_ENOMEM, "activations need %s at least; the limit leaves %s", need, left);
     return kw_advise(e, s, "choose a smaller batch or resolution, or a higher --memory");
+}
+
+/* At the floor as much as possible of what is worth most is kept: bisection, since bytes fall as `worth` rises. */
+static kw_status raise_floor(const kw_graph *g, size_t limit, choice *c, kw_err *e)
+{
+    kw_arena *a = kw_arena_new();
+    double *worth;
+    size_t n = 0, low = 0, bytes;
+    kw_status s = a ? kw_recompute_worths(a, g, &worth, &n, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t high = n ? n - 1 : 0; !s && low < high;) {
+        size_t middle = (low + high) / 2;
+        s = bytes_at(g, (choice){ KW_FLOOR, worth[middle] }, &bytes, e);
+        if (bytes <= limit)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (!s)
+        c->worth = worth[low];
+    kw_arena_free(a);
+    return s;
+}
+
+/* The first level from o->memory on whose plan fits under the limit. */
+static kw_status choose_level(const kw_graph *g, const kw_run_options *o, size_t limit, choice *c, kw_err *e)
+{
+    size_t bytes = 0;
+    *c = (choice){ o->memory, HUGE_VAL };
+    if (!o->memory_limit)
+        return KW_OK;
+    for (; c->level <= KW_FLOOR; c->level++) {
+        KW_TRY(bytes_at(g, *c, &bytes, e));
+        if (bytes <= limit)
+            return c->level == KW_FLOOR ? raise_floor(g, limit, c, e) : KW_OK;
+    }
+    return too_small(bytes, limit, o, e);
+}
+
+/* ---- a limit for the whole process -------------------------------------------------------------------------------- */
+
+/* Does whoever reads this matrix first make its own copy of it? Else it is read where it lies. */
+static kw_status is_packed(const kw_program *p, kw_val v, bool reference, bool *yes, kw_err *e)
+{
+    *yes = false;
+    for (size_t i = 0; i < p->g->n_nodes; i++)
+        for (int k = 0; k < p->g->node[i].n_in; k++) {
+            const kw_kernel *kernel = p->g->node[i].in[k] == v ? choose(p->g, &p->g->node[i], reference) : NULL;
+            kw_need need = { .packed_in = KW_NONE };
+            if (!kernel || !kernel->prepare || !kernel->pack)
+                continue;
+            KW_TRY(kernel->prepare(p->g, &p->g->node[i], &need, e));
+            *yes = need.packed_in == k && need.packed_bytes;
+            if (need.held && kernel->release)
+                kernel->release(need.held);
+            return KW_OK;
+        }
+    return KW_OK;
+}
+
+enum { ITSELF = 96 << 20 };               /* the program, its libraries and what it keeps beside numbers: 60 to 90 MB seen */
+
+/* What there is beside activations and packed copies: the store's own memory, files read in place, room to pack in. */
+static kw_status fixed_bytes(const kw_program *p, bool reference, size_t *bytes, kw_err *e)
+{
+    size_t in_place = 0, largest = 0;
+    for (size_t i = 0; i < p->g->n_nodes; i++) {
+        const kw_node *n = &p->g->node[i];
+        if (n->op != &kw_op_state || kw_shape_of(p->g, n->out[0]).rank < 2)
+            continue;
+        kw_shape shape = kw_shape_of(p->g, n->out[0]);
+        bool packed = shape.rank == 4, mapped = kw_store_at(p->store, kw_state_of(p->g, n->out[0]))->mapped;
+        if (!packed && mapped)
+            KW_TRY(is_packed(p, n->out[0], reference, &packed, e));
+        if (packed)
+            largest = KW_MAX(largest, (size_t)kw_count(shape) * sizeof(float));
+        else if (mapped)
+            in_place += kw_value_bytes(p->g, n->out[0]);
+    }
+    *bytes = ITSELF + kw_store_bytes(p->store) + in_place + largest;
+    return KW_OK;
+}
+
+static kw_status plan(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
+{
+    size_t fixed = 0;
+    if (o->total && o->memory_limit)
+        KW_TRY(fixed_bytes(p, o->reference, &fixed, e));
+    size_t left = o->memory_limit > fixed ? o->memory_limit - fixed : 0;
+    choice c;
+    KW_TRY(choose_level(p->g, o, left, &c, e));
+    KW_TRY(plan_at(a, p->g, c, &p->g, &p->plan, e));
+    if (fixed)
+        kw__store_allow_packed(p->store, left - KW_MIN(left, p->plan->bytes));
+    return kw_verify(p->g, e);
 }
 
 kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_options *o, kw_program **out, kw_err *e)
@@ -149,7 +274,7 @@ kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_opt
     KW_TRY(kw_verify(g, e));
     KW_TRY(kw_prune(g, e));
     KW_TRY(kw_fuse(g, e));
-    KW_TRY(plan_within(a, p, o, e));
+    KW_TRY(plan(a, p, o, e));
     KW_TRY(prepare(a, p, o, e));
     *out = p;
     return KW_OK;
@@ -182,7 +307,7 @@ static kw_status grow(kw_workspace *w, size_t bytes, kw_err *e)
     return KW_OK;
 }
 
-/* Once packed, a mapped weight is not needed again soon. */
+/* Once packed, a mapped weight is not needed again soon; or memory is so short that it is read again each time. */
 static void let_go(const kw_program *p, kw_val v)
 {
     int state = p->plan->state[v];
@@ -205,7 +330,7 @@ static void pack(kw_program *p, size_t i, const kw_call *c, void *to)
     kw_val v = p->g->node[i].in[s->need.packed_in];
     double start = p->profile ? now() : 0;
     s->kernel->pack(s->need.held, kw_dtype_of(p->g, v), c->in[s->need.packed_in], to);
-    if (s->copy >= 0)
+    if (s->copy >= 0 || kw__store_is_tight(p->store))
         let_go(p, v);
     if (p->profile) {
         double took = now() - start;
@@ -226,9 +351,9 @@ static void find_packed(kw_program *p, size_t i, kw_call *c)
     c->packed = to;
 }
 
-static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64; }
+static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
 
-/* The reference computes in double: what is not double or an integer is converted on the way in and out. */
+/* The reference computes in double: what is not double, an integer or a code is converted on the way in and out. */
 static kw_status run_reference(const kw_program *p, const kw_node *n, kw_call *c, kw_err *e)
 {
     kw_call d = *c;

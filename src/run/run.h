@@ -29,18 +29,22 @@ typedef struct {
     void *data;
     uint64_t version;                     /* moves at every change; 0: never written */
     bool mapped;                          /* pages of a file: dropped ones are read again when looked at */
+    bool packed;                          /* a kernel lays it out anew, and reads nothing but that copy */
+    bool passing;                         /* changes with every run: a packed copy is not worth keeping */
 } kw_stored;
 
 KW_MUST kw_store *kw_store_new(kw_arena *a);
 /* Add a state. data: borrowed memory that outlives the store (a mapped file), or NULL for own zeroed memory. */
 KW_MUST kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e);
 void kw_store_set_mapped(kw_store *s, int id);         /* its borrowed memory is a mapping of a file, not written to */
+void kw_store_set_passing(kw_store *s, int id);
 /* Pages of a mapped file leave this process; the system's cache of files keeps them. Other memory would be lost. */
 void kw_pages_drop(const void *data, size_t bytes);
 const kw_stored *kw_store_at(const kw_store *s, int id);
 int kw_store_count(const kw_store *s);
 void *kw_store_write(kw_store *s, int id);             /* the memory, about to be changed: the version moves */
-void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data);   /* another memory or type for the same state */
+/* Another, borrowed memory or type for the same state; its own memory goes back to the system. */
+void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data);
 size_t kw_store_bytes(const kw_store *s);              /* own memory of states and packed copies */
 size_t kw_store_mapped_bytes(const kw_store *s);       /* mapped states read where they lie, without a packed copy */
 
@@ -58,6 +62,7 @@ size_t kw_workspace_bytes(const kw_workspace *w);
 typedef struct {
     kw_memory_level memory;               /* what the backward pass recomputes */
     size_t memory_limit;                  /* bytes of activations; 0: none. Raises `memory` until it fits or fails with KW_ENOMEM */
+    bool total;                           /* ... bytes of the whole process: activations first, packed copies in the rest */
     bool reference;                       /* reference kernels only */
     bool profile;                         /* time every node from the first run on */
 } kw_run_options;

@@ -9,37 +9,43 @@ typedef struct { int state; char layout[64]; uint64_t version; size_t bytes; voi
 struct kw_store {
     kw_arena *arena;
     kw_stored *state; size_t n, capacity;
+    bool *owns; size_t owns_capacity;     /* by state: its memory is the store's */
     packed *copy; size_t n_copies, copy_capacity;
     size_t own_bytes, packed_bytes, packed_limit;
+    bool limited, tight;
 };
+
+static void release(void *store)
+{
+    kw_store *s = store;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->owns[i])
+            kw_block_free(s->state[i].data);
+}
 
 kw_store *kw_store_new(kw_arena *a)
 {
     kw_store *s = kw_alloc(a, sizeof *s);
     if (s)
         *s = (kw_store){ .arena = a, .packed_limit = SIZE_MAX };
-    return s;
+    return s && !kw_defer(a, release, s) ? s : NULL;
 }
 
 static size_t bytes_of(kw_shape shape, kw_dtype t) { return (size_t)kw_count(shape) * kw_dtype_size(t); }
 
-static kw_status own_memory(kw_store *s, size_t bytes, void **data, kw_err *e)
-{
-    *data = kw_block_new(bytes);
-    if (!*data || kw_defer(s->arena, kw_block_free, *data))
-        return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of weights", bytes);
-    s->own_bytes += bytes;
-    return KW_OK;
-}
-
 kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e)
 {
     KW_TRY(kw_grow(s->arena, &s->state, &s->capacity, s->n, sizeof *s->state, e));
-    if (!data)
-        KW_TRY(own_memory(s, bytes_of(shape, t), &data, e));
+    KW_TRY(kw_grow(s->arena, &s->owns, &s->owns_capacity, s->n, sizeof *s->owns, e));
+    size_t bytes = bytes_of(shape, t);
+    bool own = !data;
     char *copy = kw_strdup(s->arena, name);
     if (!copy)
         return kw_fail(e, KW_ENOMEM, "out of memory");
+    if (own && !(data = kw_block_new(bytes)))
+        return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of weights", bytes);
+    s->own_bytes += own ? bytes : 0;
+    s->owns[s->n] = own;
     s->state[s->n] = (kw_stored){ .name = copy, .shape = shape, .dtype = t, .data = data };
     *id = (int)s->n++;
     return KW_OK;
@@ -49,6 +55,12 @@ void kw_store_set_mapped(kw_store *s, int id)
 {
     KW_ASSERT(id >= 0 && (size_t)id < s->n);
     s->state[id].mapped = true;
+}
+
+void kw_store_set_passing(kw_store *s, int id)
+{
+    KW_ASSERT(id >= 0 && (size_t)id < s->n);
+    s->state[id].passing = true;
 }
 
 void kw_pages_drop(const void *data, size_t bytes)
@@ -77,6 +89,11 @@ void *kw_store_write(kw_store *s, int id)
 void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
 {
     KW_ASSERT(id >= 0 && (size_t)id < s->n);
+    if (s->owns[id]) {
+        s->own_bytes -= bytes_of(s->state[id].shape, s->state[id].dtype);
+        kw_block_free(s->state[id].data);
+        s->owns[id] = false;
+    }
     s->state[id].version++;
     s->state[id].dtype = t;
     s->state[id].data = data;
@@ -85,6 +102,14 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
 
 size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
 void kw_store_limit_packed(kw_store *s, size_t bytes) { s->packed_limit = bytes; }
+
+void kw__store_allow_packed(kw_store *s, size_t more)
+{
+    s->limited = true;
+    s->packed_limit = s->packed_bytes + more;
+}
+
+bool kw__store_is_tight(const kw_store *s) { return s->tight; }
 
 static bool has_copy(const kw_store *s, size_t state)
 {
@@ -98,7 +123,7 @@ size_t kw_store_mapped_bytes(const kw_store *s)
 {
     size_t sum = 0;
     for (size_t i = 0; i < s->n; i++)
-        if (s->state[i].mapped && !has_copy(s, i))
+        if (s->state[i].mapped && !has_copy(s, i) && !(s->tight && s->state[i].packed))
             sum += bytes_of(s->state[i].shape, s->state[i].dtype);
     return sum;
 }
@@ -115,9 +140,14 @@ kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *cop
 {
     *copy = KW_NONE;
     packed *p = find(s, state, need->layout);
+    s->state[state].packed = true;
+    if (!p && s->state[state].passing)
+        return KW_OK;
     if (!p) {
-        if (need->packed_bytes > s->packed_limit || s->packed_bytes > s->packed_limit - need->packed_bytes)
+        if (need->packed_bytes > s->packed_limit || s->packed_bytes > s->packed_limit - need->packed_bytes) {
+            s->tight = s->limited;
             return KW_OK;
+        }
         KW_TRY(kw_grow(s->arena, &s->copy, &s->copy_capacity, s->n_copies, sizeof *s->copy, e));
         p = &s->copy[s->n_copies];
         *p = (packed){ .state = state, .version = UINT64_MAX, .bytes = need->packed_bytes, .data = kw_block_new(need->packed_bytes) };

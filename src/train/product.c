@@ -18,8 +18,9 @@ static char *product_name(const kw_run *r, kw_arena *a, int64_t epoch, int64_t s
 
 static kw_status refuse_nan(const kw_tensor *t, kw_err *e)
 {
-    for (int64_t k = 0; t->dtype == KW_F32 && k < kw_tensor_count(t); k++)
-        if (!__builtin_isfinite(((const float *)t->data)[k]))
+    for (int64_t k = 0; k < kw_tensor_count(t); k++)
+        if ((t->dtype == KW_F32 && !__builtin_isfinite(((const float *)t->data)[k]))
+            || (t->dtype == KW_BF16 && !__builtin_isfinite(kw_bf16_to_f32(((const uint16_t *)t->data)[k]))))
             return kw_fail(e, KW_ENUMERIC, "%s is not finite: nothing was saved", t->name);
     return KW_OK;
 }

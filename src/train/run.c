@@ -225,6 +225,11 @@ static void plan_settings(const kw_run *r, kw_str *t)
                       (double)kw_settings_alpha(s), s->targets);
     kw_str_printf(t, kw_translate(N_("optimizer:   %s, rate %s, warm-up %d, %s\n")), r->tc.optimizer->name,
                   schedules[s->scheduler], s->warmup, r->tc.compute == KW_BF16 ? "bf16" : "f32");
+    if (r->tc.fused)
+        kw_str_printf(t, kw_translate(N_("update:      fused: each weight moves as soon as its gradient is known%s\n")),
+                      s->max_norm > 0 ? kw_translate(N_("; --max-grad-norm holds for each tensor, not for all together")) : "");
+    if (r->tc.trained == KW_BF16 && !r->tc.lora)
+        kw_str_printf(t, kw_translate(N_("weights:     bf16 while they are trained, rounded by chance\n")));
     kw_str_printf(t, kw_translate(N_("pictures of: %d pixels; seed %llu\n")), r->resolution,
                   (unsigned long long)s->seed);
     if (r->tokenizer)

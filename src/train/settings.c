@@ -49,6 +49,11 @@ const kw_option kw_model_rows[] = {
                .alias = "gradient_accumulation_steps"),
     KW_ROW_DOUBLE("max-grad-norm", S, max_norm, 0, 0, 1e9, N_("longer gradients are shortened to this"),
                   .alias = "max_grad_norm", .word = "off", .word_is = 0),
+    KW_ROW_CHOICE("update", S, update, 0, "auto|whole|fused",
+                  N_("whole: after all gradients; fused: each weight as soon as its gradient is known, so that none is "
+                     "kept; auto: fused in full training without limit of the norm and without accumulation")),
+    KW_ROW_CHOICE("trained-dtype", S, trained_dtype, 0, "f32|bf16",
+                  N_("full training: type of trained matrices; bf16: rounded by chance, half the memory"), .use = PARTS),
     KW_ROW_DOUBLE("ema", S, average, 0, 0, 0.999999,
                   N_("decay of the moving average of weights, which is then what is saved"), .word = "off",
                   .word_is = 0),
@@ -64,7 +69,8 @@ const kw_option kw_model_rows[] = {
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
     KW_ROW_SIZE("memory", S, memory, 0, 0, 1e15,
-                N_("limit of memory for activations; more is computed twice to keep to it"), .word = "off",
+                N_("limit of the memory for all: weights, what is trained, activations; more is computed twice to keep to it"),
+                .word = "off",
                 .word_is = 0),
     KW_ROW_SEED("seed", S, seed, 42, N_("seed of everything random")),
     KW_ROW_END
@@ -178,6 +184,18 @@ static kw_status parts(const char *text, unsigned *bits, kw_err *e)
     return both ? kw_fail(e, KW_EUSAGE, "the autoencoder is trained alone") : KW_OK;
 }
 
+/* Left to us, the update is fused only where nobody can see it: full training, one batch a step, no limit of the norm. */
+static kw_status settle_update(const kw_settings *s, kw_train_config *c, kw_err *e)
+{
+    enum { AUTO, WHOLE, FUSED };
+    c->fused = s->update == FUSED || (s->update == AUTO && s->method == KW_METHOD_FULL && s->accumulation == 1
+                                      && s->max_norm <= 0);
+    if (!c->fused || s->accumulation == 1)
+        return KW_OK;
+    kw_status st = kw_fail(e, KW_EUSAGE, N_("--update fused keeps no gradients to add up over %d batches"), s->accumulation);
+    return kw_advise(e, st, N_("choose --update whole, or --gradient-accumulation-steps 1"));
+}
+
 kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, kw_train_config *c, kw_err *e)
 {
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
@@ -185,15 +203,16 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
         .compute = type[s->dtype], .lora = s->method == KW_METHOD_LORA, .align = s->method == KW_METHOD_ALIGN,
         .clip_skip = s->clip_skip, .min_snr = s->min_snr, .kl = s->kl, .mse = s->mse,
         .accumulation = s->accumulation, .max_norm = s->max_norm, .average = s->average,
-        .optimizer = kw_optimizers[s->optimizer],
+        .optimizer = kw_optimizers[s->optimizer], .seed = s->seed, .trained = type[s->trained_dtype],
         .adapter = { .rank = s->rank, .conv_rank = s->conv_rank, .alpha = kw_settings_alpha(s),
                      .conv_alpha = s->conv_alpha, .seed = s->seed },
         .schedule = { .kind = (kw_rate_kind)s->scheduler, .warmup = s->warmup, .total = total, .floor = s->min_factor },
         .optim = { (float)s->beta1, (float)s->beta2, (float)s->eps },
-        .run = { .memory = KW_LEAN, .memory_limit = s->memory },
+        .run = { .memory = KW_LEAN, .memory_limit = s->memory, .total = true },
     };
     if (s->alpha < 0 && s->conv_alpha == 0 && s->conv_rank)
         c->adapter.conv_alpha = (float)s->conv_rank;
+    KW_TRY(settle_update(s, c, e));
     for (int g = 0; g < KW_N_GROUPS; g++) {
         c->rate[g] = g == KW_GROUP_TEXT && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;
         c->decay[g] = s->weight_decay;

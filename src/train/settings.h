@@ -11,7 +11,7 @@ typedef struct {
     int rank, conv_rank;
     float alpha, conv_alpha;              /* alpha below 0: the rank, see kw_settings_alpha */
     double learning_rate, text_learning_rate, weight_decay, beta1, beta2, eps, min_factor;
-    int scheduler, warmup, optimizer;
+    int scheduler, warmup, optimizer, update, trained_dtype;
     int accumulation, batch;
     double max_norm, min_snr, noise_offset, kl, mse, average;
     double caption_dropout;

@@ -25,7 +25,10 @@ typedef struct {
     double min_snr;                       /* gamma; 0: off */
     double kl, mse;                       /* autoencoder: weights of the KL term (1e-6) and of the squared error (0) */
     int accumulation;
-    double max_norm;                      /* of the gradient; 0: no clipping */
+    double max_norm;                      /* of the gradient; 0: no clipping. Fused: of each tensor's */
+    bool fused;                           /* weights move within the backward pass: one batch a step, no gradients kept */
+    kw_dtype trained;                     /* full training: type of trained matrices, F32 or BF16 (rounded by chance) */
+    uint64_t seed;                        /* ... by this */
     double rate[KW_N_GROUPS], decay[KW_N_GROUPS];
     kw_rate schedule;
     kw_optim_config optim;

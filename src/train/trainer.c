@@ -62,7 +62,7 @@ kw_status kw_trainer_over(kw_arena *a, kw_source *base, kw_source *vae, const kw
     t->w = kw_workspace_new(a);
     if (!t->store || !t->w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    KW_TRY(kw_sd_over(a, base, vae, t->store, KW_F32, select_full, &t->c, &t->sd, e));
+    KW_TRY(kw_sd_over(a, base, vae, t->store, c->lora ? KW_F32 : c->trained, select_full, &t->c, &t->sd, e));
     KW_TRY(kw_noise_spec_of(kw_source_noise(t->sd->source), &spec, e));
     KW_TRY(kw_noise_build(a, &spec, &t->z, e));
     KW_TRY(kw__add_adapters(a, t->sd, &t->c, true, &t->adapters, e));
@@ -107,8 +107,11 @@ static kw_status gather(kw_trainer *t, kw_err *e)
         sets[n++] = kw_lora_params(t->adapters.item[i]);
     if (t->heads)
         sets[n++] = t->heads;
-    KW_TRY(kw_trained_new(t->arena, sets, n, KW_N_GROUPS, &t->trained, e));
-    return kw_updater_new(t->arena, t->trained, t->c.optimizer, &t->c.optim, t->c.average > 0, &t->updater, e);
+    const kw_trained_options o = { .gradients = !t->c.fused, .each = t->c.optimizer->each, .passing = !t->c.lora };
+    const kw_update_options u = { .optimizer = t->c.optimizer, .config = t->c.optim, .average = t->c.average > 0,
+                                  .fused = t->c.fused, .seed = t->c.seed };
+    KW_TRY(kw_trained_new(t->arena, sets, n, KW_N_GROUPS, &o, &t->trained, e));
+    return kw_updater_new(t->arena, t->trained, &u, &t->updater, e);
 }
 
 static kw_status build(kw_trainer *t, entry *en, const kw_micro *b, kw_err *e)
@@ -121,8 +124,10 @@ static kw_status build(kw_trainer *t, entry *en, const kw_micro *b, kw_err *e)
     KW_TRY(kw__step_loss(g, &s, b, &loss, e));
     kw_result(g, "loss", loss);
     if (en->key.learn) {
+        kw_val dloss = kw_input(g, "dloss", KW_SHAPE(1), KW_F32);
         KW_TRY(gather(t, e));
-        KW_TRY(kw_trained_backward(t->trained, g, loss, kw_input(g, "dloss", KW_SHAPE(1), KW_F32), e));
+        KW_TRY(t->c.fused ? kw_updater_backward(t->updater, g, loss, dloss, e)
+                          : kw_trained_backward(t->trained, g, loss, dloss, e));
     }
     return kw_program_new(en->arena, g, t->store, &t->c.run, &en->p, e);
 }
@@ -247,9 +252,9 @@ static void drop_gradients(kw_trainer *t)
            (size_t)t->trained->count * kw_dtype_size(t->trained->type));
 }
 
-kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e)
+/* Gradients of all batches, then one update; not finite: everything stays as it is. */
+static kw_status whole_step(kw_trainer *t, const kw_micro *b, kw_update *u, kw_step_report *r, kw_err *e)
 {
-    *r = (kw_step_report){ 0 };
     for (int i = 0; i < t->c.accumulation; i++) {
         kw_program *p;
         double loss = 0;
@@ -258,16 +263,39 @@ kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, k
         r->loss += loss / t->c.accumulation;
     }
     KW_TRY(kw_updater_norm(t->updater, t->w, &r->norm, e));
-    double factor = kw_rate_at(&t->c.schedule, t->steps);
-    for (int g = 0; g < KW_N_GROUPS; g++)
-        r->rate[g] = t->c.rate[g] * factor;
     r->skipped = !isfinite(r->loss) || !isfinite(r->norm);
-    t->steps++;
     if (r->skipped) {
         drop_gradients(t);
         return KW_OK;
     }
-    return kw_updater_step(t->updater, t->w, t->steps, r->rate, t->c.decay, clip_factor(t, r->norm), t->c.average, e);
+    u->clip = clip_factor(t, r->norm);
+    return kw_updater_step(t->updater, t->w, u, e);
+}
+
+/* Each weight moves once its gradient is known; not finite: what is finite has moved, the rest stays as it is. */
+static kw_status fused_step(kw_trainer *t, const kw_micro *b, kw_update *u, kw_step_report *r, kw_err *e)
+{
+    kw_program *p;
+    u->clip = t->c.max_norm;
+    KW_TRY(program_for(t, b, true, false, &p, e));
+    kw_updater_feed(t->updater, p, u);
+    KW_TRY(run(t, p, b, 1, &r->loss, e));
+    r->norm = sqrt(*(const double *)kw_program_result(p, "squares"));
+    r->skipped = !isfinite(r->loss) || !isfinite(r->norm);
+    return KW_OK;
+}
+
+kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, kw_err *e)
+{
+    kw_update u = { .step = t->steps + 1, .rate = r->rate, .decay = t->c.decay, .keep = t->c.average };
+    *r = (kw_step_report){ 0 };
+    double factor = kw_rate_at(&t->c.schedule, t->steps);
+    for (int g = 0; g < KW_N_GROUPS; g++)
+        r->rate[g] = t->c.rate[g] * factor;
+    KW_TRY(kw_trainer_prepare(t, b, e));
+    KW_TRY(t->c.fused ? fused_step(t, b, &u, r, e) : whole_step(t, b, &u, r, e));
+    t->steps++;
+    return KW_OK;
 }
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
@@ -299,6 +327,11 @@ static const void *best_values(const kw_trainer *t, const kw_param_info *p)
     return (const char *)kw_store_at(t->store, average)->data + (size_t)p->at * kw_dtype_size(t->trained->type);
 }
 
+static kw_dtype best_type(const kw_trainer *t, const kw_param_info *p)
+{
+    return kw_updater_average(t->updater) < 0 ? kw_store_at(t->store, p->state)->dtype : t->trained->type;
+}
+
 /* An objective's own layers are not saved. */
 static bool is_saved(const kw_param_info *p) { return !kw_starts_with(p->name, "head."); }
 
@@ -314,7 +347,7 @@ kw_status kw_trainer_values(kw_arena *a, const kw_trainer *t, kw_values **out, s
             continue;
         kw_values *v = &(*out)[(*n)++];
         *v = (kw_values){ .part = part_of_group(p->group) };
-        v->t = (kw_tensor){ .name = p->name, .dtype = t->trained->type, .rank = p->shape.rank,
+        v->t = (kw_tensor){ .name = p->name, .dtype = best_type(t, p), .rank = p->shape.rank,
                             .data = best_values(t, p) };
         v->t.bytes = (uint64_t)kw_count(p->shape) * kw_dtype_size(v->t.dtype);
         memcpy(v->t.shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);

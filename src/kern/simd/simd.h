@@ -49,6 +49,12 @@ void ISA(add_channels)(kw_dtype t, const void *x, const void *v, void *y, int64_
 void ISA(sum_pixels)(kw_dtype t, const void *x, float *y, int64_t n, int64_t hw, int c);
 void ISA(convert)(kw_dtype to, void *y, kw_dtype from, const void *x, int64_t n);
 void ISA(adamw)(const kw_adamw *o, float *p, const float *g, float *m, float *v, int64_t n);
+void ISA(adamw_bf16)(const kw_adamw *o, uint16_t *p, const float *g, float *m, float *v, int64_t n, uint64_t key,
+                     int64_t index);
+void ISA(adamw8)(const kw_adamw *o, kw_dtype t, void *p, const float *g, const kw_moments8 *s, int64_t n, uint64_t key,
+                 int64_t index);
+void ISA(compress)(bool two, const float *x, uint8_t *code, float *scale, int64_t n);
+void ISA(expand)(bool two, const uint8_t *code, const float *scale, float *x, int64_t n);
 void ISA(lerp)(float *y, const float *x, float keep, int64_t n);
 double ISA(sum_squares)(const float *x, int64_t n);
 double ISA(peak)(kw_peak k, int64_t n);

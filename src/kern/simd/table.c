@@ -18,6 +18,7 @@ const kw_kern TABLE = {
     .unary = ISA(unary), .unary_grad = ISA(unary_grad), .geglu = ISA(geglu), .geglu_grad = ISA(geglu_grad),
     .lincomb = ISA(lincomb), .mul = ISA(mul), .add_channels = ISA(add_channels), .sum_pixels = ISA(sum_pixels),
     .convert = ISA(convert),
-    .adamw = ISA(adamw), .lerp = ISA(lerp), .sum_squares = ISA(sum_squares),
+    .adamw = ISA(adamw), .adamw_bf16 = ISA(adamw_bf16), .adamw8 = ISA(adamw8), .compress = ISA(compress),
+    .expand = ISA(expand), .lerp = ISA(lerp), .sum_squares = ISA(sum_squares),
     .peak = ISA(peak),
 };

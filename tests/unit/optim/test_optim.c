@@ -53,9 +53,10 @@ static void every_optimizer_descends(void **state)
         kw_trained *t;
         kw_updater *u;
         kw_workspace *w = kw_workspace_new(a);
-        kw_optim_config c = { 0.9f, 0.99f, 1e-8f };
-        assert_int_equal(kw_trained_new(a, &p, 1, 1, &t, &e), KW_OK);
-        assert_int_equal(kw_updater_new(a, t, kw_optimizers[k], &c, true, &u, &e), KW_OK);
+        kw_trained_options o = { .gradients = true, .each = kw_optimizers[k]->each };
+        kw_update_options c = { .optimizer = kw_optimizers[k], .config = { 0.9f, 0.99f, 1e-8f }, .average = true };
+        assert_int_equal(kw_trained_new(a, &p, 1, 1, &o, &t, &e), KW_OK);
+        assert_int_equal(kw_updater_new(a, t, &c, &u, &e), KW_OK);
         const float *value = kw_store_at(s, t->values)->data, *average = kw_store_at(s, kw_updater_average(u))->data;
         double norm, before = 14.3125, after = 0;
         for (int step = 1; step <= 50; step++) {
@@ -63,7 +64,8 @@ static void every_optimizer_descends(void **state)
             assert_int_equal(kw_updater_norm(u, w, &norm, &e), KW_OK);
             if (step == 1)
                 assert_float_equal(norm, sqrt(before), 1e-6);
-            assert_int_equal(kw_updater_step(u, w, step, (double[]){ 0.01 }, (double[]){ 0 }, 1, 0.9, &e), KW_OK);
+            const kw_update move = { step, (double[]){ 0.01 }, (double[]){ 0 }, 1, 0.9 };
+            assert_int_equal(kw_updater_step(u, w, &move, &e), KW_OK);
             assert_float_equal(((const float *)kw_store_at(s, t->gradients)->data)[0], 0, 0);
         }
         for (int i = 0; i < N; i++)

@@ -93,7 +93,7 @@ static void find_inputs(trial *t, kw_graph *g)
         kw_val v = g->node[i].out[0];
         int k = t->n_inputs++;
         t->input[k] = v;
-        t->data[k] = g->value[v].name[0] == '!' || g->value[v].dtype == KW_I64;
+        t->data[k] = g->value[v].name[0] == '!' || g->value[v].dtype == KW_I64 || g->value[v].dtype == KW_U8;
         t->shape[k] = g->value[v].shape;
         t->type[k] = g->value[v].dtype;
         snprintf(t->name[k], sizeof t->name[k], "in%d", k);
@@ -119,7 +119,7 @@ static bool build(trial *t, const kw_op *op, int i)
     kw_val dy = (kw_val)g->n_values - 1;
     find_inputs(t, g);
     plant(g);
-    static const char *out_name[] = { "out0", "out1", "out2", "out3" };
+    static const char *out_name[] = { "out0", "out1", "out2", "out3", "out4" };
     for (int k = 0; k < n.n_out; k++)
         kw_result(g, out_name[k], n.out[k]);
     if (op->grad) {
@@ -153,11 +153,14 @@ static void feed(trial *t, bool fresh)
             t->value[k] = kw_alloc(t->arena, (size_t)n * sizeof(double));
             t->fed[k] = kw_alloc(t->arena, (size_t)n * sizeof(double));
             for (int64_t i = 0; i < n; i++)
-                t->value[k][i] = t->type[k] == KW_I64 ? rand() % 4 : (double)kw_bf16_to_f32(kw_f32_to_bf16((float)rand() / (float)RAND_MAX * 2 - 1));
+                t->value[k][i] = t->type[k] == KW_I64 ? rand() % 4 : t->type[k] == KW_U8 ? rand() % 256 : (double)kw_bf16_to_f32(kw_f32_to_bf16((float)rand() / (float)RAND_MAX * 2 - 1));
         }
         if (t->type[k] == KW_I64)
             for (int64_t i = 0; i < n; i++)
                 ((int64_t *)t->fed[k])[i] = (int64_t)t->value[k][i];
+        else if (t->type[k] == KW_U8)
+            for (int64_t i = 0; i < n; i++)
+                ((uint8_t *)t->fed[k])[i] = (uint8_t)t->value[k][i];
         else
             kw_convert(t->type[k], t->fed[k], KW_F64, t->value[k], (size_t)n);
         kw_program_set(t->p, t->name[k], t->fed[k]);

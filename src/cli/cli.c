@@ -21,7 +21,8 @@ const kw_option kw_global_options[] = {
                 .flags = KW_OPT_NO_RECIPE),
     KW_ROW_INT("threads", kw_globals, threads, 0, 1, 1024, "how many threads compute", .word = "auto",
                .flags = KW_OPT_NO_RECIPE),
-    KW_ROW_CHOICE("isa", kw_globals, isa, 0, "auto|scalar|avx2|avx512", "instruction set of the kernels",
+    KW_ROW_CHOICE("isa", kw_globals, isa, 0, "auto|scalar|avx2|avx512|avx512_bf16",
+                  "instruction set of all computation, at most what the machine has",
                   .flags = KW_OPT_NO_RECIPE | KW_OPT_HIDDEN),
     KW_ROW_END
 };
@@ -209,9 +210,16 @@ static void show_version(void)
     kw_str_free(&s);
 }
 
+/* KIWAME_ISA or --isa. One that the machine lacks is a wrong option, like one that nobody knows. */
+static kw_status choose_isa(const kw_cli *c, kw_err *e)
+{
+    static const char *const isa[] = { NULL, "scalar", "avx2", "avx512", "avx512_bf16" };
+    kw_status s = kw_isa_choose(isa[c->global.isa], e);
+    return s == KW_EDEVICE ? KW_EUSAGE : s;
+}
+
 static kw_status run_command(kw_cli *c, const request *r, kw_err *e)
 {
-    static const char *const isa[] = { NULL, "scalar", "avx2", "avx512" };
     void *config;
     KW_TRY(kw_command_bind(r->command, c->arena, c->options, &config, e));
     KW_TRY(kw_options_argv(c->options, r->argc, r->argv, e));
@@ -222,7 +230,7 @@ static kw_status run_command(kw_cli *c, const request *r, kw_err *e)
         kw_threads_settle(c->argv);
     if (c->global.threads)
         omp_set_num_threads(c->global.threads);
-    KW_TRY(kw_kern_choose(isa[c->global.isa], e));
+    KW_TRY(choose_isa(c, e));
     return r->command->run(c, config, e);
 }
 

@@ -3,6 +3,7 @@
 #include "measure.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "kern/kern.h"
 
@@ -47,10 +48,14 @@ static void check_processor(checks *k, const kw_machine *m)
     kw_str_printf(&s, "%s, %d %s, ", m->cpu, m->cores, _(N_("cores")));
     kw_machine_features(m, &s);
     copy(c->value, sizeof c->value, &s);
-    const char *isa = kw_kern_get()->isa;
-    c = add(k, "kernels", _(N_("kernels")), isa[0] == 's' ? WEAK : GOOD);
+    const char *isa = kw_kern_get()->isa, *best = kw_isa_best();
+    bool limited = strcmp(isa, best);
+    c = add(k, "kernels", _(N_("kernels")), limited || isa[0] == 's' ? WEAK : GOOD);
     snprintf(c->value, sizeof c->value, "%s", isa);
-    snprintf(c->fix, sizeof c->fix, "%s", _(N_("works, but slowly: processors with AVX2 are several times faster")));
+    if (limited)
+        snprintf(c->fix, sizeof c->fix, _(N_("this machine has %s: take KIWAME_ISA (or --isa) away to use it")), best);
+    else
+        snprintf(c->fix, sizeof c->fix, "%s", _(N_("works, but slowly: processors with AVX2 are several times faster")));
 }
 
 static void check_load(checks *k, const kw_machine *m)

@@ -118,7 +118,12 @@ static kw_status settle_machine(kw_cli *c, const char *dir, kw_err *e)
         return kw_advise(e, s, "leave --threads out");
     }
     kw_threads_set(threads);
-    return kw_kern_choose(isa, e);
+    if (!c->global.isa)
+        return kw_isa_choose(isa, e);
+    if (!strcmp(isa, kw_kern_get()->isa))
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EUSAGE, "%s was computed with %s; another instruction set gives other bits", dir, isa);
+    return kw_advise(e, s, "leave --isa and KIWAME_ISA out");
 }
 
 static kw_status resume(kw_cli *c, void *config, kw_err *e)

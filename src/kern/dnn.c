@@ -35,18 +35,15 @@ static bool ready(void)
 kw_status kw_dnn_limit_isa(const char *isa, kw_err *e)
 {
     static const struct { const char *name; dnnl_cpu_isa_t isa; } table[] = {
-        { "scalar", dnnl_cpu_isa_sse41 }, { "avx2", dnnl_cpu_isa_avx2 }, { "avx512", dnnl_cpu_isa_all },
+        { "scalar", dnnl_cpu_isa_sse41 }, { "avx2", dnnl_cpu_isa_avx2 }, { "avx512", dnnl_cpu_isa_avx512_core_vnni },
+        { "avx512_bf16", dnnl_cpu_isa_avx512_core_bf16 },
     };
-    dnnl_cpu_isa_t limit = dnnl_cpu_isa_all;
     size_t i = 0;
-    if (isa) {
-        while (i < KW_LEN(table) && strcmp(isa, table[i].name))
-            i++;
-        if (i == KW_LEN(table))
-            return kw_fail(e, KW_EUSAGE, "unknown instruction set \"%s\"", isa);
-        limit = table[i].isa;
-    }
-    if (limit != dnnl_cpu_isa_all && dnnl_set_max_cpu_isa(limit) && dnnl_get_effective_cpu_isa() != limit)
+    while (i < KW_LEN(table) && strcmp(isa, table[i].name))
+        i++;
+    if (i == KW_LEN(table))
+        return kw_fail(e, KW_EUSAGE, "unknown instruction set \"%s\"", isa);
+    if (dnnl_set_max_cpu_isa(table[i].isa) && (dnnl_get_effective_cpu_isa() & ~table[i].isa))
         return kw_fail(e, KW_EUSAGE, "oneDNN no longer accepts the instruction set \"%s\"", isa);
     return KW_OK;
 }

@@ -8,8 +8,8 @@
 #include "kern.h"
 
 /*
- * Forbid instruction sets above `isa`: "scalar", "avx2", "avx512", NULL for no limit. Only before the first
- * convolution or product; "scalar" means SSE4.1, oneDNN's least.
+ * Forbid instruction sets above `isa`: "scalar", "avx2", "avx512", "avx512_bf16". Only before the first convolution or
+ * product; "scalar" means SSE4.1, oneDNN's least.
  */
 KW_MUST kw_status kw_dnn_limit_isa(const char *isa, kw_err *e);
 

@@ -1,11 +1,11 @@
 /* kern.c - which table of vector kernels runs: the best one the machine has, or the one asked for. */
-#include "kern.h"
+#include "dnn.h"
 
 #include <cpuid.h>
 #include <omp.h>
 #include <string.h>
 
-extern const kw_kern kw_kern_scalar, kw_kern_avx2, kw_kern_avx512;
+extern const kw_kern kw_kern_scalar, kw_kern_avx2, kw_kern_avx512, kw_kern_avx512_bf16;
 
 static bool has_scalar(void) { return true; }
 static bool has_f16c(void)                /* clang 14's __builtin_cpu_supports does not know the name */
@@ -22,11 +22,18 @@ static bool has_avx512(void)
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
+static bool has_avx512_bf16(void)         /* every such machine has the dot products of int8 too, and oneDNN wants both */
+{
+    unsigned a, b, c, d, more;
+    return has_avx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && c >> 11 & 1 &&
+           __get_cpuid_count(7, 1, &more, &b, &c, &d) && more >> 5 & 1;
+}
 
 static const struct {
     const kw_kern *kern;
     bool (*here)(void);
 } tables[] = {                            /* best first */
+    { &kw_kern_avx512_bf16, has_avx512_bf16 },
     { &kw_kern_avx512, has_avx512 },
     { &kw_kern_avx2, has_avx2 },
     { &kw_kern_scalar, has_scalar },
@@ -70,7 +77,15 @@ kw_status kw_kern_choose(const char *isa, kw_err *e)
         return KW_OK;
     }
     kw_status s = kw_fail(e, KW_EUSAGE, N_("unknown instruction set '%s'"), isa);
-    return kw_advise(e, s, N_("known are scalar, avx2, avx512"));
+    return kw_advise(e, s, N_("known are scalar, avx2, avx512, avx512_bf16"));
+}
+
+const char *kw_isa_best(void) { return best()->isa; }
+
+kw_status kw_isa_choose(const char *isa, kw_err *e)
+{
+    KW_TRY(kw_kern_choose(isa, e));
+    return isa && strcmp(isa, kw_isa_best()) ? kw_dnn_limit_isa(isa, e) : KW_OK;
 }
 
 void kw_threads_set(int n)

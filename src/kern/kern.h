@@ -42,7 +42,7 @@ typedef struct {                          /* moments of one byte each, 256 of th
 typedef enum { KW_PEAK_F32, KW_PEAK_BF16, KW_PEAK_INT8, KW_N_PEAKS } kw_peak;
 
 typedef struct {
-    const char *isa;                      /* "scalar", "avx2", "avx512" */
+    const char *isa;                      /* "scalar", "avx2", "avx512", "avx512_bf16" */
 
     /*  y = (x - mean) * rstd * gamma + beta, then SiLU if wanted; mean, rstd: (n, groups), x: (n, hw, c)  */
     void (*group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
@@ -106,8 +106,18 @@ typedef struct {
 
 /* The kernels of the best instruction set this machine has, or of the one chosen by kw_kern_choose. */
 const kw_kern *kw_kern_get(void);
-/* "scalar", "avx2", "avx512" or NULL for the best; fails when unknown or the machine lacks it. Call before any kernel runs. */
+const char *kw_isa_best(void);            /* the name of the best one */
+/*
+ * The vector kernels of "scalar", "avx2", "avx512" or "avx512_bf16" (dot products of bf16), NULL for the best; KW_EUSAGE
+ * when unknown, KW_EDEVICE when the machine lacks it. Call before any kernel runs.
+ */
 KW_MUST kw_status kw_kern_choose(const char *isa, kw_err *e);
+/*
+ * The same for everything that computes, oneDNN too: once for a process, before the first convolution or product. Below
+ * the machine's best, oneDNN is held to the same set ("scalar": SSE4.1, its least); at the best it may use what it finds,
+ * AMX for instance.
+ */
+KW_MUST kw_status kw_isa_choose(const char *isa, kw_err *e);
 
 int kw_threads(void);                     /* size of the OpenMP team */
 void kw_threads_set(int n);               /* before any kernel runs: bits may depend on it */

@@ -51,8 +51,10 @@ enum { SUMS = 14, LANES = 4, F32_EACH = 1 };
     }
 
 LOOP(f32, "vfmadd231ps")
-#if defined KW_ISA_avx512
+#if defined KW_ISA_avx512_bf16
 LOOP(bf16, "vdpbf16ps")
+#endif
+#if defined KW_ISA_avx512
 LOOP(int8, "vpdpbusd")
 #elif defined KW_ISA_avx2
 LOOP(int8, "%{vex%} vpdpbusd")
@@ -73,8 +75,10 @@ static kind kind_of(kw_peak k)
 {
     switch (k) {
     case KW_PEAK_F32: return (kind){ (double)F32_EACH * LANES * SUMS, true };
-#if defined KW_ISA_avx512
+#if defined KW_ISA_avx512_bf16
     case KW_PEAK_BF16: return (kind){ 4.0 * LANES * SUMS, has(1, 5) };
+#endif
+#if defined KW_ISA_avx512
     case KW_PEAK_INT8: return (kind){ 8.0 * LANES * SUMS, has(0, 11) };
 #elif defined KW_ISA_avx2
     case KW_PEAK_INT8: return (kind){ 8.0 * LANES * SUMS, has(1, 4) };
@@ -89,7 +93,7 @@ double ISA(peak)(kw_peak k, int64_t n)
     if (!it.here || n < 1)
         return 0;
     switch (k) {
-#if defined KW_ISA_avx512
+#if defined KW_ISA_avx512_bf16
     case KW_PEAK_BF16: bf16(n, 0x3f803f80); break;
 #endif
 #if defined KW_ISA_avx512 || defined KW_ISA_avx2

@@ -3,6 +3,7 @@
  *
  * Arithmetic is that of GCC's vector extensions (a * b + c contracts to a fused multiply-add where there is one); only
  * what these cannot say is an intrinsic. The scalar build uses no intrinsic at all. A NaN survives every function here.
+ * The build for KW_ISA_avx512_bf16 has KW_ISA_avx512 too: it differs where dot products of bf16 are used.
  */
 #ifndef KW_SIMD_VEC_H
 #define KW_SIMD_VEC_H

@@ -26,7 +26,7 @@ static uint64_t random_state = 88172645463325252u;
 /* Runs body(kern) for each instruction set; says which ones this machine lacks. */
 __attribute__((unused)) static void for_each_isa(void (*body)(void))
 {
-    static const char *const names[] = { "scalar", "avx2", "avx512" };
+    static const char *const names[] = { "scalar", "avx2", "avx512", "avx512_bf16" };
     for (size_t i = 0; i < KW_LEN(names); i++) {
         if (kw_kern_choose(names[i], NULL)) {
             print_message("SKIPPED: this machine has no %s; that build is compiled, not run\n", names[i]);
@@ -121,7 +121,7 @@ static double error_of(tensor *x, const double *r)
 }
 
 /* Of each name the error nearest to its limit, printed at the end. */
-static struct { char name[48]; double worst, limit; } seen[128];
+static struct { char name[48]; double worst, limit; } seen[192];
 static void check(const char *what, kw_dtype t, double error, double limit)
 {
     char name[48];

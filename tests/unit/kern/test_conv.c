@@ -3,6 +3,7 @@
  * bytes around outputs and scratch stay as they were; the same bits twice. Prints the worst error of each kind.
  */
 #include "kern/conv.h"
+#include "../isa.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -3,6 +3,7 @@
  * types; bytes around C and scratch stay as they were; the same bits twice. Prints the worst error.
  */
 #include "kern/dnn.h"
+#include "../isa.h"
 
 #include <math.h>
 #include <setjmp.h>

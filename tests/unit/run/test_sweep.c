@@ -4,6 +4,7 @@
  * A wrong factor planted in any op's gradient, forward reference or fast kernel must be caught.
  */
 #include "run/run.h"
+#include "../isa.h"
 
 #include <math.h>
 #include <setjmp.h>

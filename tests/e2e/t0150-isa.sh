@@ -2,6 +2,7 @@
 # t0150-isa.sh - KIWAME_ISA: PyTorch's values and the sweep over all ops under each instruction set, with oneDNN held to
 # it; one that the machine lacks is refused. The programs of the other tests are beside kiwame, in tests/.
 . tests/e2e/lib.sh
+unset KIWAME_ISA
 TESTS=$(dirname "$KIWAME")/tests
 
 expect 2 "KIWAME_ISA" env KIWAME_ISA=sse9 "$KIWAME" doctor --seconds 0

@@ -1,6 +1,9 @@
 /* test_simd.c - elementwise kernels, activations, updates and sums against double, for every instruction set. */
 #include "simd_check.h"
 
+#include "kern/conv_tile.h"
+#include "kern/gemm_tile.h"
+
 static const int64_t lengths[] = { 1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 1000, 16384, 16385, 50001 };
 
 /* ---- choice of the instruction set ---------------------------------------------------------------------- */
@@ -16,6 +19,14 @@ static void choice_is_checked(void **state)
     assert_int_equal(kw_kern_choose(NULL, &e), KW_OK);
     print_message("best here: %s, %d threads\n", kw_kern_get()->isa, kw_threads());
 }
+
+/* Tables that are looked up by name must know every name: without one the scalar tiles would run, silently. */
+static void tiles_follow(void)
+{
+    assert_string_equal(kw_conv_tile_get()->isa, kern->isa);
+    assert_string_equal(kw_gemm_tile_get()->isa, kern->isa);
+}
+static void tiles_are_of_the_same_set(void **state) { (void)state; for_each_isa(tiles_follow); }
 
 /* ---- elementwise -------------------------------------------------------------------------------------------- */
 
@@ -319,7 +330,7 @@ static void updates_are_right(void **state) { (void)state; for_each_isa(updates_
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(choice_is_checked), cmocka_unit_test(elementwise_is_right),
+        cmocka_unit_test(choice_is_checked), cmocka_unit_test(tiles_are_of_the_same_set), cmocka_unit_test(elementwise_is_right),
         cmocka_unit_test(conversions_are_exact),
         cmocka_unit_test(activations_are_right), cmocka_unit_test(updates_are_right),
     };

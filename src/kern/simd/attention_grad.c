@@ -6,14 +6,23 @@
  *
  * Five products, each once. Loop order: tiles of ROWS queries outside, blocks of keys inside; dQ of a tile stays in
  * cache, dK and dV of the head are summed in f32 in scratch. Queries lie in the lanes for S, dP and dQ (no padding of
- * d); for dK and dV channels do, since there the rows are what is summed over. Every hot loop nest is a function of its
- * own: in one large function gcc spreads its registers over all of them (measured on the prototype: 59 against 76-85 %
- * of peak).
+ * d); for dK and dV channels do (attention_grad_sum.h), since there the rows are what is summed over. Every hot loop nest
+ * is a function of its own: in one large function gcc spreads its registers over all of them (measured on the prototype:
+ * 59 against 76-85 % of peak).
  *
- * With fewer heads than RUNS the queries of a head are cut in a fixed number of runs, by shape and not by threads, each
- * with its own dK and dV, added in order at the end: the same bits every time.
+ * P and dS lie as [tile of rows][key][row], so that each product reads and writes them one line after the other.
+ *
+ * With fewer heads than RUNS, or than threads, the queries of a head are cut in runs, each with its own dK and dV, added
+ * in order at the end: the same bits every time for the same number of threads (up to RUNS threads: for any number).
  */
-#include "attention_tile.h"
+#include "attention_pack.h"
+#include "attention_grad_sum.h"
+
+#ifdef PAIRS
+#define NAME(name) ISA(name##_pairs)
+#else
+#define NAME(name) ISA(name)
+#endif
 
 enum {
     ROWS = 128,                           /* queries in a tile, a multiple of TILE */
@@ -22,189 +31,180 @@ enum {
 };
 
 typedef struct {                          /* one tile of queries, packed when it begins */
-    float *q_lanes, *do_lanes;            /* [ROWS / TILE][c][TILE] */
-    float *q_rows, *do_rows;              /* [row][w] */
-    float *lse2, *delta;                  /* [row]; lse in base 2 */
+    float *q_lanes, *do_lanes;            /* [ROWS / TILE][c / PER][TILE] */
+    float *q_steps, *do_steps;            /* [row / PER][w] */
+    float *lse2, *delta;                  /* [row]; lse in base 2; delta negative */
     float *dq;                            /* [ROWS / TILE][c][TILE] */
 } query_tile;
 
 typedef struct {                          /* what one run works on; w: dim rounded up to vectors */
-    int dim, w, keys;                     /* keys: all of the head's, rounded up */
+    int dim, cells, w;
+    int row;                              /* cells from one row of a panel of keys to the next */
+    int keys;                             /* all of the head's, rounded up */
     int rows;                             /* of the tile at hand, rounded up to register tiles */
-    float *k, *v;                         /* rows [key][dim] */
-    float *p, *ds;                        /* [key][ROWS] */
+    float factor;                         /* of scores */
+    float *k, *v, *k_groups;              /* rows; groups, block by block */
+    float *p, *ds;                        /* [ROWS / TILE][key][TILE / PER]: neighbours are rows */
+    float *s, *g;                         /* [key][TILE] of one tile: scores, dP (f32: where p and ds will be) */
+    float *ds_steps;                      /* [key / PER][TILE] of one tile: neighbours are keys (f32: ds) */
     query_tile y;
 } workspace;
 
 typedef struct { float *dk, *dv; } sums;  /* [key][w] */
 
-static float *carve(char **at, size_t count)
-{
-    float *p = (float *)(void *)*at;
-    *at += align64(count * sizeof *p);
-    return p;
-}
+static int padded_keys(const kw_attention_shape *s) { return round_up(s->tk, KTILE); }
 
-static int padded_keys(const kw_attention_shape *s) { return round_up(s->tk, 12); }
+static void layout_tile(query_tile *y, char **at, size_t d, size_t cells, size_t w)
+{
+    y->q_lanes = carve(at, ROWS * cells), y->do_lanes = carve(at, ROWS * cells), y->dq = carve(at, ROWS * d);
+    y->q_steps = carve(at, ROWS / PER * w), y->do_steps = carve(at, ROWS / PER * w);
+    y->lse2 = carve(at, ROWS), y->delta = carve(at, ROWS);
+}
 
 static size_t layout(const kw_attention_shape *s, workspace *x, char *base)
 {
     char *at = base;
-    const size_t d = (size_t)s->dim, w = (size_t)round_up(s->dim, W), keys = (size_t)padded_keys(s);
-    const size_t block = KW_MIN((size_t)KEYS, keys);
-    x->dim = s->dim, x->w = (int)w, x->keys = (int)keys;
-    x->k = carve(&at, keys * d), x->v = carve(&at, keys * d);
-    x->p = carve(&at, block * ROWS), x->ds = carve(&at, block * ROWS);
-    query_tile *y = &x->y;
-    y->q_lanes = carve(&at, ROWS * d), y->do_lanes = carve(&at, ROWS * d), y->dq = carve(&at, ROWS * d);
-    y->q_rows = carve(&at, ROWS * w), y->do_rows = carve(&at, ROWS * w);
-    y->lse2 = carve(&at, ROWS), y->delta = carve(&at, ROWS);
+    const int cells = cells_of(s->dim), w = sum_width(s->dim), keys = padded_keys(s);
+    *x = (workspace){ .dim = s->dim, .cells = cells, .w = w, .row = row_cells(cells),
+                      .keys = keys, .factor = PER == 1 ? 1 : s->scale * LOG2E };
+    const size_t row = (size_t)x->row, block = (size_t)KW_MIN(KEYS, keys);
+    x->k = carve(&at, (size_t)keys * row), x->v = carve(&at, (size_t)keys * row);
+    x->k_groups = carve(&at, (size_t)(keys / PER) * (size_t)s->dim + BEHIND);
+    x->p = carve(&at, block * ROWS / PER), x->ds = carve(&at, block * ROWS / PER);
+    if (PER > 1) {
+        x->s = carve(&at, block * TILE), x->g = carve(&at, block * TILE);
+        x->ds_steps = carve(&at, block / PER * TILE);
+    }
+    layout_tile(&x->y, &at, (size_t)s->dim, (size_t)cells, (size_t)w);
     return (size_t)(at - base);
 }
 
 static int tile_count(const kw_attention_shape *s) { return (int)pieces(s->tq, ROWS); }
-static int run_count(const kw_attention_shape *s)
+static int run_count(const kw_attention_shape *s, int threads)
 {
-    return (int)KW_MIN(tile_count(s), pieces(RUNS, s->batch * s->heads));
+    return (int)KW_MIN(tile_count(s), pieces(KW_MAX(RUNS, threads), s->batch * s->heads));
 }
 
 /* dK and dV of one run. */
 static size_t sums_bytes(const kw_attention_shape *s)
 {
-    return 2 * align64((size_t)padded_keys(s) * (size_t)round_up(s->dim, W) * sizeof(float));
+    return 2 * align64((size_t)padded_keys(s) * (size_t)sum_width(s->dim) * sizeof(float));
 }
 
 /* Workspaces first, one per thread; then the sums: of each thread, or of each run where a head has several. */
-size_t ISA(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int threads)
+size_t NAME(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int threads)
 {
     static char origin[64];
     workspace x;
+    const int runs = run_count(s, threads), count = runs > 1 ? s->batch * s->heads * runs : threads;
+    const size_t bytes = (size_t)threads * layout(s, &x, origin) + (size_t)count * sums_bytes(s);
+#if defined KW_ISA_avx512_bf16 && !defined PAIRS
+    return t == KW_BF16 ? ISA(attention_grad_scratch_pairs)(t, s, threads) : bytes;
+#endif
     (void)t;
-    const int runs = run_count(s), count = runs > 1 ? s->batch * s->heads * runs : threads;
-    return (size_t)threads * layout(s, &x, origin) + (size_t)count * sums_bytes(s);
+    return bytes;
 }
 
-/* ---- inner loops --------------------------------------------------------------------------------------------- */
+/* ---- P and dS ---------------------------------------------------------------------------------------------------- */
 
-/* p[key][row] = P of one register tile: KTILE keys and TILE rows; valid, diagonal: see hide. */
-INLINE void probability_tile(const float *q, const float *k, const float *lse2, int dim, int valid, int diagonal,
-                             float *p)
+/* s' - lse2, and dP - delta: products of n keys, a multiple of KTILE, with one tile of rows */
+NOINLINE static void score_block(const workspace *x, const float *lse2, const float *k, const float *q, int n, float *out)
 {
-    vf s[KTILE][4];
-    UNROLL(6) for (int i = 0; i < KTILE; i++)
-        UNROLL(4) for (int z = 0; z < Z; z++)
-            s[i][z] = v_set(0);
-    dot_tile(KTILE, Z, s, k, dim, 1, q, TILE, dim);
-    UNROLL(4) for (int z = 0; z < Z; z++) {
-        const vf m = v_load(KW_F32, lse2, W * z);
-        UNROLL(6) for (int i = 0; i < KTILE; i++)
-            s[i][z] = exp2_score(s[i][z] - m);
+    const int row = x->row, cells = x->cells;
+    const float factor = x->factor;
+    for (int j = 0; j < n; j += KTILE, k += KTILE * row, out += KTILE * TILE) {
+        vf s[KTILE][4];
+        product_tile(s, NULL, k, row, q, cells);
+        relative(s, factor, lse2);
+        store_tile(s, true, out);
     }
-    if (valid < KTILE || diagonal < KTILE)
-        hide(s, valid, diagonal, 0);
-    UNROLL(6) for (int i = 0; i < KTILE; i++)
-        UNROLL(4) for (int z = 0; z < Z; z++)
-            v_store(KW_F32, p, i * ROWS + W * z, s[i][z]);
 }
-
-/* ds[key][row] = P (dO V^T - delta) of one register tile */
-INLINE void slope_tile(const float *d_o, const float *v, const float *delta, int dim, const float *p, float *ds)
+NOINLINE static void slope_block(const workspace *x, const float *delta, const float *v, const float *d_o, int n,
+                                 float *out)
 {
-    vf g[KTILE][4];
-    UNROLL(4) for (int z = 0; z < Z; z++) {
-        const vf d = v_load(KW_F32, delta, W * z);
-        UNROLL(6) for (int i = 0; i < KTILE; i++)
-            g[i][z] = -d;
-    }
-    dot_tile(KTILE, Z, g, v, dim, 1, d_o, TILE, dim);
-    UNROLL(6) for (int i = 0; i < KTILE; i++)
-        UNROLL(4) for (int z = 0; z < Z; z++)
-            v_store(KW_F32, ds, i * ROWS + W * z, g[i][z] * v_load(KW_F32, p, i * ROWS + W * z));
-}
-
-/* P and dS of `keys` keys from j0 on and TILE rows from row r of the tile on. */
-NOINLINE static void score_rows(const workspace *x, int j0, int keys, int r, int diagonal)
-{
-    const int d = x->dim, n = round_up(keys, KTILE);
-    const float *q = x->y.q_lanes + (ptrdiff_t)r * d, *d_o = x->y.do_lanes + (ptrdiff_t)r * d;
-    const float *k = x->k + (ptrdiff_t)j0 * d, *v = x->v + (ptrdiff_t)j0 * d;
-    for (int j = 0; j < n; j += KTILE)
-        probability_tile(q, k + (ptrdiff_t)j * d, x->y.lse2 + r, d, keys - j, diagonal == ANY ? ANY : diagonal - j,
-                         x->p + j * ROWS + r);
-    for (int j = 0; j < n; j += KTILE)
-        slope_tile(d_o, v + (ptrdiff_t)j * d, x->y.delta + r, d, x->p + j * ROWS + r, x->ds + j * ROWS + r);
-}
-
-/* out[key][w] += sum over the tile's rows of  p[key][row] x[row][w],  R keys and N vectors of channels */
-INLINE void sum_rows_tile(const int R, const int N, float *out, const float *p, const float *x, int w, int rows)
-{
-    vf a[12][4];
-    UNROLL(12) for (int i = 0; i < R; i++)
-        UNROLL(4) for (int z = 0; z < N; z++)
-            a[i][z] = v_load(KW_F32, out, (ptrdiff_t)i * w + W * z);
-    dot_tile(R, N, a, p, ROWS, 1, x, w, rows);
-    UNROLL(12) for (int i = 0; i < R; i++)
-        UNROLL(4) for (int z = 0; z < N; z++)
-            v_store(KW_F32, out, (ptrdiff_t)i * w + W * z, a[i][z]);
-}
-
-NOINLINE static void sum_rows_4(float *out, const float *p, const float *x, int w, int keys, int rows)
-{
-    for (int j = 0; j < keys; j += KTILE)
-        sum_rows_tile(KTILE, 4, out + (ptrdiff_t)j * w, p + j * ROWS, x, w, rows);
-}
-NOINLINE static void sum_rows_3(float *out, const float *p, const float *x, int w, int keys, int rows)
-{
-    for (int j = 0; j < keys; j += 4)
-        sum_rows_tile(4, 3, out + (ptrdiff_t)j * w, p + j * ROWS, x, w, rows);
-}
-NOINLINE static void sum_rows_2(float *out, const float *p, const float *x, int w, int keys, int rows)
-{
-    for (int j = 0; j < keys; j += KTILE)
-        sum_rows_tile(KTILE, 2, out + (ptrdiff_t)j * w, p + j * ROWS, x, w, rows);
-}
-NOINLINE static void sum_rows_1(float *out, const float *p, const float *x, int w, int keys, int rows)
-{
-    for (int j = 0; j < keys; j += 12)
-        sum_rows_tile(12, 1, out + (ptrdiff_t)j * w, p + j * ROWS, x, w, rows);
-}
-
-/* All channels, so that no register tile is too small to hide latency. keys: a multiple of 12. */
-static void sum_rows(float *out, const float *p, const float *x, int w, int keys, int rows)
-{
-    for (int c = 0; c < w;) {
-        const int left = (w - c) / W;
-        const int n = left == 3 || left == 1 ? left : Z == 4 && left == 5 ? 3 : Z == 4 && left >= 4 ? 4 : 2;
-        if (n == 4)
-            sum_rows_4(out + c, p, x + c, w, keys, rows);
-        else if (n == 3)
-            sum_rows_3(out + c, p, x + c, w, keys, rows);
-        else if (n == 2)
-            sum_rows_2(out + c, p, x + c, w, keys, rows);
-        else
-            sum_rows_1(out + c, p, x + c, w, keys, rows);
-        c += n * W;
+    const int row = x->row, cells = x->cells;
+    for (int j = 0; j < n; j += KTILE, v += KTILE * row, out += KTILE * TILE) {
+        vf s[KTILE][4];
+        product_tile(s, delta, v, row, d_o, cells);
+        store_tile(s, false, out);
     }
 }
 
-/* ---- one tile of queries --------------------------------------------------------------------------------------- */
+/* Scores of keys that are not seen: those from `valid` on, and, causal, those after the row. */
+static void hide_block(float *s, int valid, int n, int diagonal)
+{
+    for (int j = 0; j < n; j++)
+        if (j >= valid || (diagonal != ANY && diagonal < j))
+            for (int r = 0; r < TILE; r++)
+                if (j >= valid || diagonal + r < j)
+                    s[j * TILE + r] = LEAST;
+}
+
+/* P = 2^(s' - lse2) and dS = P (dP - delta) of n keys, a multiple of KTILE, and one tile of rows. */
+#ifdef PAIRS
+NOINLINE static void slopes(const workspace *x, float *p, float *ds, int n)
+{
+    for (int r = 0; r < TILE; r += 2 * W)
+        for (int j = 0; j < n; j += 2) {
+            vf e[4], g[4];
+            UNROLL(4) for (int i = 0; i < 4; i++) {
+                e[i] = v_load(KW_F32, x->s, (j + i / 2) * TILE + r + i % 2 * W);
+                g[i] = v_load(KW_F32, x->g, (j + i / 2) * TILE + r + i % 2 * W);
+            }
+            exp2_scores(4, e);
+            UNROLL(4) for (int i = 0; i < 4; i++)
+                g[i] = e[i] * g[i];
+            UNROLL(2) for (int i = 0; i < 2; i++) {
+                v_store(KW_F32, p, ((j + i) * TILE + r) / 2, row_pairs(e[2 * i], e[2 * i + 1]));
+                v_store(KW_F32, ds, ((j + i) * TILE + r) / 2, row_pairs(g[2 * i], g[2 * i + 1]));
+                v_store(KW_F32, x->ds_steps, j / 2 * TILE + r + i * W, zip_pairs(g[i], g[2 + i]));
+            }
+        }
+}
+#else
+NOINLINE static void slopes(const workspace *x, float *p, float *ds, int n)
+{
+    (void)x;
+    for (int z = 0; z < TILE; z += W)
+        for (int j = 0; j < n; j += 3) {
+            vf e[3];
+            UNROLL(3) for (int i = 0; i < 3; i++)
+                e[i] = v_load(KW_F32, p, (j + i) * TILE + z);
+            exp2_scores(3, e);
+            UNROLL(3) for (int i = 0; i < 3; i++) {
+                v_store(KW_F32, p, (j + i) * TILE + z, e[i]);
+                v_store(KW_F32, ds, (j + i) * TILE + z, e[i] * v_load(KW_F32, ds, (j + i) * TILE + z));
+            }
+        }
+}
+#endif
+
+/* P and dS of `keys` keys from j0 on and of TILE rows from row r of the tile on, and their part of dQ. */
+static void score_rows(const workspace *x, int j0, int keys, int r, int diagonal)
+{
+    const int n = round_up(keys, KTILE), cells = x->cells;
+    const ptrdiff_t at = (ptrdiff_t)r * n / PER;
+    float *p = x->p + at, *ds = x->ds + at, *s = PER == 1 ? p : x->s, *g = PER == 1 ? ds : x->g;
+    score_block(x, x->y.lse2 + r, x->k + (ptrdiff_t)j0 * x->row, x->y.q_lanes + (ptrdiff_t)r * cells, n, s);
+    slope_block(x, x->y.delta + r, x->v + (ptrdiff_t)j0 * x->row, x->y.do_lanes + (ptrdiff_t)r * cells, n, g);
+    if (keys < n || diagonal < n)
+        hide_block(s, keys, n, diagonal);
+    slopes(x, p, ds, n);
+    accumulate_lanes(j0 == 0, x->y.dq + (ptrdiff_t)r * x->dim, x->k_groups + (ptrdiff_t)(j0 / PER) * x->dim, n / PER, x->dim,
+                     PER == 1 ? ds : x->ds_steps, n / PER);
+}
 
 /* One block of keys against the tile; diagonal: its first row minus the block's first key, or ANY. */
 static void backward_block(const workspace *x, const sums *out, int j0, int keys, int diagonal)
 {
-    const int padded = round_up(keys, 12);
-    for (int r = 0; r < x->rows; r += TILE) {
+    const int n = round_up(keys, KTILE);
+    for (int r = 0; r < x->rows; r += TILE)
         score_rows(x, j0, keys, r, diagonal == ANY ? ANY : diagonal + r);
-        accumulate_lanes(j0 == 0, x->y.dq + (ptrdiff_t)r * x->dim, x->k + (ptrdiff_t)j0 * x->dim, x->dim, x->ds + r,
-                         ROWS, keys);
-    }
-    if (round_up(keys, KTILE) < padded) {               /* six more keys that do not exist */
-        memset(x->p + round_up(keys, KTILE) * ROWS, 0, KTILE * ROWS * sizeof(float));
-        memset(x->ds + round_up(keys, KTILE) * ROWS, 0, KTILE * ROWS * sizeof(float));
-    }
-    sum_rows(out->dv + (ptrdiff_t)j0 * x->w, x->p, x->y.do_rows, x->w, padded, x->rows);
-    sum_rows(out->dk + (ptrdiff_t)j0 * x->w, x->ds, x->y.q_rows, x->w, padded, x->rows);
+    sum_rows(out->dv + (ptrdiff_t)j0 * x->w, x->p, x->y.do_steps, x->dim, n, x->rows);
+    sum_rows(out->dk + (ptrdiff_t)j0 * x->w, x->ds, x->y.q_steps, x->dim, n, x->rows);
 }
+
+/* ---- one tile of queries ----------------------------------------------------------------------------------------- */
 
 typedef struct {
     const void *q, *k, *v, *o, *d_o;
@@ -212,18 +212,23 @@ typedef struct {
     void *dq, *dk, *dv;
 } arrays;
 
+typedef struct { kw_dtype t; const kw_attention_shape *s; const arrays *a; int h; } head;
+
 INLINE void dot_rows_of(const kw_dtype t, const void *a, const void *b, ptrdiff_t at, ptrdiff_t stride, int tokens,
                         int dim, float *dot)
 {
     for (int i = 0; i < tokens; i++, at += stride) {
         vf sum = { 0 };
-        for (int c = 0; c < dim; c += W)
-            sum += v_get(t, a, at + c, dim - c) * v_get(t, b, at + c, dim - c);
-        dot[i] = v_sum(sum);
+        int c = 0;
+        for (; c + W <= dim; c += W)
+            sum += v_load(t, a, at + c) * v_load(t, b, at + c);
+        if (c < dim)
+            sum += v_load_some(t, a, at + c, dim - c) * v_load_some(t, b, at + c, dim - c);
+        dot[i] = -v_sum(sum);
     }
 }
 
-/* dot[row] = a[row] . b[row], zero for rows that do not exist */
+/* dot[row] = - a[row] . b[row], zero for rows that do not exist */
 NOINLINE static void dot_rows(kw_dtype t, const void *a, const void *b, ptrdiff_t at, ptrdiff_t stride, int tokens,
                               int padded, int dim, float *dot)
 {
@@ -233,68 +238,68 @@ NOINLINE static void dot_rows(kw_dtype t, const void *a, const void *b, ptrdiff_
 }
 
 /* Rows that do not exist are zero, with an lse that makes their P nothing. */
-static void pack_tile(kw_dtype t, const kw_attention_shape *s, const arrays *a, const workspace *x, int h, int r0,
-                      int rows)
+static void pack_tile(const head *y, const workspace *x, int r0, int rows)
 {
-    const query_tile *y = &x->y;
-    const int padded = x->rows;
-    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride;
-    const ptrdiff_t o = head_at(s, h, s->tq, s->o_stride) + r0 * s->o_stride;
+    const kw_attention_shape *s = y->s;
+    const arrays *a = y->a;
+    const query_tile *z = &x->y;
+    const int padded = x->rows, d = s->dim;
+    const ptrdiff_t q = head_at(s, y->h, s->tq, s->q_stride) + r0 * s->q_stride;
+    const ptrdiff_t o = head_at(s, y->h, s->tq, s->o_stride) + r0 * s->o_stride;
     for (int r = 0; r < padded; r++)
-        y->lse2[r] = r < rows ? a->lse[(ptrdiff_t)h * s->tq + r0 + r] * LOG2E : 200.0f;
-    dot_rows(t, a->o, a->d_o, o, s->o_stride, rows, padded, s->dim, y->delta);
+        z->lse2[r] = r < rows ? a->lse[(ptrdiff_t)y->h * s->tq + r0 + r] * LOG2E : 200.0f;
+    dot_rows(y->t, a->o, a->d_o, o, s->o_stride, rows, padded, d, z->delta);
     for (int r = 0; r < padded; r += TILE) {
-        pack_lanes(t, a->q, q + r * s->q_stride, s->q_stride, rows - r, s->dim, s->scale * LOG2E,
-                   y->q_lanes + (ptrdiff_t)r * s->dim);
-        pack_lanes(t, a->d_o, o + r * s->o_stride, s->o_stride, rows - r, s->dim, 1,
-                   y->do_lanes + (ptrdiff_t)r * s->dim);
+        pack_lanes(y->t, a->q, q + r * s->q_stride, s->q_stride, rows - r, d, s->scale * LOG2E,
+                   z->q_lanes + (ptrdiff_t)r * x->cells);
+        pack_lanes(y->t, a->d_o, o + r * s->o_stride, s->o_stride, rows - r, d, 1, z->do_lanes + (ptrdiff_t)r * x->cells);
     }
-    pack_rows(t, a->q, q, s->q_stride, rows, padded, s->dim, x->w, s->scale, y->q_rows);
-    pack_rows(t, a->d_o, o, s->o_stride, rows, padded, s->dim, x->w, 1, y->do_rows);
+    pack_steps(y->t, a->q, q, s->q_stride, rows, padded, d, round_up(d, W), x->w, z->q_steps);
+    pack_steps(y->t, a->d_o, o, s->o_stride, rows, padded, d, round_up(d, W), x->w, z->do_steps);
+    repeat_half(z->q_steps, d, padded / PER), repeat_half(z->do_steps, d, padded / PER);
 }
 
-static void backward_tile(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out,
-                          int h,
-                          int r0, int rows)
+static void backward_tile(const head *y, workspace *x, const sums *out, int r0, int rows)
 {
-    const ptrdiff_t q = head_at(s, h, s->tq, s->q_stride) + r0 * s->q_stride;
+    const kw_attention_shape *s = y->s;
+    const ptrdiff_t q = head_at(s, y->h, s->tq, s->q_stride) + r0 * s->q_stride;
     const int seen = s->causal ? KW_MIN(s->tk, r0 + rows) : s->tk;
     x->rows = round_up(rows, TILE);
-    pack_tile(t, s, a, x, h, r0, rows);
+    pack_tile(y, x, r0, rows);
     for (int j = 0; j < seen; j += KEYS)
         backward_block(x, out, j, KW_MIN(KEYS, s->tk - j), s->causal ? r0 - j : ANY);
     float factor[TILE];
     for (int i = 0; i < TILE; i++)
         factor[i] = s->scale;
     for (int r = 0; r < rows; r += TILE)
-        unpack_lanes(t, x->y.dq + (ptrdiff_t)r * s->dim, factor, rows - r, s->dim, a->dq, q + r * s->q_stride,
+        unpack_lanes(y->t, x->y.dq + (ptrdiff_t)r * s->dim, factor, rows - r, s->dim, y->a->dq, q + r * s->q_stride,
                      s->q_stride);
 }
 
 /* ---- heads and runs ------------------------------------------------------------------------------------ */
 
-/* Tokens [from, to) of dk or dv of head h: the sum of all runs, which lie `next` floats apart. */
-INLINE void store_rows_of(const kw_dtype t, const float *x, int runs, size_t next, int w, int dim, int from, int to,
-                          void *out,
-                          ptrdiff_t at, ptrdiff_t stride)
+/* Tokens [from, to) of dk or dv of head h, times factor: the sum of all runs, which lie `next` floats apart. */
+INLINE void store_rows_of(const kw_dtype t, const float *x, int runs, size_t next, int dim, float factor, int from,
+                          int to, void *out, ptrdiff_t at, ptrdiff_t stride)
 {
+    const int w = sum_width(dim);
     for (int j = from; j < to; j++)
         for (int c = 0; c < dim; c += W) {
-            vf sum = v_load(KW_F32, x, (ptrdiff_t)j * w + c);
+            const ptrdiff_t i = half_at(j, c, dim, w);
+            vf sum = v_load(KW_F32, x, i);
             for (int r = 1; r < runs; r++)
-                sum += v_load(KW_F32, x + (size_t)r * next, (ptrdiff_t)j * w + c);
-            v_put(t, out, at + j * stride + c, sum, dim - c);
+                sum += v_load(KW_F32, x + (size_t)r * next, i);
+            v_put(t, out, at + j * stride + c, sum * factor, dim - c);
         }
 }
 
-static void store_head(kw_dtype t, const kw_attention_shape *s, const arrays *a, const sums *x, int runs, int h,
-                       int from, int to)
+static void store_head(const head *y, const sums *x, int runs, int from, int to)
 {
+    const kw_attention_shape *s = y->s;
     const size_t next = sums_bytes(s) / sizeof(float);
-    const int w = round_up(s->dim, W);
-    TYPED(t, store_rows_of, x->dk, runs, next, w, s->dim, from, to, a->dk, head_at(s, h, s->tk, s->k_stride),
-          s->k_stride);
-    TYPED(t, store_rows_of, x->dv, runs, next, w, s->dim, from, to, a->dv, head_at(s, h, s->tk, s->v_stride),
+    TYPED(y->t, store_rows_of, x->dk, runs, next, s->dim, s->scale, from, to, y->a->dk,
+          head_at(s, y->h, s->tk, s->k_stride), s->k_stride);
+    TYPED(y->t, store_rows_of, x->dv, runs, next, s->dim, 1, from, to, y->a->dv, head_at(s, y->h, s->tk, s->v_stride),
           s->v_stride);
 }
 
@@ -304,52 +309,67 @@ static sums sums_at(const kw_attention_shape *s, char *base, int i)
     return (sums){ dk, dk + sums_bytes(s) / 2 / sizeof(float) };
 }
 
-/* Tiles [first, last) of head h into x->dk, x->dv. */
-static void backward_run(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out, int h,
-                         int first, int last)
+/* Tiles [first, last) of the head into out->dk, out->dv. */
+static void backward_run(const head *y, workspace *x, const sums *out, int first, int last)
 {
+    const kw_attention_shape *s = y->s;
+    const ptrdiff_t k = head_at(s, y->h, s->tk, s->k_stride), v = head_at(s, y->h, s->tk, s->v_stride);
     memset(out->dk, 0, sums_bytes(s));
-    pack_rows(t, a->k, head_at(s, h, s->tk, s->k_stride), s->k_stride, s->tk, x->keys, s->dim, s->dim, 1, x->k);
-    pack_rows(t, a->v, head_at(s, h, s->tk, s->v_stride), s->v_stride, s->tk, x->keys, s->dim, s->dim, 1, x->v);
+    pack_rows(y->t, y->a->k, k, s->k_stride, s->tk, x->keys, s->dim, x->row, x->k);
+    pack_rows(y->t, y->a->v, v, s->v_stride, s->tk, x->keys, s->dim, x->row, x->v);
+    for (int j = 0; j < s->tk; j += KEYS) {
+        const int keys = KW_MIN(KEYS, s->tk - j);
+        pack_groups(y->t, y->a->k, k + j * s->k_stride, s->k_stride, keys, round_up(keys, KTILE), s->dim,
+                    x->k_groups + (ptrdiff_t)(j / PER) * s->dim);
+    }
     for (int i = first; i < last; i++)
-        backward_tile(t, s, a, x, out, h, i * ROWS, KW_MIN(ROWS, s->tq - i * ROWS));
+        backward_tile(y, x, out, i * ROWS, KW_MIN(ROWS, s->tq - i * ROWS));
 }
 
-/* One run for each head: sums belong to the thread, and are written at once. */
-static void backward_head(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, const sums *out,
-                          int h)
+/* Several runs for each head: all of them, then their sums. */
+static void backward_runs(kw_dtype t, const kw_attention_shape *s, const arrays *a, workspace *x, char *base, int runs)
 {
-    backward_run(t, s, a, x, out, h, 0, tile_count(s));
-    store_head(t, s, a, out, 1, h, 0, s->tk);
+    const int heads = s->batch * s->heads, tiles = tile_count(s), strips = (int)pieces(s->tk, 256);
+    _Pragma("omp for schedule(dynamic)")
+    for (int i = 0; i < heads * runs; i++) {
+        const head y = { t, s, a, i / runs };
+        const sums out = sums_at(s, base, i);
+        backward_run(&y, x, &out, i % runs * tiles / runs, (i % runs + 1) * tiles / runs);
+    }
+    _Pragma("omp for schedule(static)")
+    for (int i = 0; i < heads * strips; i++) {
+        const head y = { t, s, a, i / strips };
+        const sums out = sums_at(s, base, i / strips * runs);
+        store_head(&y, &out, runs, i % strips * 256, KW_MIN(s->tk, (i % strips + 1) * 256));
+    }
 }
 
-void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v,
-                         const void *o,
-                         const float *lse, const void *d_o, void *dq, void *dk, void *dv, void *scratch)
+void NAME(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v,
+                          const void *o, const float *lse, const void *d_o, void *dq, void *dk, void *dv, void *scratch)
 {
+#if defined KW_ISA_avx512_bf16 && !defined PAIRS
+    if (t == KW_BF16) {
+        ISA(attention_grad_pairs)(t, s, q, k, v, o, lse, d_o, dq, dk, dv, scratch);
+        return;
+    }
+#endif
     const arrays a = { q, k, v, o, d_o, lse, dq, dk, dv };
-    const int runs = run_count(s), heads = s->batch * s->heads, tiles = tile_count(s), strips = (int)pieces(s->tk, 256);
+    const int runs = run_count(s, omp_get_max_threads()), heads = s->batch * s->heads;
     _Pragma("omp parallel if (heads * runs > 1)")
     {
         workspace x;
         const size_t bytes = layout(s, &x, scratch);
         char *base = (char *)scratch + (size_t)omp_get_num_threads() * bytes;
         layout(s, &x, (char *)scratch + (size_t)omp_get_thread_num() * bytes);
-        if (runs == 1) {
+        if (runs > 1) {
+            backward_runs(t, s, &a, &x, base, runs);
+        } else {                          /* the sums belong to the thread, and are written at once */
             const sums out = sums_at(s, base, omp_get_thread_num());
             _Pragma("omp for schedule(dynamic)")
-            for (int h = 0; h < heads; h++)
-                backward_head(t, s, &a, &x, &out, h);
-        } else {
-            _Pragma("omp for schedule(dynamic)")
-            for (int i = 0; i < heads * runs; i++) {
-                const sums out = sums_at(s, base, i);
-                backward_run(t, s, &a, &x, &out, i / runs, i % runs * tiles / runs, (i % runs + 1) * tiles / runs);
-            }
-            _Pragma("omp for schedule(static)")
-            for (int i = 0; i < heads * strips; i++) {
-                const sums out = sums_at(s, base, i / strips * runs);
-                store_head(t, s, &a, &out, runs, i / strips, i % strips * 256, KW_MIN(s->tk, (i % strips + 1) * 256));
+            for (int h = 0; h < heads; h++) {
+                const head y = { t, s, &a, h };
+                backward_run(&y, &x, &out, 0, tile_count(s));
+                store_head(&y, &out, 1, 0, s->tk);
             }
         }
     }

@@ -39,6 +39,15 @@ void ISA(attention_grad)(kw_dtype t, const kw_attention_shape *s, const void *q,
                     const float *lse, const void *d_o, void *dq, void *dk, void *dv, void *scratch);
 size_t ISA(attention_scratch)(kw_dtype t, const kw_attention_shape *s, int threads);
 size_t ISA(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int threads);
+#ifdef KW_ISA_avx512_bf16                 /* the same on pairs of bf16: where t is BF16 the four above call these */
+void ISA(attention_pairs)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v, void *o,
+                          float *lse, void *scratch);
+void ISA(attention_grad_pairs)(kw_dtype t, const kw_attention_shape *s, const void *q, const void *k, const void *v,
+                               const void *o, const float *lse, const void *d_o, void *dq, void *dk, void *dv,
+                               void *scratch);
+size_t ISA(attention_scratch_pairs)(kw_dtype t, const kw_attention_shape *s, int threads);
+size_t ISA(attention_grad_scratch_pairs)(kw_dtype t, const kw_attention_shape *s, int threads);
+#endif
 void ISA(unary)(kw_dtype t, kw_unary f, const void *x, void *y, int64_t n);
 void ISA(unary_grad)(kw_dtype t, kw_unary f, const void *x, const void *dy, void *dx, int64_t n);
 void ISA(geglu)(kw_dtype t, const void *x, void *y, int64_t rows, int c);

@@ -1,0 +1,7 @@
+/* attention_grad_pairs.c - attention_grad.c once more, its panels of bf16 in pairs: for vdpbf16ps. */
+#if defined KW_ISA_avx512_bf16
+#define PAIRS
+#include "attention_grad.c"
+#else
+typedef int kw_attention_grad_pairs;       /* a file must have something in it */
+#endif

@@ -14,9 +14,9 @@
  *
  * Online softmax with a lazy reference: probabilities are kept as 2^(s' - m), s' = s log2(e) (the factor is packed into
  * q; pairs of bf16 stay as they are, and scores are multiplied), m an INTEGER per row with s' - m <= HEADROOM. m is 0
- * unless the first block's greatest score is farther away from that than HEADROOM, and is raised only when a score exceeds
- * it by more; then everything is scaled by a power of two, which is exact: the result does not depend on when that
- * happens.
+ * unless the first block's greatest score is farther away from that than HEADROOM, and is raised only when a score
+ * exceeds it by more; then everything is scaled by a power of two, which is exact: the result does not depend on when
+ * that happens.
  *
  * Work is split in chunks of rows of one head; each packs the keys and values it meets for itself, so that chunks are
  * independent: the bits depend neither on their size nor on the number of threads.
@@ -95,9 +95,9 @@ size_t NAME(attention_scratch)(kw_dtype t, const kw_attention_shape *s, int thre
     return bytes;
 }
 
-/* ---- one tile of rows against one block of keys ------------------------------------------------------------------- */
+/* ---- one tile of rows against one block of keys ------------------------------------------------------------- */
 
-/* s' - m of the first n keys, and the greatest of each row. diagonal: the tile's first row minus the first key, or ANY. */
+/* s' - m of n keys, and the greatest of each row; diagonal: the tile's first row minus the first key, or ANY */
 NOINLINE static void score_block(const work *x, const float *q, const float *m, int n, int diagonal)
 {
     float *out = x->s, *top = x->top;
@@ -129,10 +129,10 @@ INLINE vf power_of_two(vf x)
 
 typedef struct { float *m, *l, *o; } sums;
 
-/* Rare: m[z ..] += up, whole numbers; scales l and `channels` of o (0: there is nothing yet), and moves the block's scores. */
+/* Rare: m[z ..] += up, whole numbers; scales l and `channels` of o (0: nothing yet), moves the block's scores. */
 NOINLINE static void move_reference(const work *x, const sums *y, int z, vf up, int n, int channels)
 {
-    const vf f = power_of_two(-up);
+    const vf f = power_of_two(v_min(-up, v_set(0)));    /* downwards nothing is summed yet */
     v_store(KW_F32, y->m, z, v_load(KW_F32, y->m, z) + up);
     v_store(KW_F32, y->l, z, f * v_load(KW_F32, y->l, z));
     for (int c = 0; c < channels; c++)
@@ -196,7 +196,7 @@ static void forward_tile(const work *x, const float *q, const sums *y, int keys,
     accumulate_lanes(first, y->o, x->v, round_up(keys, KTILE) / PER, x->dim, x->s, cells_of(n));
 }
 
-/* ---- rows of one head ---------------------------------------------------------------------------------------------- */
+/* ---- rows of one head ---------------------------------------------------------------------------------------- */
 
 typedef struct { const void *q, *k, *v; void *o; float *lse; } arrays;
 typedef struct { kw_dtype t; const kw_attention_shape *s; const arrays *a; int h; } head;
@@ -264,7 +264,8 @@ static void forward_chunk(const head *y, const work *x, int from, int to)
     const ptrdiff_t q = head_at(s, y->h, s->tq, s->q_stride), o = head_at(s, y->h, s->tq, s->o_stride);
     for (int r = from; r < to; r += x->rows) {
         if (x->rows == TILE) {            /* a tile soon done: the next one's rows must be under way by then */
-            prefetch_rows(y->t, y->a->q, q + (r + TILE) * s->q_stride, s->q_stride, KW_MIN(TILE, to - r - TILE), s->dim);
+            prefetch_rows(y->t, y->a->q, q + (r + TILE) * s->q_stride, s->q_stride, KW_MIN(TILE, to - r - TILE),
+                          s->dim);
             prefetch_rows(y->t, y->a->o, o + r * s->o_stride, s->o_stride, KW_MIN(TILE, to - r), s->dim);
         }
         forward_group(y, x, r, KW_MIN(x->rows, to - r), r == from);

@@ -6,14 +6,14 @@
  *
  * Five products, each once. Loop order: tiles of ROWS queries outside, blocks of keys inside; dQ of a tile stays in
  * cache, dK and dV of the head are summed in f32 in scratch. Queries lie in the lanes for S, dP and dQ (no padding of
- * d); for dK and dV channels do (attention_grad_sum.h), since there the rows are what is summed over. Every hot loop nest
- * is a function of its own: in one large function gcc spreads its registers over all of them (measured on the prototype:
- * 59 against 76-85 % of peak).
+ * d); for dK and dV channels do (attention_grad_sum.h), since there the rows are what is summed over. Every hot loop
+ * nest is a function of its own: in one large function gcc spreads its registers over all of them (measured on the
+ * prototype: 59 against 76-85 % of peak).
  *
  * P and dS lie as [tile of rows][key][row], so that each product reads and writes them one line after the other.
  *
- * With fewer heads than RUNS, or than threads, the queries of a head are cut in runs, each with its own dK and dV, added
- * in order at the end: the same bits every time for the same number of threads (up to RUNS threads: for any number).
+ * With fewer heads than RUNS, or than threads, the queries of a head are cut in runs, each with its own dK and dV,
+ * added in order at the end: the same bits every time for the same number of threads (up to RUNS threads: for any).
  */
 #include "attention_pack.h"
 #include "attention_grad_sum.h"
@@ -108,7 +108,8 @@ size_t NAME(attention_grad_scratch)(kw_dtype t, const kw_attention_shape *s, int
 /* ---- P and dS ---------------------------------------------------------------------------------------------------- */
 
 /* s' - lse2, and dP - delta: products of n keys, a multiple of KTILE, with one tile of rows */
-NOINLINE static void score_block(const workspace *x, const float *lse2, const float *k, const float *q, int n, float *out)
+NOINLINE static void score_block(const workspace *x, const float *lse2, const float *k, const float *q, int n,
+                                 float *out)
 {
     const int row = x->row, cells = x->cells;
     const float factor = x->factor;
@@ -190,8 +191,8 @@ static void score_rows(const workspace *x, int j0, int keys, int r, int diagonal
     if (keys < n || diagonal < n)
         hide_block(s, keys, n, diagonal);
     slopes(x, p, ds, n);
-    accumulate_lanes(j0 == 0, x->y.dq + (ptrdiff_t)r * x->dim, x->k_groups + (ptrdiff_t)(j0 / PER) * x->dim, n / PER, x->dim,
-                     PER == 1 ? ds : x->ds_steps, n / PER);
+    accumulate_lanes(j0 == 0, x->y.dq + (ptrdiff_t)r * x->dim, x->k_groups + (ptrdiff_t)(j0 / PER) * x->dim, n / PER,
+                     x->dim, PER == 1 ? ds : x->ds_steps, n / PER);
 }
 
 /* One block of keys against the tile; diagonal: its first row minus the block's first key, or ANY. */
@@ -252,7 +253,8 @@ static void pack_tile(const head *y, const workspace *x, int r0, int rows)
     for (int r = 0; r < padded; r += TILE) {
         pack_lanes(y->t, a->q, q + r * s->q_stride, s->q_stride, rows - r, d, s->scale * LOG2E,
                    z->q_lanes + (ptrdiff_t)r * x->cells);
-        pack_lanes(y->t, a->d_o, o + r * s->o_stride, s->o_stride, rows - r, d, 1, z->do_lanes + (ptrdiff_t)r * x->cells);
+        pack_lanes(y->t, a->d_o, o + r * s->o_stride, s->o_stride, rows - r, d, 1,
+                   z->do_lanes + (ptrdiff_t)r * x->cells);
     }
     pack_steps(y->t, a->q, q, s->q_stride, rows, padded, d, round_up(d, W), x->w, z->q_steps);
     pack_steps(y->t, a->d_o, o, s->o_stride, rows, padded, d, round_up(d, W), x->w, z->do_steps);

@@ -3,9 +3,9 @@
  *
  *     out[key][c] += sum over the rows of a tile of  p[key][row] x[row][c]
  *
- * A head's channels are rounded up to whole vectors. Where half a vector is left over (d = 40 in AVX-512) two keys share
- * the last one, the even key in its lower half, the odd one in the upper: x holds those channels twice, and the broadcast
- * of the odd key is merged into the upper lanes. (Prototype, d = 40: 77 to 83 % of peak.)
+ * A head's channels are rounded up to whole vectors. Where half a vector is left over (d = 40 in AVX-512) two keys
+ * share the last one, the even key in its lower half, the odd one in the upper: x holds those channels twice, and the
+ * broadcast of the odd key is merged into the upper lanes. (Prototype, d = 40: 77 to 83 % of peak.)
  */
 #ifndef KW_SIMD_ATTENTION_GRAD_SUM_H
 #define KW_SIMD_ATTENTION_GRAD_SUM_H
@@ -119,7 +119,8 @@ static void sum_rows(float *out, const float *p, const float *x, int dim, int ke
     for (int c = 0; c < whole;) {
         const int left = (whole - c) / W;
         const int n = left == 3 || left == 1 ? left : Z == 4 && left == 5 ? 3 : Z == 4 && left >= 4 ? 4 : 2;
-        (n == 4 ? sum_rows_4 : n == 3 ? sum_rows_3 : n == 2 ? sum_rows_2 : sum_rows_1)(out + c, p, x + c, w, keys, rows);
+        (n == 4 ? sum_rows_4 : n == 3 ? sum_rows_3 : n == 2 ? sum_rows_2 : sum_rows_1)(out + c, p, x + c, w, keys,
+                                                                                       rows);
         c += n * W;
     }
 #if defined KW_ISA_avx512

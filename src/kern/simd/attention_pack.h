@@ -104,7 +104,7 @@ INLINE void pack_block(const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens
         v_store(KW_F32, lanes, (ptrdiff_t)i * TILE, r[i]);
 }
 
-/* lanes of one tile; tokens that do not exist are zero. Pairs stay as they are: factor must be applied to the products. */
+/* lanes of one tile; tokens that do not exist are zero. Pairs stay as they are: factor is applied to the products. */
 NOINLINE static void pack_lanes(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int dim,
                                 float factor, float *lanes)
 {
@@ -221,7 +221,7 @@ static void pack_rows(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride,
     pack_steps(t, x, at, stride, tokens, padded, dim, dim, step, rows);
 }
 
-enum { WIDEST = W < KTILE ? 2 * W : W };  /* numbers read and written for a group */
+enum { WIDEST = W == 4 ? 2 * W : W };  /* numbers read and written for a group */
 
 /* Tokens whose WIDEST numbers from c on can be read, though they may go beyond dim into the next token's. */
 INLINE int whole_tokens(ptrdiff_t stride, int tokens, int dim, int c)
@@ -260,15 +260,19 @@ INLINE void unpack_block(const kw_dtype t, const float *lanes, vf factor, int to
                          ptrdiff_t stride)
 {
     vf r[W];
-    UNROLL(16) for (int i = 0; i < W; i++)
-        r[i] = v_load(KW_F32, lanes, (ptrdiff_t)KW_MIN(i, left - 1) * TILE) * factor;
-    transpose(r);
-    if (tokens >= W && left >= W)
+    if (tokens >= W && left >= W) {
+        UNROLL(16) for (int i = 0; i < W; i++)
+            r[i] = v_load(KW_F32, lanes, (ptrdiff_t)i * TILE) * factor;
+        transpose(r);
         UNROLL(16) for (int i = 0; i < W; i++)
             v_store(t, x, at + i * stride, r[i]);
-    else
-        for (int i = 0; i < W && i < tokens; i++)
-            v_put(t, x, at + i * stride, r[i], left);
+        return;
+    }
+    for (int i = 0; i < W; i++)
+        r[i] = v_load(KW_F32, lanes, (ptrdiff_t)KW_MIN(i, left - 1) * TILE) * factor;
+    transpose(r);
+    for (int i = 0; i < W && i < tokens; i++)
+        v_put(t, x, at + i * stride, r[i], left);
 }
 
 INLINE void unpack_lanes_of(const kw_dtype t, const float *lanes, const float *factor, int tokens, int dim, void *x,

@@ -2,15 +2,16 @@
  * attention_tile.h - what both directions of attention are made of: the one inner product loop, the register tiles over
  * it, and the exponential of scores.
  *
- * A panel is the part of one head of q, k, v or their gradients that a loop reads, packed (attention_pack.h). It consists
- * of cells of 32 bits. A cell holds PER numbers that are neighbours along the dimension to be summed: one f32, or, in
- * the build with PAIRS, two bf16. Sums, statistics and scores are f32 in both.
+ * A panel is the part of one head of q, k, v or their gradients that a loop reads, packed (attention_pack.h). It
+ * consists of cells of 32 bits. A cell holds PER numbers that are neighbours along the dimension to be summed: one f32,
+ * or, in the build with PAIRS, two bf16. Sums, statistics and scores are f32 in both.
  *
- *  - lanes: [c / PER][TILE], tokens in the lanes of Z vectors. No head dim is padded: d = 40 wastes nothing, odd ones work.
+ *  - lanes: [c / PER][TILE], tokens in the lanes of Z vectors. No head dim is padded: d = 40 wastes nothing, odd ones
+ *            work.
  *  - rows:  [token][c / PER], one token after the other.
  *  - steps: [token / PER][c], neighbours along the tokens (f32: the same as rows).
- *  - groups: [group of channels][token / PER][c], steps of 6 or 5 channels each, so that what one register tile reads lies
- *            side by side.
+ *  - groups: [group of channels][token / PER][c], steps of 6 or 5 channels each, so that what one register tile reads
+ *            lies side by side.
  *
  * A register tile is 6 keys (or channels) x Z vectors: 6 x 4 of 32 registers in AVX-512, 6 x 2 of 16 elsewhere.
  */
@@ -51,7 +52,7 @@ INLINE int round_up(int n, int m) { return (n + m - 1) / m * m; }
 INLINE int cells_of(int n) { return (n + PER - 1) / PER; }
 INLINE size_t align64(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
-/* Cells from one row of a panel to the next: a multiple of 512 bytes would put all rows into a few sets of the cache. */
+/* Cells from one row of a panel to the next: a multiple of 512 bytes would put all rows into few sets of the cache. */
 INLINE int row_cells(int n) { return n % 128 ? n : n + 16; }
 
 /* Takes count floats from a block of scratch, aligned. */
@@ -65,8 +66,8 @@ INLINE float *carve(char **at, size_t count)
 /* ---- products --------------------------------------------------------------------------------------------------- */
 
 /*
- * acc[z] += y x[z],  z < N. As assembly, because gcc loads the broadcasts of several rows early, moves sums from register to
- * register and spills some of them (AVX2: 62 against 80 % of peak in a whole pass).
+ * acc[z] += y x[z],  z < N. As assembly, because gcc loads the broadcasts of several rows early, moves sums from
+ * register to register and spills some of them (AVX2: 62 against 76 % of peak in a whole pass).
  */
 #if defined KW_ISA_avx2 || (defined KW_ISA_avx512 && defined __AVX512F__)
 #define SUM(z) DOT_INSTRUCTION " %[x" #z "], %[t], %[a" #z "]\n\t"
@@ -135,8 +136,8 @@ INLINE void dot_tile(const int R, const int N, vf acc[][4], const float *a, ptrd
 }
 
 /*
- * Channels in groups of six, then fives, so that no register tile is left too small to hide latency if that can be; single
- * ones where it cannot.
+ * Channels in groups of six, then fives, so that no register tile is left too small to hide latency if that can be;
+ * single ones where it cannot.
  */
 INLINE int channels_by_fives(int dim) { return (6 - dim % 6) % 6 * 5 <= dim ? (6 - dim % 6) % 6 * 5 : 0; }
 INLINE int channels_by_sixes(int dim) { return (dim - channels_by_fives(dim)) / 6 * 6; }
@@ -159,8 +160,8 @@ INLINE void accumulate_tile(const int R, bool fresh, float *acc, const float *v,
             v_store(KW_F32, acc, i * TILE + W * z, a[i][z]);
 }
 
-INLINE void accumulate_groups(const int R, bool fresh, float *acc, const float *v, int packed, const float *p, int steps,
-                              int channels)
+INLINE void accumulate_groups(const int R, bool fresh, float *acc, const float *v, int packed, const float *p,
+                              int steps, int channels)
 {
     for (int c = 0; c < channels; c += R)
         accumulate_tile(R, fresh, acc + c * TILE, v + (ptrdiff_t)c * packed, p, steps);
@@ -185,8 +186,8 @@ static void accumulate_lanes(bool fresh, float *acc, const float *v, int packed,
 
 /* ---- scores ------------------------------------------------------------------------------------------------------ */
 
-/* x[i] = 2^x[i] for x from LEAST to 17 or so, n chains side by side; 2^LEAST is 0. NaN stays. Pairs: a cubic, relative error
-   7.5e-5, 25 times below the rounding of bf16. */
+/* x[i] = 2^x[i] for x from LEAST to 17 or so, n chains side by side; 2^LEAST is 0. NaN stays. Pairs: a cubic, relative
+   error 7.5e-5, 25 times below the rounding of bf16. */
 #define LEAST (W == 16 ? NEVER : -127.0f)       /* scaling as AVX-512 does it goes down to zero by itself */
 INLINE void exp2_scores(const int n, vf x[])
 {

@@ -17,6 +17,9 @@ static const attention_case cases[] = {
     { 1, 2, 40, 150, 400, false, false, 10 }, { 1, 1, 33, 97, 97, true, true, 3 },
     { 1, 1, 40, 700, 700, false, true, 1 },
     { 1, 1, 16, 10, 20, true, false, 1 }, { 1, 1, 16, 20, 10, true, false, 1 }, { 5, 2, 8, 3, 2, true, false, 1 },
+    { 1, 2, 40, 129, 97, false, true, 1 }, { 1, 1, 56, 70, 201, true, false, 1 },
+    { 1, 1, 120, 33, 200, false, false, 1 }, { 1, 3, 128, 40, 100, false, false, 1 },
+    { 1, 1, 11, 1100, 190, false, false, 1 }, { 1, 1, 72, 250, 103, true, true, 4 },
 };
 
 typedef struct { double *o, *lse, *dq, *dk, *dv; } reference;
@@ -115,8 +118,12 @@ static void run_case(kw_dtype t, attention_case k)
     /* bf16: delta = rowsum(d_o o) is taken from the rounded o, which shows at large logits or few numbers */
     const bool hard = k.sigma > 1;
     const double f32 = hard ? 6e-5 : 2e-6, grad = t == KW_F32 ? f32 : hard ? 3e-2 : no < 1000 ? 1e-2 : 4e-3;
-    check(hard ? "attention lse, large logits" : "attention lse", t, worst_lse(lse, r.lse, rows), 2e-6);
-    check(hard ? "attention o, large logits" : "attention o", t, error_of(&o, r.o), t == KW_F32 ? f32 : bf16_limit(no));
+    /* products of pairs of bf16: probabilities are rounded too, and their exponential is right to 7.5e-5 */
+    const bool pairs = t == KW_BF16 && !strcmp(kern->isa, "avx512_bf16");
+    const double lse_limit = pairs ? 1e-4 : hard ? 1e-5 : 2e-6;    /* hard: large products that cancel */
+    const double o_limit = t == KW_F32 ? f32 : (pairs ? 1.5 : 1) * bf16_limit(no);
+    check(hard ? "attention lse, large logits" : "attention lse", t, worst_lse(lse, r.lse, rows), lse_limit);
+    check(hard ? "attention o, large logits" : "attention o", t, error_of(&o, r.o), o_limit);
     if (k.tk > 1) {                       /* with one key dq and dk are what rounding leaves of zero */
         check(hard ? "attention dq, large logits" : "attention dq", t, error_of(&dq, r.dq), grad);
         check(hard ? "attention dk, large logits" : "attention dk", t, error_of(&dk, r.dk), grad);

@@ -137,6 +137,7 @@ INLINE vf token_pairs(const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens,
 }
 
 /* steps[token / 2][step], width >= dim cells of each written: zero beyond dim, and for tokens that do not exist */
+__attribute__((unused))                   /* by the backward pass alone */
 NOINLINE static void pack_steps(kw_dtype t, const void *x, ptrdiff_t at, ptrdiff_t stride, int tokens, int padded,
                                 int dim, int width, int step, float *steps)
 {

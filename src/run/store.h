@@ -6,7 +6,8 @@
 
 /* A kept packed copy of a state for this need; *copy is KW_NONE when the limit does not allow one. */
 KW_MUST kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *copy, kw_err *e);
-/* Its memory; *fresh: it holds the state's present version (it is marked so in any case: pack it if not). */
+size_t kw__store_copy_bytes(const kw_store *s, int copy);
+/* Its memory, NULL where there is no more; *fresh: it holds the state's present version (it is marked so in any case: pack it if not). */
 void *kw__store_copy(kw_store *s, int copy, bool *fresh);
 
 #endif

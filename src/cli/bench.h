@@ -20,7 +20,7 @@ enum { KW_BENCH_FORWARD, KW_BENCH_LORA, KW_BENCH_FULL, KW_BENCH_ENCODE, KW_BENCH
 typedef struct {                          /* the options of bench_model.c's rows */
     kw_settings s;                        /* of a training step, as train has them */
     const char *model, *size;
-    int batch, pass, weights;
+    int batch, pass, weights, vae_tile;
 } kw_bench_options;
 
 extern const kw_option kw_bench_rows[];   /* with kw_model_rows at .s */

@@ -15,6 +15,9 @@ const kw_option kw_bench_rows[] = {
                   N_("forward: the U-Net once; lora, full: a training step; or the autoencoder, the text encoder")),
     KW_ROW_TEXT("size", C, size, NULL, N_("size of the picture; default: the model's own"), .value = "WxH"),
     KW_ROW_INT("batch", C, batch, 1, 1, 1024, N_("pictures at once"), .alias = "batch-size"),
+    KW_ROW_INT("vae-tile", C, vae_tile, KW_VAE_WHOLE, KW_VAE_WHOLE, KW_VAE_MOST,
+               N_("the autoencoder in stripes of at most so many pixels squared"), .unit = "px", .word = "whole",
+               .word_is = KW_VAE_WHOLE),
     KW_ROW_CHOICE("weights", C, weights, 0, "auto|f32|f16|bf16",
                   N_("type of random weights; auto: that of the computation")),
     KW_ROW_END
@@ -158,9 +161,11 @@ static kw_val build(kw_graph *g, const kw_bench_model *m, const kw_sd *sd)
     kw_net n = kw_net_over(g, sd->params[part_of(m)]);
     int f = kw_vae_factor(&m->vae), b = m->o->batch;
     switch (m->o->pass) {
-    case KW_BENCH_ENCODE: return kw_vae_encode(&n, &m->vae, input(g, "image", KW_SHAPE(b, m->h, m->w, m->vae.in)));
+    case KW_BENCH_ENCODE:
+        return kw_vae_encode_tiled(&n, &m->vae, input(g, "image", KW_SHAPE(b, m->h, m->w, m->vae.in)), m->o->vae_tile);
     case KW_BENCH_DECODE:
-        return kw_vae_decode(&n, &m->vae, input(g, "z", KW_SHAPE(b, m->h / f, m->w / f, m->vae.latent)));
+        return kw_vae_decode_tiled(&n, &m->vae, input(g, "z", KW_SHAPE(b, m->h / f, m->w / f, m->vae.latent)),
+                                   m->o->vae_tile);
     case KW_BENCH_TEXT: return kw_clip(&n, &m->text, kw_input(g, "ids", KW_SHAPE(b, m->tokens), KW_I64), NULL);
     default: return unet(&n, m);
     }

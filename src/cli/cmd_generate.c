@@ -54,6 +54,10 @@ static const kw_option options[] = {
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_INT("batch", C, batch, 1, 1, 64, N_("pictures drawn at once"), .alias = "batch-size"),
     KW_ROW_CHOICE("dtype", C, dtype, 0, "f32|bf16", N_("type of the computation")),
+    KW_ROW_CHOICE("vae-dtype", C, vae_dtype, 0, "f32|bf16", N_("type of the autoencoder's computation")),
+    KW_ROW_INT("vae-tile", C, vae_tile, KW_VAE_AUTO, KW_VAE_WHOLE, KW_VAE_MOST,
+               N_("decode in stripes of at most so many pixels squared: the same picture, less memory; 0: whole"),
+               .unit = "px", .word = "auto", .word_is = KW_VAE_AUTO),
     KW_ROW_SIZE("memory", C, memory, 7500000000.0, 0, 1e15,
                 N_("memory to keep to, as far as speed can be traded for it"), .word = "off", .word_is = 0),
     KW_ROW_END
@@ -174,7 +178,8 @@ static kw_status open_pipeline(session *s, kw_err *e)
 {
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
     kw_pipeline_lora files[KW_PIPELINE_LORAS];
-    kw_pipeline_options o = { .compute = type[s->c->dtype], .memory = s->c->memory, .partial = s->c->partial };
+    kw_pipeline_options o = { .compute = type[s->c->dtype], .memory = s->c->memory, .partial = s->c->partial,
+                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile };
     for (size_t i = 0; i < s->jobs.n_lora; i++)
         files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1 };
     if (!s->c->base)
@@ -258,6 +263,29 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
     return keep(s, first, &g, e);
 }
 
+/* What is given up for memory, once. */
+static kw_status tell_memory(const session *s, kw_err *e)
+{
+    const kw_job *j = &s->jobs.job[0];
+    kw_pipeline_memory m;
+    if (!s->c->memory)
+        return KW_OK;
+    KW_TRY(kw_pipeline_forecast(s->p, (int)batch_at(s, 0), j->width, j->height, j->windows[0],
+                                j->cfg != 1 && j->windows[0] == j->windows[1], &m, e));
+    if (s->cli->global.quiet || (!m.tile && !m.away && m.unpacked < 0.005 && m.pixels <= (double)s->c->memory))
+        return KW_OK;
+    fprintf(stderr, _(N_("memory: %.2f GB while sampling, %.2f GB for the pixels")), m.sampling * 1e-9,
+            m.pixels * 1e-9);
+    if (m.tile)
+        fprintf(stderr, _(N_("; decoding in stripes of at most %d x %d pixels")), m.tile, m.tile);
+    if (m.away)
+        fputs(_(N_("; the U-Net makes room for it")), stderr);
+    if (m.unpacked >= 0.005)
+        fprintf(stderr, _(N_("; %.0f %% of the U-Net is laid out anew in each step")), 100 * m.unpacked);
+    fputc('\n', stderr);
+    return KW_OK;
+}
+
 static int64_t all_steps(const session *s)
 {
     int64_t sum = 0;
@@ -268,6 +296,7 @@ static int64_t all_steps(const session *s)
 
 static kw_status draw_all(session *s, kw_err *e)
 {
+    KW_TRY(tell_memory(s, e));
     kw_progress_begin(&s->progress, s->cli, _(N_("drawing")), _(N_("step")), all_steps(s));
     for (size_t n; s->at < s->jobs.n; s->at += n) {
         kw_arena *a = kw_arena_new();

@@ -40,30 +40,12 @@ static kw_val unet(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
     return kw_unet(&n, c, x, kw_input(g, "t", KW_SHAPE(k->n), KW_F32), ctx, KW_NONE, KW_NONE);
 }
 
-static kw_val decode(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
+kw_status kw__pipeline_graph(const kw_pipeline *p, kw_arena *a, const kw__program_key *k, kw_graph **out, kw_err *e)
 {
-    kw_net n = net_of(p, g, KW_PART_VAE);
-    return kw_vae_decode(&n, &p->sd->vae, kw_input(g, "z", KW_SHAPE(k->n, k->h, k->w, p->sd->vae.latent), KW_F32));
-}
-
-static kw_val encode(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
-{
-    kw_net n = net_of(p, g, KW_PART_VAE);
-    int f = kw_vae_factor(&p->sd->vae);
-    return kw_vae_encode(&n, &p->sd->vae, kw_input(g, "image",
-                                                   KW_SHAPE(k->n, (int64_t)k->h * f, (int64_t)k->w * f, p->sd->vae.in),
-                                                       KW_F32));
-}
-
-static kw_status graph_of(const kw_pipeline *p, kw_arena *a, const kw__program_key *k, kw_graph **out, kw_err *e)
-{
-    static kw_val (*const build[])(const kw_pipeline *, kw_graph *, const kw__program_key *) =
-        { text, unet, decode, encode };
-    bool vae = k->kind == KW__DECODE || k->kind == KW__ENCODE;
-    kw_graph *g = kw_graph_new(a, vae ? KW_F32 : p->o.compute);
+    kw_graph *g = kw_graph_new(a, p->o.compute);
     if (!g)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_val y = build[k->kind](p, g, k);
+    kw_val y = k->kind == KW__TEXT ? text(p, g, k) : unet(p, g, k);
     if (!g->err.status)
         kw_result(g, "y", kw_cast(g, y, KW_F32));
     if (g->err.status && e)
@@ -81,45 +63,12 @@ kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e)
     kw_status s = a ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
     kw_graph *g;
     for (size_t i = 0; !s && i < KW_LEN(keys); i++)
-        s = graph_of(p, a, &keys[i], &g, e);
+        s = kw__pipeline_graph(p, a, &keys[i], &g, e);
     kw_arena_free(a);
     return s;
 }
 
 /* ---- programs ---------------------------------------------------------------------------------------------------- */
-
-static uint64_t weight_bytes(const kw_sd *sd)
-{
-    uint64_t sum = 0;
-    for (int p = 0; p < KW_N_PARTS; p++) {
-        const kw_source *s = p == KW_PART_VAE ? sd->vae_source : sd->source;
-        for (size_t i = 0; i < kw_source_n(s, (kw_part)p); i++)
-            sum += kw_source_at(s, (kw_part)p, i)->bytes;
-    }
-    return sum;
-}
-
-/*
- * Packed copies of weights make runs faster and may take what the memory leaves: the rest is packed at each use. Most
- * activations are the decoder's: 3 kB per pixel measured, 4 taken; 0.2 GB are left to everything else. Stable Diffusion
- * 1.5 in f32 at 512 x 512 peaks at 7.0 GB when told to keep to 7.5.
- */
-static void limit_packed(kw_pipeline *p, const kw__program_key *k)
-{
-    int f = p->sd->has[KW_PART_VAE] ? kw_vae_factor(&p->sd->vae) : 8;
-    uint64_t fixed = weight_bytes(p->sd) + 200000000u + 4096u * (uint64_t)(k->h * f) * (uint64_t)(k->w * f);
-    if (p->own && p->o.memory)
-        kw_store_limit_packed(p->sd->store, p->o.memory > fixed ? (size_t)(p->o.memory - fixed) : 0);
-}
-
-static kw_status make(kw_pipeline *p, kw__program_slot *slot, kw_err *e)
-{
-    kw_graph *g;
-    KW_TRY(graph_of(p, slot->arena, &slot->key, &g, e));
-    if (slot->key.kind != KW__TEXT)
-        limit_packed(p, &slot->key);
-    return kw_program_new(slot->arena, g, p->sd->store, &p->o.run, &slot->p, e);
-}
 
 static kw__program_slot *find(kw_pipeline *p, const kw__program_key *key)
 {
@@ -137,7 +86,7 @@ static kw_status replace_oldest(kw_pipeline *p, const kw__program_key *key, kw__
             oldest = &p->slot[i];
     kw_arena_free(oldest->arena);
     *oldest = (kw__program_slot){ .key = *key, .arena = kw_arena_new() };
-    kw_status s = oldest->arena ? make(p, oldest, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_status s = oldest->arena ? kw__pipeline_make(p, oldest, e) : kw_fail(e, KW_ENOMEM, "out of memory");
     if (s)
         oldest->p = NULL;
     *out = oldest;
@@ -147,11 +96,13 @@ static kw_status replace_oldest(kw_pipeline *p, const kw__program_key *key, kw__
 kw_status kw__pipeline_program(kw_pipeline *p, kw__program_key key, kw_program **out, kw_err *e)
 {
     kw__program_slot *slot = find(p, &key);
+    kw__pipeline_turn(p, key.kind);
     if (!slot)
         KW_TRY(replace_oldest(p, &key, &slot, e));
     slot->used = ++p->clock;
     for (int i = 0; i < p->n_strengths; i++)
         kw_program_set(slot->p, p->strength[i].name, &p->strength[i].value);
+    kw__pipeline_settle(p, slot);
     *out = slot->p;
     return KW_OK;
 }
@@ -216,7 +167,7 @@ kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adap
     kw_pipeline *p = kw_alloc(a, sizeof *p);
     if (!p || kw_defer(a, release, p))
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *p = (kw_pipeline){ .arena = a, .o = *o, .sd = sd, .w = w ? w : kw_workspace_new(a) };
+    *p = (kw_pipeline){ .arena = a, .o = *o, .sd = sd, .w = w ? w : kw_workspace_new(a), .awake = KW_NONE };
     if (!p->w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (adapters)

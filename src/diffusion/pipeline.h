@@ -56,8 +56,15 @@ typedef struct {
 enum { KW_PIPELINE_LORAS = 8 };
 
 typedef struct {
-    kw_dtype compute;                     /* KW_F32 or KW_BF16; the autoencoder always runs in f32 */
-    uint64_t memory;                      /* bytes to keep to by packing fewer weights; 0: no limit (open only) */
+    kw_dtype compute;                     /* KW_F32 or KW_BF16 */
+    bool vae_bf16;                        /* the autoencoder in BF16; else in F32 */
+    int vae_tile;                         /* KW_VAE_AUTO, KW_VAE_WHOLE (the default) or a side in pixels */
+    /*
+     * Bytes to keep to; 0: no limit (open only). In this order: the autoencoder in stripes (KW_VAE_AUTO), the U-Net's
+     * packed weights freed while it works, fewer of them packed at all. The text encoder's and the autoencoder's go
+     * from memory whenever their work is done.
+     */
+    uint64_t memory;
     bool partial;                         /* LoRA keys that fit nothing here are passed over instead of refused */
     kw_run_options run;
     kw_tokenizer *tokenizer;              /* instead of the base's own; NULL: that one, or CLIP's */
@@ -85,6 +92,17 @@ const kw_sd *kw_pipeline_base(const kw_pipeline *p);
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p);
 const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);
 kw_program *kw_pipeline_program(const kw_pipeline *p, int i);   /* those made so far, to look at; NULL past the last */
+
+typedef struct {                          /* bytes in memory in all, while ... */
+    double sampling, pixels;
+    int tile;                             /* of the autoencoder; KW_VAE_WHOLE */
+    bool away;                            /* the U-Net's weights make room for the autoencoder */
+    double unpacked;                      /* share of the U-Net's weights that are packed at each use */
+} kw_pipeline_memory;
+
+/* Makes the programs for n pictures of this size, with prompts of so many windows, and says what they take. */
+KW_MUST kw_status kw_pipeline_forecast(kw_pipeline *p, int n, int width, int height, size_t windows, bool guided,
+                                       kw_pipeline_memory *out, kw_err *e);
 int kw_pipeline_factor(const kw_pipeline *p);          /* picture pixels per latent pixel */
 int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its training pictures; 512 if unknown */
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */

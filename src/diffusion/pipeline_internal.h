@@ -10,7 +10,14 @@ typedef enum { KW__TEXT, KW__UNET, KW__DECODE, KW__ENCODE } kw__kind;
 
 /* A program's shape. tokens: of each sample's context, or of a window; skip: clip skip. h, w: latent pixels. */
 typedef struct { int kind, n, h, w, tokens, skip; } kw__program_key;
-typedef struct { kw__program_key key; kw_program *p; kw_arena *arena; uint64_t used; } kw__program_slot;
+typedef struct {
+    kw__program_key key;
+    kw_program *p;
+    kw_arena *arena;
+    uint64_t used;
+    int tile;                             /* of the autoencoder */
+    bool alone;                           /* the U-Net's copies do not fit beside it */
+} kw__program_slot;
 
 struct kw_pipeline {
     kw_arena *arena;
@@ -26,11 +33,22 @@ struct kw_pipeline {
     int n_strengths;
     kw_workspace *w;
     kw__program_slot slot[12];
+    int awake;                            /* the part that ran last, or KW_NONE */
+    size_t unet_bytes, unet_all;          /* of the U-Net's weights while it runs; had all been packed */
     uint64_t clock;
 };
 
 /* The program for a shape, made if need be; the one unused for longest gives way. Strengths are set. */
 KW_MUST kw_status kw__pipeline_program(kw_pipeline *p, kw__program_key key, kw_program **out, kw_err *e);
+/* The graph of a text encoder or a U-Net. */
+KW_MUST kw_status kw__pipeline_graph(const kw_pipeline *p, kw_arena *a, const kw__program_key *k, kw_graph **out,
+                                     kw_err *e);
+
+/* pipeline_memory.c: makes slot->p, keeping to the memory; what is awake has been told by kw__pipeline_turn. */
+KW_MUST kw_status kw__pipeline_make(kw_pipeline *p, kw__program_slot *slot, kw_err *e);
+void kw__pipeline_turn(kw_pipeline *p, int kind);                       /* this part is next */
+void kw__pipeline_settle(kw_pipeline *p, const kw__program_slot *slot); /* this program is next */
+
 /* Builds the graphs that LoRAs attach to, without planning them. */
 KW_MUST kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e);
 KW_MUST kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lora, size_t n, kw_err *e);

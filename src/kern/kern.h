@@ -47,6 +47,15 @@ typedef struct {
     /*  y = (x - mean) * rstd * gamma + beta, then SiLU if wanted; mean, rstd: (n, groups), x: (n, hw, c)  */
     void (*group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
                        float *rstd, int n, int64_t hw, int c, int groups, float eps, bool silu);
+    /*
+     * The same in two halves, for a picture that is not there at once. moments: (n, groups, 3), the number of numbers,
+     * their mean and the sum of squares about it; those of `rows` further rows of `columns` pixels join what they hold,
+     * bit for bit the same however the rows are cut. scratch: n * rows * groups * 3 doubles.
+     */
+    void (*group_moments)(kw_dtype t, const void *x, double *moments, int n, int64_t rows, int64_t columns, int c,
+                          int groups, void *scratch);
+    void (*group_apply)(kw_dtype t, const void *x, const float *gamma, const float *beta, const float *mean,
+                        const float *rstd, void *y, int n, int64_t hw, int c, int groups, bool silu);   /* y may be x */
     /*  dgamma, dbeta (c) are overwritten; either may be NULL, dx too. dy belongs to the value after SiLU.  */
     void (*group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *beta,
                             const float *mean, const float *rstd, void *dx, float *dgamma, float *dbeta,

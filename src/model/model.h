@@ -54,6 +54,13 @@ int kw_vae_factor(const kw_vae_config *c);                         /* picture pi
 /* (N, H, W, 3) in -1..1 -> moments (N, h, w, 2 latent) */
 kw_val kw_vae_encode(kw_net *n, const kw_vae_config *c, kw_val x);
 kw_val kw_vae_decode(kw_net *n, const kw_vae_config *c, kw_val z);  /* (N, h, w, latent), unscaled -> (N, H, W, 3) */
+/*
+ * The same without gradients, in stripes of rows that hold at most as many numbers as tile x tile pixels have in the
+ * layers next to the picture; 0: in one. The result does not depend on the tile: not on a bit of it, where convolutions
+ * sum in an order that does not depend on the height of a picture (ours do; of oneDNN's it is not promised).
+ */
+kw_val kw_vae_encode_tiled(kw_net *n, const kw_vae_config *c, kw_val x, int tile);
+kw_val kw_vae_decode_tiled(kw_net *n, const kw_vae_config *c, kw_val z, int tile);
 
 typedef struct {
     int width, layers, heads, mlp, vocabulary, positions;
@@ -102,6 +109,26 @@ KW_MUST kw_status kw_sd_over(kw_arena *a, kw_source *source, kw_source *vae_sour
 /* Fresh random weights for a part with this configuration, F32, on the arena. The same seed gives the same bits. */
 KW_MUST kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list,
                                size_t *n, kw_err *e);
+
+/* ---- the autoencoder as a program ------------------------------------------------------------------------------- */
+
+/* How it is worked through: as a whole, in stripes of at most SIDE x SIDE pixels, or as the memory has it. */
+enum { KW_VAE_AUTO = -1, KW_VAE_WHOLE = 0, KW_VAE_MOST = 4096 };
+
+typedef struct {
+    bool decode;
+    int n, h, w;                          /* pictures; latent pixels */
+    kw_dtype compute;
+} kw_vae_work;
+
+/*
+ * The largest tile (or KW_VAE_WHOLE) whose values take at most `memory` bytes (0: no limit), or the one that takes
+ * least if none does; bytes: what its values take.
+ */
+KW_MUST kw_status kw_vae_fit(const kw_sd *sd, const kw_vae_work *k, size_t memory, int *tile, size_t *bytes, kw_err *e);
+/* Input "z" (n, h, w, latent), unscaled, or "image" (n, H, W, 3) in -1..1; result "y", picture or moments; F32. */
+KW_MUST kw_status kw_vae_program(kw_arena *a, const kw_sd *sd, const kw_vae_work *k, int tile, const kw_run_options *o,
+                                 kw_program **out, kw_err *e);
 
 /* ---- families: configurations that come with the program (data/families) -------------------------------------- */
 

@@ -68,6 +68,14 @@ kw_val kw_concat(kw_graph *g, kw_val a, kw_val b);                              
 kw_val kw_slice(kw_graph *g, kw_val x, int64_t from, int64_t count);              /* of the last dimension */
 kw_val kw_upsample(kw_graph *g, kw_val x, int64_t h, int64_t w);                  /* nearest, to h x w */
 
+/* ---- pictures in stripes of rows, for runs without gradients */
+/* rows [from, from + count) of up to KW_INS stripes (N, h_i, W, C), one below the other */
+kw_val kw_rows(kw_graph *g, const kw_val *part, int n, int64_t from, int64_t count);
+/* (N, groups, 3) F64: count, mean, sum of squares about it; before: those of the stripes above, or KW_NONE */
+kw_val kw_group_moments(kw_graph *g, kw_val x, kw_val before, int groups);
+/* group norm by given moments, then SiLU if asked */
+kw_val kw_group_apply(kw_graph *g, kw_val x, kw_val moments, kw_val gamma, kw_val beta, int groups, float eps, bool silu);
+
 /* ---- look-ups */
 /* ids (...) I64, table (V, C) -> (..., C) compute type */
 kw_val kw_gather(kw_graph *g, kw_val ids, kw_val table);

@@ -37,6 +37,12 @@ kw_workspace *kw_workspace_new(kw_arena *a)
 
 size_t kw_workspace_bytes(const kw_workspace *w) { return w->bytes; }
 
+void kw_workspace_empty(kw_workspace *w)
+{
+    kw_block_free(w->data);
+    *w = (kw_workspace){ 0 };
+}
+
 /* ---- making ------------------------------------------------------------------------------------------------ */
 
 static void release_kernels(void *arg)
@@ -307,7 +313,7 @@ static kw_status grow(kw_workspace *w, size_t bytes, kw_err *e)
     return KW_OK;
 }
 
-/* Once packed, a mapped weight is not needed again soon; or memory is so short that it is read again each time. */
+/* Once packed, a mapped weight is not needed again soon; if only for this run, its pages are in the system's cache. */
 static void let_go(const kw_program *p, kw_val v)
 {
     int state = p->plan->state[v];
@@ -330,8 +336,7 @@ static void pack(kw_program *p, size_t i, const kw_call *c, void *to)
     kw_val v = p->g->node[i].in[s->need.packed_in];
     double start = p->profile ? now() : 0;
     s->kernel->pack(s->need.held, kw_dtype_of(p->g, v), c->in[s->need.packed_in], to);
-    if (s->copy >= 0 || kw__store_is_tight(p->store))
-        let_go(p, v);
+    let_go(p, v);
     if (p->profile) {
         double took = now() - start;
         p->packing += took;
@@ -339,16 +344,19 @@ static void pack(kw_program *p, size_t i, const kw_call *c, void *to)
     }
 }
 
-static void find_packed(kw_program *p, size_t i, kw_call *c)
+static kw_status find_packed(kw_program *p, size_t i, kw_call *c, kw_err *e)
 {
     step *s = &p->steps[i];
     if (s->need.packed_in < 0 || !s->need.packed_bytes)
-        return;
+        return KW_OK;
     bool fresh = false;
     void *to = s->copy >= 0 ? kw__store_copy(p->store, s->copy, &fresh) : (char *)c->scratch + aligned(s->need.scratch);
+    if (!to)
+        return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of packed weights", s->need.packed_bytes);
     if (!fresh)
         pack(p, i, c, to);
     c->packed = to;
+    return KW_OK;
 }
 
 static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
@@ -393,7 +401,7 @@ static kw_status run_node(kw_program *p, size_t i, kw_workspace *w, kw_err *e)
         c.out[k] = memory_of(p, w, n->out[k]);
     if (!p->steps[i].kernel)
         return run_reference(p, n, &c, e);
-    find_packed(p, i, &c);
+    KW_TRY(find_packed(p, i, &c, e));
     p->steps[i].kernel->run(&c);
     return KW_OK;
 }
@@ -468,6 +476,36 @@ const void *kw_program_result(const kw_program *p, const char *name)
 kw_shape kw_program_result_shape(const kw_program *p, const char *name) { return kw_shape_of(p->g, find_result(p, name)); }
 kw_dtype kw_program_result_type(const kw_program *p, const char *name) { return kw_dtype_of(p->g, find_result(p, name)); }
 size_t kw_program_bytes(const kw_program *p) { return p->bytes; }
+
+/* Each state and each copy once. */
+size_t kw_program_weight_bytes(const kw_program *p)
+{
+    size_t sum = 0;
+    int n = kw_store_count(p->store), most = n;
+    for (size_t i = 0; i < p->g->n_nodes; i++)
+        most = KW_MAX(most, p->steps[i].copy + 1);
+    bool *state = calloc((size_t)most + 1, 1), *copy = calloc((size_t)most + 1, 1);
+    for (size_t i = 0; i < p->g->n_nodes && state && copy; i++) {
+        const step *s = &p->steps[i];
+        const kw_node *node = &p->g->node[i];
+        for (int k = 0; k < node->n_in; k++) {
+            int id = node->in[k] < 0 ? KW_NONE : p->plan->state[node->in[k]];
+            bool packed = s->need.packed_in == k && s->need.packed_bytes;
+            if (id < 0 || state[id] || (packed && kw_store_at(p->store, id)->mapped))
+                continue;
+            state[id] = true;
+            sum += (size_t)kw_count(kw_store_at(p->store, id)->shape) * kw_dtype_size(kw_store_at(p->store, id)->dtype);
+        }
+        if (s->copy >= 0 && !copy[s->copy])
+            sum += kw__store_copy_bytes(p->store, s->copy);
+        if (s->copy >= 0)
+            copy[s->copy] = true;
+    }
+    free(state);
+    free(copy);
+    return sum;
+}
+
 double kw_program_flops(const kw_program *p) { return kw_graph_flops(p->g); }
 double kw_program_useful_flops(const kw_program *p) { return kw_graph_useful_flops(p->g); }
 const kw_graph *kw_program_graph(const kw_program *p) { return p->g; }

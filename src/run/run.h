@@ -50,12 +50,17 @@ size_t kw_store_mapped_bytes(const kw_store *s);       /* mapped states read whe
 
 /* Packed copies are kept while they fit in this many bytes (default: no limit); the rest is packed at each use. */
 void kw_store_limit_packed(kw_store *s, size_t bytes);
+size_t kw_store_packed_bytes(const kw_store *s);
+/* Nothing needs the state for a while: its packed copies are freed, to be made again by whoever runs with them, and
+   pages of its file leave the process. */
+void kw_store_let_go(kw_store *s, int state);
 
 /* ---- workspace ------------------------------------------------------------------------------------------ */
 
 typedef struct kw_workspace kw_workspace;
 KW_MUST kw_workspace *kw_workspace_new(kw_arena *a);
 size_t kw_workspace_bytes(const kw_workspace *w);
+void kw_workspace_empty(kw_workspace *w);              /* its memory is given back until a program runs; results are gone */
 
 /* ---- program ---------------------------------------------------------------------------------------------- */
 
@@ -79,6 +84,7 @@ kw_shape kw_program_result_shape(const kw_program *p, const char *name);
 kw_dtype kw_program_result_type(const kw_program *p, const char *name);
 
 size_t kw_program_bytes(const kw_program *p);          /* of workspace */
+size_t kw_program_weight_bytes(const kw_program *p);   /* of states read in place and of packed copies it keeps */
 double kw_program_flops(const kw_program *p);          /* of a run */
 double kw_program_useful_flops(const kw_program *p);   /* without what is computed again to save memory */
 const kw_graph *kw_program_graph(const kw_program *p);

@@ -4,7 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-typedef struct { int state; char layout[64]; uint64_t version; size_t bytes; void *data; } packed;
+/* counted: among packed_bytes; its memory is taken when it is first needed */
+typedef struct { int state; char layout[64]; uint64_t version; size_t bytes; void *data; bool counted; } packed;
 
 struct kw_store {
     kw_arena *arena;
@@ -21,6 +22,8 @@ static void release(void *store)
     for (size_t i = 0; i < s->n; i++)
         if (s->owns[i])
             kw_block_free(s->state[i].data);
+    for (size_t i = 0; i < s->n_copies; i++)
+        kw_block_free(s->copy[i].data);
 }
 
 kw_store *kw_store_new(kw_arena *a)
@@ -101,6 +104,7 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
 }
 
 size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
+size_t kw_store_packed_bytes(const kw_store *s) { return s->packed_bytes; }
 void kw_store_limit_packed(kw_store *s, size_t bytes) { s->packed_limit = bytes; }
 
 void kw__store_allow_packed(kw_store *s, size_t more)
@@ -108,8 +112,6 @@ void kw__store_allow_packed(kw_store *s, size_t more)
     s->limited = true;
     s->packed_limit = s->packed_bytes + more;
 }
-
-bool kw__store_is_tight(const kw_store *s) { return s->tight; }
 
 static bool has_copy(const kw_store *s, size_t state)
 {
@@ -136,6 +138,13 @@ static packed *find(kw_store *s, int state, const char *layout)
     return NULL;
 }
 
+static void count(kw_store *s, packed *p, bool counted)
+{
+    if (p->counted != counted)
+        s->packed_bytes += counted ? p->bytes : -p->bytes;
+    p->counted = counted;
+}
+
 kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *copy, kw_err *e)
 {
     *copy = KW_NONE;
@@ -143,20 +152,18 @@ kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *cop
     s->state[state].packed = true;
     if (!p && s->state[state].passing)
         return KW_OK;
-    if (!p) {
-        if (need->packed_bytes > s->packed_limit || s->packed_bytes > s->packed_limit - need->packed_bytes) {
-            s->tight = s->limited;
-            return KW_OK;
-        }
-        KW_TRY(kw_grow(s->arena, &s->copy, &s->copy_capacity, s->n_copies, sizeof *s->copy, e));
-        p = &s->copy[s->n_copies];
-        *p = (packed){ .state = state, .version = UINT64_MAX, .bytes = need->packed_bytes, .data = kw_block_new(need->packed_bytes) };
-        if (!p->data || kw_defer(s->arena, kw_block_free, p->data))
-            return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of packed weights", need->packed_bytes);
-        strncpy(p->layout, need->layout, sizeof p->layout - 1);
-        s->packed_bytes += need->packed_bytes;
-        s->n_copies++;
+    bool room = need->packed_bytes <= s->packed_limit && s->packed_bytes <= s->packed_limit - need->packed_bytes;
+    if ((!p || !p->counted) && !room) {
+        s->tight = s->limited;
+        return KW_OK;
     }
+    if (!p) {
+        KW_TRY(kw_grow(s->arena, &s->copy, &s->copy_capacity, s->n_copies, sizeof *s->copy, e));
+        p = &s->copy[s->n_copies++];
+        *p = (packed){ .state = state, .version = UINT64_MAX, .bytes = need->packed_bytes };
+        strncpy(p->layout, need->layout, sizeof p->layout - 1);
+    }
+    count(s, p, true);
     *copy = (int)(p - s->copy);
     return KW_OK;
 }
@@ -164,7 +171,28 @@ kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *cop
 void *kw__store_copy(kw_store *s, int copy, bool *fresh)
 {
     packed *p = &s->copy[copy];
+    if (!p->data && !(p->data = kw_block_new(p->bytes)))
+        return NULL;
+    count(s, p, true);
     *fresh = p->version == s->state[p->state].version;
     p->version = s->state[p->state].version;
     return p->data;
+}
+
+size_t kw__store_copy_bytes(const kw_store *s, int copy) { return s->copy[copy].bytes; }
+
+void kw_store_let_go(kw_store *s, int state)
+{
+    const kw_stored *v = kw_store_at(s, state);
+    for (size_t i = 0; i < s->n_copies; i++) {
+        packed *p = &s->copy[i];
+        if (p->state != state)
+            continue;
+        kw_block_free(p->data);
+        p->data = NULL;
+        p->version = UINT64_MAX;
+        count(s, p, false);
+    }
+    if (v->mapped)
+        kw_pages_drop(v->data, bytes_of(v->shape, v->dtype));
 }

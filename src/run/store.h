@@ -8,9 +8,8 @@
 KW_MUST kw_status kw__store_packed(kw_store *s, int state, const kw_need *need, int *copy, kw_err *e);
 /* Under a limit of the whole: so many bytes more than the copies that are there take, but never less than they take. */
 void kw__store_allow_packed(kw_store *s, size_t more);
-/* There is such a limit, and some copy was not kept for it. */
-bool kw__store_is_tight(const kw_store *s);
-/* Its memory; *fresh: it holds the state's present version (it is marked so in any case: pack it if not). */
+size_t kw__store_copy_bytes(const kw_store *s, int copy);
+/* Its memory, NULL where there is no more; *fresh: it holds the state's present version (it is marked so in any case: pack it if not). */
 void *kw__store_copy(kw_store *s, int copy, bool *fresh);
 
 #endif

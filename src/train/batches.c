@@ -14,19 +14,21 @@ static kw_rng stream(const kw_run *r, kw_rng_stream what, int64_t m, int sample)
 
 /* ---- the frozen autoencoder: one picture to its moments ---------------------------------------------------------- */
 
+/* In stripes where the whole would not keep to --memory, or where they are asked for. */
 static kw_status build_encoder(kw_run *r, int w, int h, kw_err *e)
 {
     const kw_sd *sd = base(r);
+    int f = kw_vae_factor(&sd->vae), tile = r->s.vae_tile;
+    kw_vae_work k = { .n = 1, .h = h / f, .w = w / f, .compute = KW_F32 };
+    size_t bytes;
     kw_arena_free(r->encoder_arena);
     r->encoder = NULL;
     r->encoder_arena = kw_arena_new();
-    kw_graph *g = r->encoder_arena ? kw_graph_new(r->encoder_arena, KW_F32) : NULL;
-    if (!g)
+    if (!r->encoder_arena)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_net n = kw_net_over(g, sd->params[KW_PART_VAE]);
-    kw_val m = kw_vae_encode(&n, &sd->vae, kw_input(g, "image", KW_SHAPE(1, h, w, 3), KW_F32));
-    kw_result(g, "moments", m);
-    KW_TRY(kw_program_new(r->encoder_arena, g, sd->store, NULL, &r->encoder, e));
+    if (tile == KW_VAE_AUTO)
+        KW_TRY(kw_vae_fit(sd, &k, r->s.memory, &tile, &bytes, e));
+    KW_TRY(kw_vae_program(r->encoder_arena, sd, &k, tile, NULL, &r->encoder, e));
     r->encoder_w = w;
     r->encoder_h = h;
     return KW_OK;
@@ -39,8 +41,8 @@ static kw_status encode(void *user, const float *image, int w, int h, float *mom
         KW_TRY(build_encoder(r, w, h, e));
     kw_program_set(r->encoder, "image", image);
     KW_TRY(kw_program_run(r->encoder, kw_trainer_workspace(r->trainer), e));
-    memcpy(moments, kw_program_result(r->encoder, "moments"),
-           sizeof(float) * (size_t)kw_count(kw_program_result_shape(r->encoder, "moments")));
+    memcpy(moments, kw_program_result(r->encoder, "y"),
+           sizeof(float) * (size_t)kw_count(kw_program_result_shape(r->encoder, "y")));
     return KW_OK;
 }
 

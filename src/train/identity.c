@@ -12,7 +12,7 @@
 static bool is_harmless(const char *name)
 {
     static const char *const list[] = {
-        "data", "base", "vae", "init", "held-out", "out", "name", "cache", "memory", "preset", "metadata", "save-dtype",
+        "data", "base", "vae", "init", "held-out", "out", "name", "cache", "memory", "vae-tile", "preset", "metadata", "save-dtype",
         "save-every-steps", "save-every-epochs", "checkpoint-every", "keep-checkpoints", "validate-every",
         "sample-every-steps", "sample-every-epochs", "sample-prompt", "sample-sampling-steps", "sample-cfg", "steps",
         "epochs",

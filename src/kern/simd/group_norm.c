@@ -192,3 +192,40 @@ void ISA(group_norm)(kw_dtype t, const void *x, const float *gamma, const float 
         normalize(t, &k, i / parts, g0, KW_MIN(groups, g0 + together));
     }
 }
+
+/* ---- in two halves: moments of some rows of a picture, and its rows normalized by what all rows gave ------------ */
+
+/*
+ * Rows are the unit: each one's moments by itself, then joined one by one to those before. So a picture whose rows
+ * come in several calls gives the same bits as in one, however it is cut.
+ */
+void ISA(group_moments)(kw_dtype t, const void *x, double *out, int n, int64_t rows, int64_t columns, int c,
+                        int groups, void *scratch)
+{
+    const task k = { .x = x, .hw = rows * columns, .c = c, .groups = groups, .width = c / groups };
+    const int together = KW_MAX(1, KW_MIN(GROUPS, BLOCK / k.width));
+    moments *m = scratch;
+    _Pragma("omp parallel for schedule(static) if (n * rows > 1)")
+    for (int64_t i = 0; i < n * rows; i++)
+        for (int g0 = 0; g0 < groups; g0 += together)
+            TYPED(t, run_moments, &k, i / rows, i % rows * columns, (i % rows + 1) * columns, g0,
+                  KW_MIN(groups, g0 + together), m + i * groups + g0);
+    for (int64_t i = 0; i < n * rows * groups; i++) {
+        double *to = out + (i / (rows * groups) * groups + i % groups) * 3;
+        moments sum = { to[0], to[1], to[2] };
+        join(&sum, m[i]);
+        to[0] = sum.n, to[1] = sum.mean, to[2] = sum.m2;
+    }
+}
+
+void ISA(group_apply)(kw_dtype t, const void *x, const float *gamma, const float *beta, const float *mean,
+                      const float *rstd, void *y, int n, int64_t hw, int c, int groups, bool silu)
+{
+    const task k = { .x = x, .gamma = gamma, .beta = beta, .y = y, .mean = (float *)(uintptr_t)mean,
+                     .rstd = (float *)(uintptr_t)rstd, .hw = hw, .c = c, .groups = groups, .width = c / groups,
+                     .silu = silu };
+    const int64_t count = pieces(hw, SLAB);
+    _Pragma("omp parallel for schedule(static) if (n * count > 1)")
+    for (int64_t i = 0; i < n * count; i++)
+        run_apply(t, &k, i / count, i % count * SLAB, KW_MIN(hw, (i % count + 1) * SLAB), 0, groups);
+}

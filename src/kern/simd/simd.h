@@ -20,6 +20,10 @@
 void ISA(group_norm)(kw_dtype t, const void *x, const float *gamma, const float *beta, void *y, float *mean,
                      float *rstd, int n,
                 int64_t hw, int c, int groups, float eps, bool silu);
+void ISA(group_moments)(kw_dtype t, const void *x, double *moments, int n, int64_t rows, int64_t columns, int c,
+                        int groups, void *scratch);
+void ISA(group_apply)(kw_dtype t, const void *x, const float *gamma, const float *beta, const float *mean,
+                      const float *rstd, void *y, int n, int64_t hw, int c, int groups, bool silu);
 void ISA(group_norm_grad)(kw_dtype t, const void *x, const void *dy, const float *gamma, const float *beta,
                           const float *mean, const float *rstd, void *dx, float *dgamma, float *dbeta, int n,
                           int64_t hw, int c, int groups, bool silu, float *scratch);

@@ -9,7 +9,8 @@ extern const kw_kern TABLE;
 
 const kw_kern TABLE = {
     .isa = TEXT(KW_ISA),
-    .group_norm = ISA(group_norm), .group_norm_grad = ISA(group_norm_grad),
+    .group_norm = ISA(group_norm), .group_moments = ISA(group_moments),
+    .group_apply = ISA(group_apply), .group_norm_grad = ISA(group_norm_grad),
     .group_norm_grad_scratch = ISA(group_norm_grad_scratch),
     .layer_norm = ISA(layer_norm), .layer_norm_grad = ISA(layer_norm_grad),
     .layer_norm_grad_scratch = ISA(layer_norm_grad_scratch),

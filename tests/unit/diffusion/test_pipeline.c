@@ -345,6 +345,37 @@ static void refused(void **state)
                                       &(kw_pipeline_options){ 0 }, &p, &e), KW_EDATA);
 }
 
+/* Whatever is given up for memory, the picture stays the same to the bit. */
+static void memory_changes_no_bit(void **state)
+{
+    static const struct { uint64_t memory; int tile; } rows[] = {
+        { 0, KW_VAE_WHOLE }, { 1, KW_VAE_AUTO }, { 1, KW_VAE_WHOLE }, { 1000000000000, KW_VAE_AUTO }, { 0, 8 },
+    };
+    kw_wish wish = { prompt, negative, 3 };
+    kw_request r = request(&wish, 1, "euler", 4);
+    kw_generated first = { 0 };
+    (void)state;
+    r.width = 40;
+    for (size_t i = 0; i < KW_LEN(rows); i++) {
+        kw_pipeline_options o = { .compute = KW_F32, .memory = rows[i].memory, .vae_tile = rows[i].tile };
+        kw_pipeline *p;
+        kw_pipeline_memory m;
+        kw_err e;
+        if (kw_pipeline_open(a, BASE, NULL, NULL, 0, &o, &p, &e)
+            || kw_pipeline_forecast(p, 1, r.width, r.height, 1, true, &m, &e))
+            fail_msg("%s", e.what);
+        assert_true(m.sampling > 0 && m.pixels > 0);
+        assert_int_equal(m.away, rows[i].memory == 1);
+        for (int again = 0; again < 2; again++) {       /* after a picture, weights may have gone */
+            kw_generated g = made(p, &r);
+            if (!i && !again)
+                first = g;
+            assert_memory_equal(g.latents, first.latents, sizeof(float) * (size_t)(g.channels * g.h * g.w));
+            assert_memory_equal(g.picture[0].rgb, first.picture[0].rgb, (size_t)(r.width * r.height * 3));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +385,7 @@ int main(void)
         cmocka_unit_test(over_open_parts),
         cmocka_unit_test(encode_is_the_way_back), cmocka_unit_test(lora_strengths),
         cmocka_unit_test(lora_that_does_not_fit), cmocka_unit_test(refused),
+        cmocka_unit_test(memory_changes_no_bit),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -117,6 +117,41 @@ static void group_norm_case(kw_dtype t, group_case k)
     free(gamma), free(beta), free(mean), free(rstd), free(dgamma), free(scratch);
 }
 
+/* In two halves, each pixel a row: by one call or two the same bits, and what group norm gives. */
+static void group_halves_case(kw_dtype t, group_case k)
+{
+    const int64_t size = k.n * k.hw * k.c, cut = k.hw / 2;
+    const int stats = k.n * k.groups;
+    tensor x = make_random(t, size, k.mean, 1), y = make(t, size), want = make(t, size);
+    float *gamma = floats(k.c, 1, 0.3), *beta = floats(k.c, 0, 0.5);
+    float *mean = floats(stats, 0, 1), *rstd = floats(stats, 0, 1);
+    double *m = calloc((size_t)(6 * stats), sizeof *m), *two = m + 3 * stats;
+    void *scratch = malloc((size_t)(stats * k.hw) * 3 * sizeof *m);
+    kern->group_moments(t, x.p, m, k.n, k.hw, 1, k.c, k.groups, scratch);
+    if (k.n == 1 && cut) {
+        kern->group_moments(t, x.p, two, 1, cut, 1, k.c, k.groups, scratch);
+        kern->group_moments(t, (char *)x.p + (size_t)(cut * k.c) * element(t), two, 1, k.hw - cut, 1, k.c, k.groups,
+                            scratch);
+        assert_memory_equal(m, two, (size_t)(3 * stats) * sizeof *m);
+    }
+    kern->group_norm(t, x.p, gamma, beta, want.p, mean, rstd, k.n, k.hw, k.c, k.groups, 1e-5f, k.silu);
+    for (int i = 0; i < stats; i++) {
+        assert_true(m[3 * i] == (double)(k.hw * (k.c / k.groups)));
+        mean[i] = (float)m[3 * i + 1];
+        rstd[i] = (float)(1 / sqrt(m[3 * i + 2] / m[3 * i] + 1e-5));
+    }
+    SAME_BITS(y.p, (size_t)size * element(t),
+              kern->group_apply(t, x.p, gamma, beta, mean, rstd, y.p, k.n, k.hw, k.c, k.groups, k.silu));
+    double *exact = calloc((size_t)size, sizeof *exact);
+    for (int64_t i = 0; i < size; i++)
+        exact[i] = t == KW_F32 ? (double)((float *)want.p)[i] : (double)kw_bf16_to_f32(((uint16_t *)want.p)[i]);
+    check("group norm halves", t, error_of(&y, exact), t == KW_BF16 ? bf16_limit(size) : 3e-6);
+    kern->group_apply(t, x.p, gamma, beta, mean, rstd, x.p, k.n, k.hw, k.c, k.groups, k.silu);     /* in place */
+    assert_memory_equal(x.p, y.p, (size_t)size * element(t));
+    drop(&x), drop(&y), drop(&want);
+    free(gamma), free(beta), free(mean), free(rstd), free(m), free(scratch), free(exact);
+}
+
 static void layer_norm_case(kw_dtype t, int64_t rows, int c, double at)
 {
     const int64_t size = rows * c;
@@ -156,7 +191,7 @@ static void norms_all(void)
 {
     for (size_t k = 0; k < KW_LEN(types); k++) {
         for (size_t i = 0; i < KW_LEN(groups_of); i++)
-            group_norm_case(types[k], groups_of[i]);
+            group_norm_case(types[k], groups_of[i]), group_halves_case(types[k], groups_of[i]);
         const int64_t rows[] = { 1, 5, 33, 77, 600 };
         const int channels[] = { 1, 2, 3, 7, 8, 33, 64, 100, 320, 768 };
         for (size_t i = 0; i < KW_LEN(rows); i++)

@@ -269,6 +269,29 @@ static void other_memory_stays(void **state)
 }
 
 /* f32 weights of a linear layer are read where they lie: they count as memory that stays. */
+/* Copies that nobody needs for a while are freed; who runs with them makes them again. */
+static void weights_let_go_come_back(void **state)
+{
+    (void)state;
+    float first[ROWS * OUT];
+    job *j = begin();
+    uint16_t *w = halves(kw_block_new(OUT * IN * 2));
+    make(j, w, false);
+    run(j);
+    memcpy(first, kw_program_result(j->p, "y"), sizeof first);
+    size_t packed = kw_store_packed_bytes(j->s), all = kw_program_weight_bytes(j->p);
+    assert_true(all >= packed && all >= OUT * IN * 2);
+    kw_store_let_go(j->s, 0);
+    assert_int_equal(kw_store_packed_bytes(j->s), 0);
+    kw_workspace_empty(j->w);
+    assert_int_equal(kw_workspace_bytes(j->w), 0);
+    run(j);
+    assert_memory_equal(first, kw_program_result(j->p, "y"), sizeof first);
+    assert_int_equal(kw_store_packed_bytes(j->s), packed);
+    end(j);
+    kw_block_free(w);
+}
+
 static void weights_read_in_place_count(void **state)
 {
     (void)state;
@@ -291,7 +314,7 @@ int main(void)
         cmocka_unit_test(sums_join_products),
         cmocka_unit_test(pages_of_packed_weights_go),
         cmocka_unit_test(other_memory_stays),
-        cmocka_unit_test(weights_read_in_place_count),
+        cmocka_unit_test(weights_read_in_place_count), cmocka_unit_test(weights_let_go_come_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

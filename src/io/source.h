@@ -2,8 +2,9 @@
  * source.h - a model as it lies on disk, under one set of names.
  *
  * A source is a diffusers folder (unet/, vae/, text_encoder/ ...; some of them may be missing), the folder of one part
- * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Whatever it
- * is, tensors are found under diffusers' names and shapes, configurations are diffusers' JSON.
+ * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Weights are
+ * safetensors or PyTorch's checkpoints (.ckpt, .bin). Whatever it is, tensors are found under diffusers' names and
+ * shapes, configurations are diffusers' JSON.
  */
 #ifndef KW_SOURCE_H
 #define KW_SOURCE_H
@@ -43,6 +44,9 @@ typedef struct kw_source kw_source;
 
 /* KW_EDATA names what is wrong; models of other families are named ("recognised ..., which is not supported"). */
 KW_MUST kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err *e);
+
+/* The same, but of a file that also has averaged weights of the U-Net (model_ema.*) those are taken, under its names. */
+KW_MUST kw_status kw_source_open_averages(kw_arena *a, const char *path, kw_source **out, kw_err *e);
 
 /* A model in memory: tensors under canonical names, the caller's (they outlive the source), and its configurations.
  * shown: its name in messages. scheduler: as scheduler_config.json, or NULL. */

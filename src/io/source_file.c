@@ -78,6 +78,43 @@ static bool is_ignored(const char *name)
     return false;
 }
 
+/* LitEma's name of a parameter: model.a.b.c -> model_ema.abc; NULL: none there, or of another shape. */
+static const kw_tensor *averaged(const kw_tensors *all, const kw_tensor *t)
+{
+    char name[KW_KEY_ROOM] = "model_ema.";
+    size_t n = strlen(name);
+    if (!kw_starts_with(t->name, "model."))
+        return NULL;
+    for (const char *p = t->name + strlen("model."); *p && n + 1 < sizeof name; p++)
+        if (*p != '.')
+            name[n++] = *p;
+    const kw_tensor *ema = kw_tensors_find(all, name);
+    return ema && ema->rank == t->rank && !memcmp(ema->shape, t->shape, sizeof t->shape) ? ema : NULL;
+}
+
+/* Training averaged the U-Net's weights: its own, or those averages under its names. */
+static kw_status choose_averages(kw_source *s, const kw_tensors *all, kw_tensors *some, size_t n_ema, kw_err *e)
+{
+    size_t taken = 0;
+    if (!n_ema && s->averages)
+        return kw_fail(e, KW_EDATA, N_("%s: holds no averaged weights (model_ema)"), s->path);
+    if (!n_ema)
+        return KW_OK;
+    if (!s->averages)
+        return kw__note(s, e, N_("the file also holds averaged weights (model_ema); the others are used"));
+    for (size_t i = 0; i < some->n; i++) {
+        kw_tensor *t = &some->tensors[i];
+        const kw_tensor *ema = averaged(all, t);
+        const char *name = t->name;
+        if (!ema)
+            continue;
+        *t = *ema;
+        t->name = name;
+        taken++;
+    }
+    return kw__note(s, e, N_("the averaged weights (model_ema) are used: %zu tensors"), taken);
+}
+
 /* The names that mean something, as a set of their own: the rest is either ignored or unknown. */
 static kw_status without_ignored(kw_source *s, const kw_tensors *all, kw_tensors *some, kw_err *e)
 {
@@ -92,8 +129,7 @@ static kw_status without_ignored(kw_source *s, const kw_tensors *all, kw_tensors
             some->tensors[some->n++] = all->tensors[i];
         ema += kw_starts_with(name, "model_ema.");
     }
-    if (ema)
-        KW_TRY(kw__note(s, e, N_("the file also holds averaged weights (model_ema); the others are used")));
+    KW_TRY(choose_averages(s, all, some, ema, e));
     return kw__tensors_index(s->arena, some, e);
 }
 
@@ -206,6 +242,8 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
         return kw__no_memory(e, path);
     s->is_single = true;
     KW_TRY(kw_tensors_open(s->arena, path, &all, e));
+    if (all->note)
+        KW_TRY(kw__note(s, e, "%s", all->note));
     KW_TRY(own_metadata(s, all, e));
     KW_TRY(without_ignored(s, all, some, e));
     KW_TRY(take_parts(s, some, e));

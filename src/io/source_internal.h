@@ -26,7 +26,7 @@ typedef struct { const char **texts; size_t n, capacity; } kw__texts;
 struct kw_source {
     kw_arena *arena;
     const char *path;
-    bool is_single;
+    bool is_single, averages;             /* averages: of a file that has both, model_ema's weights are wanted */
     kw__part parts[KW_N_PARTS];
     kw_noise_config noise;
     kw__texts unknown, notes;

@@ -195,6 +195,7 @@ KW_MUST kw_status kw_tensors_hash_list(const kw_tensor *t, size_t n, const kw_me
 }
 #endif
 
+#include "convert.h"
 #include "source.h"
 
 #endif

@@ -237,7 +237,8 @@ static kw_status get(machine *m, int bytes)
 {
     uint64_t at = 0;
     KW_TRY(number(m, bytes, &at));
-    return at < m->n_memo && m->memo[at] ? push(m, m->memo[at]) : bad(m, N_("it asks for a value that it did not keep"));
+    return at < m->n_memo && m->memo[at] ? push(m, m->memo[at])
+                                         : bad(m, N_("it asks for a value that it did not keep"));
 }
 
 static kw_status put_numbered(machine *m, int bytes)
@@ -265,7 +266,8 @@ static kw_status push_global(machine *m, const char *module, size_t n_module, co
     if (!known) {
         readable(name, n_name, shown);
         readable(module, n_module, of);
-        kw_status s = kw_fail(m->e, KW_EDATA, N_("%s: its pickle asks for \"%s.%s\", which weights do not need: refused"),
+        kw_status s = kw_fail(m->e, KW_EDATA,
+                              N_("%s: its pickle asks for \"%s.%s\", which weights do not need: refused"),
                               m->shown, of, shown);
         return kw_advise(m->e, s, N_("nothing of it was run; look for the .safetensors file of the same model, and be "
                                      "careful with this one in other programs"));

@@ -131,6 +131,8 @@ kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_shape *shap
 {
     s->parts[p].shown = kw_tensors_path(t);
     s->parts[p].file = t;
+    s->parts[p].prefix = prefix;
+    s->parts[p].keys = k;
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *raw = kw_tensors_at(t, i);
         if (kw_starts_with(raw->name, prefix))

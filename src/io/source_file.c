@@ -69,9 +69,17 @@ static kw_key_shape vae_shape(const kw_tensors *t, const char *prefix)
     return (kw_key_shape){ .levels = KW_MAX(down, up), .layers = layers };
 }
 
-/* SD 2's checkpoints have 24 text layers and use 23: the last, and the projection, are passed over. */
-static bool is_ignored(const char *name)
+/* SD 2's checkpoints have 24 text layers and use 23: the last, and the projection, are passed over, unless the file's
+ * own configuration has them. */
+static bool is_ignored(const kw_source *s, const char *name)
 {
+    json_t *text = s->parts[KW_PART_TEXT].config;
+    const char *class_name = json_string_value(json_array_get(json_object_get(text, "architectures"), 0));
+    if (kw_starts_with(name, "cond_stage_model.model.transformer.")
+        && json_integer_value(json_object_get(text, "num_hidden_layers")) > 23)
+        return false;
+    if (!strcmp(name, "cond_stage_model.model.text_projection") && class_name && strstr(class_name, "WithProjection"))
+        return false;
     for (size_t k = 0; k < kw__n_ignored; k++)
         if (kw_starts_with(name, kw__ignored[k]))
             return true;
@@ -119,13 +127,14 @@ static kw_status choose_averages(kw_source *s, const kw_tensors *all, kw_tensors
 static kw_status without_ignored(kw_source *s, const kw_tensors *all, kw_tensors *some, kw_err *e)
 {
     *some = *all;
+    s->chosen = some;
     some->n = 0;
     if (!(some->tensors = kw_alloc_array(s->arena, all->n + 1, sizeof *some->tensors)))
         return kw__no_memory(e, s->path);
     size_t ema = 0;
     for (size_t i = 0; i < all->n; i++) {
         const char *name = all->tensors[i].name;
-        if (!is_ignored(name))
+        if (!is_ignored(s, name))
             some->tensors[some->n++] = all->tensors[i];
         ema += kw_starts_with(name, "model_ema.");
     }
@@ -174,6 +183,8 @@ static kw_status own_metadata(kw_source *s, const kw_tensors *t, kw_err *e)
     }
     json_t *one = json_object_get(all, "scheduler");
     s->scheduler = json_is_object(one) ? one : NULL;
+    one = json_object_get(all, "model_index");
+    s->index = json_is_object(one) ? one : NULL;
     return KW_OK;
 }
 
@@ -256,6 +267,8 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
     if (stranger)
         return kw_fail(e, KW_EDATA, N_("%s: is %s, which cannot be used as the base"), path, kw_translate(stranger));
     KW_TRY(sibling_config(s, path, e));
+    if (kw_tensors_meta(all, KW_META_TOKENIZER) && s->parts[KW_PART_TEXT].n)
+        s->parts[KW_PART_TEXT].tokenizer = kw_tensors_path(all);
     for (int p = 0; p < KW_N_PARTS; p++)
         KW_TRY(kw__part_finish(s, (kw_part)p, e));
     return guess_prediction(s, all, e);

@@ -18,6 +18,9 @@ typedef struct {
     json_t *config;
     const kw_tensors *file;               /* all of it: also what is no part's; NULL: no weights */
     const char *tokenizer, *shown;        /* shown: the part's file, for messages */
+    const char *prefix;                   /* of its names in the file */
+    int keys;                             /* their spelling */
+    bool inferred;                        /* the configuration is a guess */
     char hash[65];
 } kw__part;
 
@@ -31,6 +34,8 @@ struct kw_source {
     kw_noise_config noise;
     kw__texts unknown, notes;
     json_t *scheduler;                    /* NULL: none found */
+    json_t *index;                        /* model_index.json, as a single file's metadata has it; or NULL */
+    const kw_tensors *chosen;             /* of a single file: what may be a part's, averages in their place */
     const char *prediction;               /* from the file's metadata or weights; NULL: nothing known */
 };
 

@@ -108,7 +108,7 @@ static kw_status read_zip(kw__torch *t)
     n = (size_t)(strchr(pickle->name, '/') - pickle->name);
     if (pickle->size > KW__MOST_PICKLE)
         return kw__torch_bad(t, N_("its pickle has more than 64 MB"));
-    if (pickle->crc && pickle->crc != kw__crc32(0, pickle->data, (size_t)pickle->size))     /* 0: PyTorch left it away */
+    if (pickle->crc && pickle->crc != kw__crc32(0, pickle->data, (size_t)pickle->size))       /* 0: left away */
         return kw_advise(t->e, kw__torch_bad(t, N_("its pickle has not its checksum")),
                          N_("the file is damaged or its download was cut off: get it again"));
     KW_TRY(check_byte_order(t, &zip, pickle->name, n));
@@ -124,7 +124,7 @@ static kw_status read_zip(kw__torch *t)
 
 /* ---- legacy ------------------------------------------------------------------------------------------------------ */
 
-/* A persistent id of the object's pickle: ("storage", type, key, place, count, view); how large are the numbers of key? */
+/* A persistent id of the object's pickle: ("storage", type, key, place, count, view); how large are its numbers? */
 typedef struct { const kw__value *key; uint64_t size; } sized;
 
 static uint64_t size_of(const kw__value *id)

@@ -2,7 +2,7 @@
  * torch.h - PyTorch's checkpoints (.ckpt, .pt, .pth, .bin): three containers, one pickle, read as data.
  *
  *   zip (1.6 and later)   NAME/data.pkl, NAME/data/KEY for each storage, NAME/byteorder
- *   legacy (0.2 to 1.5)   pickles: magic, 1001, the machine, the object, the keys; then for each key  i64 count | numbers
+ *   legacy (0.2 to 1.5)   pickles: magic, 1001, the machine, the object, the keys; for each key  i64 count | numbers
  *   tar (before)          storages, tensors, pickle
  *
  * Sources: torch/serialization.py, torch/_utils.py.
@@ -14,7 +14,14 @@
 #include "pickle.h"
 
 /* Numbers in the file. They are named by a key; what a pickle says of them must fit. */
-typedef struct { const char *key; size_t n_key; const char *data; uint64_t bytes; kw_dtype dtype; bool typed; } kw__storage;
+typedef struct {
+    const char *key;
+    size_t n_key;
+    const char *data;
+    uint64_t bytes;
+    kw_dtype dtype;
+    bool typed;                           /* dtype is known */
+} kw__storage;
 
 typedef struct {
     int64_t id, shape[KW_MAX_RANK], stride[KW_MAX_RANK], offset;

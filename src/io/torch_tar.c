@@ -2,7 +2,7 @@
  * torch_tar.c - the oldest checkpoints of PyTorch (before 0.2): a tar archive of three lists.
  *
  *   storages   pickle: count; each: pickle (key, place, type), i64 count, numbers; at the end pickle: list of views
- *   tensors    pickle: count; each: pickle (key, storage, class), i32 rank, 4 unused bytes, i64 shape, i64 strides, i64 offset
+ *   tensors    pickle: count; each: pickle (key, storage, class), i32 rank, 4 unused bytes, i64 shape, strides, offset
  *   pickle     the object, with keys of tensors as persistent ids
  *
  * Source: torch/serialization.py, legacy_load; POSIX ustar.

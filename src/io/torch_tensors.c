@@ -1,8 +1,8 @@
 /*
  * torch_tensors.c - from the values of a checkpoint's pickle to named tensors.
  *
- *   {"state_dict": {"a.b": T}, "epoch": 3}     T under "a.b"; said: epoch          {"x": {"y": [T, U]}}     x.y.0, x.y.1
- *   T = _rebuild_tensor_v2(storage, offset, shape, strides, ...): element i is number  offset + Σ i_k stride_k  of storage
+ *   {"state_dict": {"a.b": T}, "epoch": 3}     T under "a.b"; said: epoch     {"x": {"y": [T, U]}}     x.y.0, x.y.1
+ *   T = _rebuild_tensor_v2(storage, offset, shape, strides, ...): element i is number  offset + Σ i_k stride_k
  *
  * Numbers that lie in one piece and at their size stay where they are in the file; others are copied, in all at most
  * as many bytes as the file has. Nothing reaches outside of its storage.
@@ -36,7 +36,8 @@ typedef struct {
 static kw_status odd(maker *m, const char *name, const char *why)
 {
     char shown[96];
-    return kw_fail(m->t->e, KW_EDATA, N_("%s: tensor \"%s\": %s"), m->t->shown, kw__shown(name, shown), kw_translate(why));
+    return kw_fail(m->t->e, KW_EDATA, N_("%s: tensor \"%s\": %s"), m->t->shown, kw__shown(name, shown),
+                   kw_translate(why));
 }
 
 /* ---- a tensor as the pickle describes it ------------------------------------------------------------------------- */
@@ -94,8 +95,8 @@ static kw_status find_storage(maker *m, const char *name, const kw__value *id, v
     const kw__value *window = id->n > 5 ? id->items[5] : NULL;
     if (!window || window->kind == KW__NONE)
         return KW_OK;
-    if (window->kind != KW__TUPLE || window->n != 3 || !whole(window->items[1], &from) || !whole(window->items[2], &part)
-        || from > count || part > count - from)
+    if (window->kind != KW__TUPLE || window->n != 3 || !whole(window->items[1], &from)
+        || !whole(window->items[2], &part) || from > count || part > count - from)
         return odd(m, name, N_("it reaches beyond its numbers"));
     v->base = (uint64_t)from * kw_dtype_size(type->dtype);
     v->limit = v->base + (uint64_t)part * kw_dtype_size(type->dtype);

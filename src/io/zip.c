@@ -35,7 +35,7 @@ static kw_status bad_entry(const reader *r, const char *name, const char *why)
     return kw_fail(r->e, KW_EDATA, N_("%s: zip entry \"%s\": %s"), r->shown, kw__shown(name, shown), kw_translate(why));
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------------- */
+/* ---- the end -------------------------------------------------------------------------------------------------- */
 
 typedef struct { uint64_t at, size, count; } list;
 
@@ -74,7 +74,7 @@ static kw_status find_list(const reader *r, list *l)
     return KW_OK;
 }
 
-/* ---- entries ----------------------------------------------------------------------------------------------------- */
+/* ---- entries -------------------------------------------------------------------------------------------------- */
 
 /* Sizes and place that are all ones stand in the extra field 1, in this order, those alone. */
 static bool read_zip64(const unsigned char *extra, uint64_t n, uint64_t *size, uint64_t *packed, uint64_t *at)
@@ -207,7 +207,7 @@ const kw__zip_entry *kw__zip_find(const kw__zip *zip, const char *name)
     return zip->n ? bsearch(&key, zip->entries, zip->n, sizeof key, by_name) : NULL;
 }
 
-/* ---- CRC-32 (IEEE 802.3): the remainder of the reversed polynomial 0xedb88320 --------------------------------------- */
+/* ---- CRC-32 (IEEE 802.3): the remainder of the reversed polynomial 0xedb88320 --------------------------------- */
 
 uint32_t kw__crc32(uint32_t crc, const void *p, size_t n)
 {

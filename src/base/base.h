@@ -157,7 +157,8 @@ static inline uint16_t kw_f32_to_bf16(float f)
     return (uint16_t)((v.u + 0x7fffu + (v.u >> 16 & 1)) >> 16);
 }
 
-/* Convert n numbers between any two of F32 F64 F16 BF16 (and from I64 I32 U8, and the F8 kinds as a source). Plain loops. */
+/* Convert n numbers between any two of F32 F64 F16 BF16 (and from I64 I32 U8 and the F8 kinds, and to F8_E4M3, where
+ * what is too large becomes NaN). Plain loops. */
 void kw_convert(kw_dtype to, void *dst, kw_dtype from, const void *src, size_t n);
 
 #ifdef __cplusplus

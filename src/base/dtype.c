@@ -51,6 +51,20 @@ static float f8_e4m3(uint8_t b)
     return b & 128 ? -x : x;
 }
 
+/* From 464 on, which would round to 480, there is only NaN: callers look for it (torch's answer differs by version). */
+static uint8_t to_f8_e4m3(float f)
+{
+    union { float f; uint32_t u; } v = { f };
+    uint8_t sign = (uint8_t)(v.u >> 24 & 0x80);
+    v.u &= 0x7fffffffu;
+    if (!(v.f <= 464))                                 /* 464 is a tie between 448 and 480: to the even fraction, 448 */
+        return sign | 0x7f;
+    if (v.f < 0x1p-6f)                                 /* subnormal: multiples of 2^-9 */
+        return sign | (uint8_t)lrintf(v.f * 0x1p9f);
+    v.u += 0x7ffff + (v.u >> 20 & 1);
+    return sign | (uint8_t)((v.u - 0x3c000000u) >> 20);
+}
+
 static double get(kw_dtype t, const void *p, size_t i)
 {
     switch (t) {
@@ -74,6 +88,7 @@ static void put(kw_dtype t, void *p, size_t i, double x)
     case KW_F64: ((double *)p)[i] = x; break;
     case KW_F16: ((uint16_t *)p)[i] = kw_f32_to_f16((float)x); break;
     case KW_BF16: ((uint16_t *)p)[i] = kw_f32_to_bf16((float)x); break;
+    case KW_F8_E4M3: ((uint8_t *)p)[i] = to_f8_e4m3((float)x); break;
     default: KW_BUG("no conversion to %s", kw_dtype_name(t));
     }
 }

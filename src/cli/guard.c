@@ -55,3 +55,5 @@ void kw_guard_end(void)
     atomic_store(&writing, 0);
     end_if_stopped();
 }
+
+bool kw_guard_stopped(void) { return atomic_load(&stop) != 0; }

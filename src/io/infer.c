@@ -62,6 +62,7 @@ static void release(void *json) { json_decref(json); }
 static kw_status keep(reader *r, json_t *c)
 {
     r->s->parts[r->p].config = c;
+    r->s->parts[r->p].inferred = true;
     if (kw_defer(r->s->arena, release, c))
         return kw__no_memory(r->e, r->s->path);
     return kw__note(r->s, r->e, N_("%s: no configuration; it is inferred from the weights"), kw_part_name(r->p));
@@ -247,7 +248,8 @@ static kw_status infer_vae(reader *r)
 
 /* ---- the text encoder -------------------------------------------------------------------------------------------- */
 
-/* OpenAI's CLIP-L (width 768) has quick GELU, OpenCLIP's models plain GELU; heads are 64 wide in all of them. */
+/* OpenAI's CLIP-L (width 768) has quick GELU, OpenCLIP's models (by their spelling, or wider) plain GELU; heads are 64
+ * wide in all of them. */
 static kw_status infer_text(reader *r)
 {
     const kw_tensor *words = find(r, "text_model.embeddings.token_embedding.weight");
@@ -259,7 +261,8 @@ static kw_status infer_text(reader *r)
         return incomplete(r, "text_model.embeddings.token_embedding.weight");
     while (layers < 1000 && find(r, "text_model.encoder.layers.%ld.mlp.fc1.weight", layers))
         layers++;
-    bool open = r->p == KW_PART_TEXT2 || width >= 1024, even = width % 64 == 0;
+    bool open = r->p == KW_PART_TEXT2 || width >= 1024 || r->s->parts[r->p].keys == KW_KEYS_OPENCLIP;
+    bool even = width % 64 == 0;
     json_t *c = json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f, s:i, s:i, s:i}",
                           "architectures", projection ? "CLIPTextModelWithProjection" : "CLIPTextModel",
                           "model_type", "clip_text_model", "vocab_size", (int)dim(words, 0), "hidden_size", (int)width,

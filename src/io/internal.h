@@ -44,6 +44,7 @@ struct kw_tensors {
     struct kw_tensors **shards;
     size_t n_shards;
     struct stat st;                       /* when opened; st_ino 0: memory */
+    const char *note;                     /* what a checkpoint holds beside tensors; NULL: nothing */
 };
 
 KW_MUST kw_status kw__tensors_index(kw_arena *a, kw_tensors *t, kw_err *e);

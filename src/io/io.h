@@ -154,7 +154,9 @@ typedef struct kw_tensors kw_tensors;
 
 /* A .safetensors file, mapped read-only, or a .safetensors.index.json with its shards. Refused: whatever the format
  * forbids (header over 100 MB, overlaps, holes, duplicate names, bytes after the end ...), an unknown dtype, and files
- * that are something else (HTML page, Git-LFS pointer, pickle, GGUF), which are named. */
+ * that are something else (HTML page, Git-LFS pointer, GGUF), which are named.
+ * Or a checkpoint of PyTorch (.ckpt, .pt, .pth, .bin; known by its first bytes): its pickle is read as data, nothing in
+ * it is run, and what asks for more than tensors need is refused by name. */
 KW_MUST kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
 /* The same from memory, which must stay; `shown` is the name in messages. */
 KW_MUST kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out,
@@ -164,10 +166,12 @@ size_t kw_tensors_n(const kw_tensors *t);
 const kw_tensor *kw_tensors_at(const kw_tensors *t, size_t i);    /* in the order of the file's data */
 const kw_tensor *kw_tensors_find(const kw_tensors *t, const char *name);
 const char *kw_tensors_path(const kw_tensors *t);
+const char *kw_tensors_note(const kw_tensors *t);   /* what a checkpoint holds beside its tensors; NULL: nothing */
 size_t kw_tensors_n_meta(const kw_tensors *t);
 void kw_tensors_meta_at(const kw_tensors *t, size_t i, const char **key, const char **value);
 const char *kw_tensors_meta(const kw_tensors *t, const char *key);                /* NULL: not there */
-/* SHA-256 of the data region (after the header): `sshs_model_hash`, blind to metadata. Shards: one after another. */
+/* SHA-256 of the data region (after the header): `sshs_model_hash`, blind to metadata. Shards: one after another. Of a
+ * PyTorch checkpoint, that of its tensors in the pickle's order. */
 KW_MUST kw_status kw_tensors_hash(const kw_tensors *t, char hex[65], kw_err *e);
 /* Did the file on disk keep size and time since it was opened? A shrunk file would end reads with SIGBUS. */
 bool kw_tensors_unchanged(const kw_tensors *t);
@@ -191,6 +195,7 @@ KW_MUST kw_status kw_tensors_hash_list(const kw_tensor *t, size_t n, const kw_me
 }
 #endif
 
+#include "convert.h"
 #include "source.h"
 
 #endif

@@ -162,14 +162,21 @@ bool kw_key_from_ldm(kw_keys k, const kw_key_shape *shape, const char *ldm, char
     return false;
 }
 
+bool kw__rule_to_ldm(const kw__rule *r, const kw_key_shape *shape, const char *canonical, char ldm[KW_KEY_ROOM],
+                     kw__how *how)
+{
+    captures c = { 0 };
+    if (r->how == KW__DROP || !match(r->canonical, false, shape, canonical, &c) || !fill(r->ldm, true, shape, &c, ldm))
+        return false;
+    *how = c.leaf && kw_ends_with(canonical, ".weight") ? c.leaf->how : r->how;
+    return true;
+}
+
 bool kw_key_to_ldm(kw_keys k, const kw_key_shape *shape, const char *canonical, char ldm[KW_KEY_ROOM])
 {
-    for (size_t i = 0; i < kw__rule_tables[k].n; i++) {
-        const kw__rule *r = &kw__rule_tables[k].rules[i];
-        captures c = { 0 };
-        if (r->how != KW__DROP && match(r->canonical, false, shape, canonical, &c)
-            && fill(r->ldm, true, shape, &c, ldm))
+    kw__how how;
+    for (size_t i = 0; i < kw__rule_tables[k].n; i++)
+        if (kw__rule_to_ldm(&kw__rule_tables[k].rules[i], shape, canonical, ldm, &how))
             return true;
-    }
     return false;
 }

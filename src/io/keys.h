@@ -27,6 +27,10 @@ extern const size_t kw__n_leaves;
 bool kw__rule_from_ldm(const kw__rule *r, const kw_key_shape *shape, const char *ldm, char canonical[KW_KEY_ROOM],
                        kw__how *how);
 
+/* The other way, from a canonical name; how: what was done on the way here, and is undone now. */
+bool kw__rule_to_ldm(const kw__rule *r, const kw_key_shape *shape, const char *canonical, char ldm[KW_KEY_ROOM],
+                     kw__how *how);
+
 /* Where the tensors of a part lie in a single file: the prefix, and a name (after it) that proves this spelling. */
 typedef struct { kw_part part; int keys; const char *prefix, *probe; } kw__spelling;
 enum { KW__CANONICAL = -1 };              /* keys: names are diffusers' already */

@@ -7,6 +7,7 @@
  * outside the file, no two overlap, no byte is unaccounted for.
  */
 #include "internal.h"
+#include "torch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,10 +41,6 @@ static const struct { const char *head; const char *is, *advice; } lookalikes[] 
     { "<!doctype", N_("a web page"), N_("the download went wrong (a log-in or error page): download the file again") },
     { "<html", N_("a web page"), N_("the download went wrong (a log-in or error page): download the file again") },
     { "<?xml", N_("an XML page"), N_("the download went wrong (a log-in or error page): download the file again") },
-    { "PK\x03\x04", N_("a zip or pickle checkpoint (.ckpt, .pt), which can carry programs"),
-      N_("look for the .safetensors file of the same model") },
-    { "\x80\x02", N_("a pickle checkpoint (.ckpt, .pt), which can carry programs"),
-      N_("look for the .safetensors file of the same model") },
     { "GGUF", N_("a GGUF file, which is not supported"), N_("look for the .safetensors file of the same model") },
     { "\x1f\x8b", N_("a compressed file"), N_("unpack it first") },
 };
@@ -251,6 +248,8 @@ static kw_status parse(kw_arena *a, const char *shown, const void *p, size_t n, 
 {
     uint64_t size = 0;
     kw__header h = { 0 };
+    if (!may_be_header(p, n) && kw__is_torch(p, n))
+        return kw__torch_parse(a, shown, p, n, mapped, out, e);
     KW_TRY(header_size(shown, p, n, &size, e));
     kw_tensors *t = kw_alloc(a, sizeof *t);
     if (!t || !(t->path = kw_strdup(a, shown)))
@@ -292,6 +291,7 @@ kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_er
 size_t kw_tensors_n(const kw_tensors *t) { return t->n; }
 const kw_tensor *kw_tensors_at(const kw_tensors *t, size_t i) { return &t->tensors[i]; }
 const char *kw_tensors_path(const kw_tensors *t) { return t->path; }
+const char *kw_tensors_note(const kw_tensors *t) { return t->note; }
 size_t kw_tensors_n_meta(const kw_tensors *t) { return t->n_meta; }
 
 void kw_tensors_meta_at(const kw_tensors *t, size_t i, const char **key, const char **value)
@@ -314,6 +314,8 @@ kw_status kw_tensors_hash(const kw_tensors *t, char hex[65], kw_err *e)
     kw_sha256_start(&s);
     if (t->region)
         kw_sha256_add(&s, t->region, (size_t)t->region_bytes);
+    for (size_t i = 0; !t->region && !t->n_shards && i < t->n; i++)        /* a PyTorch checkpoint */
+        kw_sha256_add(&s, t->tensors[i].data, (size_t)t->tensors[i].bytes);
     for (size_t i = 0; i < t->n_shards; i++)
         kw_sha256_add(&s, t->shards[i]->region, (size_t)t->shards[i]->region_bytes);
     return kw_sha256_end(&s, hex) ? KW_OK : kw__no_memory(e, t->path);

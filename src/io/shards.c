@@ -9,7 +9,7 @@ enum { MOST_SHARDS = 1024 };
 static bool is_plain(const char *name)
 {
     return *name && !strchr(name, '/') && !strchr(name, '\\') && strcmp(name, ".") && strcmp(name, "..")
-        && strlen(name) < 256 && kw_ends_with(name, ".safetensors");
+        && strlen(name) < 256 && (kw_ends_with(name, ".safetensors") || kw_ends_with(name, ".bin"));
 }
 
 static kw_status open_shard(kw_arena *a, kw_tensors *t, const char *dir, const char *name, kw_tensors **shard,
@@ -57,7 +57,7 @@ kw_status kw__shards_open(kw_arena *a, const char *path, kw_tensors **out, kw_er
     json_t *map = json_object_get(index, "weight_map");
     size_t n = json_object_size(map);
     if (!n || n > KW_MAX_TENSORS)
-        return kw_fail(e, KW_EDATA, N_("%s: is not an index of safetensors files (no weight_map)"), path);
+        return kw_fail(e, KW_EDATA, N_("%s: is not an index of tensor files (no weight_map)"), path);
     kw_tensors *t = kw_alloc(a, sizeof *t);
     char *dir = kw_path_dir(a, path);
     if (!t || !dir || !(t->path = kw_strdup(a, path)) || !(t->tensors = kw_alloc_array(a, n, sizeof *t->tensors))

@@ -132,6 +132,8 @@ kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_shape *shap
 {
     s->parts[p].shown = kw_tensors_path(t);
     s->parts[p].file = t;
+    s->parts[p].prefix = prefix;
+    s->parts[p].keys = k;
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *raw = kw_tensors_at(t, i);
         if (kw_starts_with(raw->name, prefix))
@@ -203,15 +205,16 @@ static kw_status none_found(const kw_source *s, kw_err *e)
 {
     kw_status status = kw_fail(e, KW_EDATA, N_("%s: no Stable Diffusion model found"), s->path);
     return kw_advise(e, status, N_("expected a diffusers folder (unet/, vae/, text_encoder/), the folder of one part "
-                                   "with its config.json, or a .safetensors checkpoint"));
+                                   "with its config.json, or a checkpoint (.safetensors, .ckpt)"));
 }
 
-kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err *e)
+static kw_status open_source(kw_arena *a, const char *path, bool averages, kw_source **out, kw_err *e)
 {
     kw_source *s = kw_alloc(a, sizeof *s);
     if (!s || !(s->path = kw_strdup(a, path)))
         return kw__no_memory(e, path);
     s->arena = a;
+    s->averages = averages;
     KW_TRY(kw_is_dir(path) ? kw__open_folder(s, e) : kw__open_single(s, path, e));
     size_t total = 0;
     for (int p = 0; p < KW_N_PARTS; p++) {
@@ -223,6 +226,18 @@ kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err 
     KW_TRY(kw__read_noise(s, e));
     *out = s;
     return KW_OK;
+}
+
+kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err *e)
+{
+    return open_source(a, path, false, out, e);
+}
+
+kw_status kw_source_open_averages(kw_arena *a, const char *path, kw_source **out, kw_err *e)
+{
+    if (kw_is_dir(path))
+        return kw_fail(e, KW_EDATA, N_("%s: holds no averaged weights (model_ema)"), path);
+    return open_source(a, path, true, out, e);
 }
 
 /* ---- what it is -------------------------------------------------------------------------------------------------- */

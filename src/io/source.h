@@ -2,8 +2,9 @@
  * source.h - a model as it lies on disk, under one set of names.
  *
  * A source is a diffusers folder (unet/, vae/, text_encoder/ ...; some of them may be missing), the folder of one part
- * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Whatever it
- * is, tensors are found under diffusers' names and shapes, configurations are diffusers' JSON.
+ * (it has config.json), or one file: an LDM checkpoint (SD 1.x, 2.x, SDXL), a lone VAE, a part's weights. Weights are
+ * safetensors or PyTorch's checkpoints (.ckpt, .bin). Whatever it is, tensors are found under diffusers' names and
+ * shapes, configurations are diffusers' JSON.
  */
 #ifndef KW_SOURCE_H
 #define KW_SOURCE_H
@@ -29,6 +30,9 @@ const char *kw_part_name(kw_part p);      /* "unet", as the folder is called */
 /* Metadata key of our single files: JSON object, part name → its config.json, and "scheduler". */
 #define KW_META_CONFIG "kiwame.config"
 
+/* And of its tokenizer, where it is not CLIP's: JSON object, file name (vocab.json ...) -> its text. */
+#define KW_META_TOKENIZER "kiwame.tokenizer"
+
 typedef struct {                          /* scheduler_config.json, absent fields as that class has them in diffusers */
     double beta_start, beta_end;
     const char *beta_schedule;            /* "linear", "scaled_linear", "squaredcos_cap_v2" */
@@ -44,6 +48,9 @@ typedef struct kw_source kw_source;
 /* KW_EDATA names what is wrong; models of other families are named ("recognised ..., which is not supported"). */
 KW_MUST kw_status kw_source_open(kw_arena *a, const char *path, kw_source **out, kw_err *e);
 
+/* The same, but of a file that also has averaged weights of the U-Net (model_ema.*) those are taken, by its names. */
+KW_MUST kw_status kw_source_open_averages(kw_arena *a, const char *path, kw_source **out, kw_err *e);
+
 /* A model in memory: tensors under canonical names, the caller's (they outlive the source), and its configurations.
  * shown: its name in messages. scheduler: as scheduler_config.json, or NULL. */
 typedef struct { kw_part part; kw_tensor *tensors; size_t n; json_t *config; } kw_made_part;
@@ -53,7 +60,8 @@ KW_MUST kw_status kw_source_made(kw_arena *a, const char *shown, const kw_made_p
 const char *kw_source_path(const kw_source *s);
 bool kw_source_is_single(const kw_source *s);                     /* one file, not a folder */
 bool kw_source_has(const kw_source *s, kw_part p);                /* its weights are there */
-const char *kw_source_tokenizer(const kw_source *s, kw_part p);   /* the folder of the part's tokenizer, or NULL */
+/* For kw_tokenizer_open: the folder of the part's tokenizer, or the file whose metadata hold it; NULL: none. */
+const char *kw_source_tokenizer(const kw_source *s, kw_part p);
 const kw_noise_config *kw_source_noise(const kw_source *s);
 
 /* config.json of the part; else the file's own metadata; else inferred from the weights (then see the notes). */

@@ -69,31 +69,76 @@ static kw_key_shape vae_shape(const kw_tensors *t, const char *prefix)
     return (kw_key_shape){ .levels = KW_MAX(down, up), .layers = layers };
 }
 
-/* SD 2's checkpoints have 24 text layers and use 23: the last, and the projection, are passed over. */
-static bool is_ignored(const char *name)
+/* SD 2's checkpoints have 24 text layers and use 23: the last, and the projection, are passed over, unless the file's
+ * own configuration has them. */
+static bool is_ignored(const kw_source *s, const char *name)
 {
+    json_t *text = s->parts[KW_PART_TEXT].config;
+    const char *class_name = json_string_value(json_array_get(json_object_get(text, "architectures"), 0));
+    if (kw_starts_with(name, "cond_stage_model.model.transformer.")
+        && json_integer_value(json_object_get(text, "num_hidden_layers")) > 23)
+        return false;
+    if (!strcmp(name, "cond_stage_model.model.text_projection") && class_name && strstr(class_name, "WithProjection"))
+        return false;
     for (size_t k = 0; k < kw__n_ignored; k++)
         if (kw_starts_with(name, kw__ignored[k]))
             return true;
     return false;
 }
 
+/* LitEma's name of a parameter: model.a.b.c -> model_ema.abc; NULL: none there, or of another shape. */
+static const kw_tensor *averaged(const kw_tensors *all, const kw_tensor *t)
+{
+    char name[KW_KEY_ROOM] = "model_ema.";
+    size_t n = strlen(name);
+    if (!kw_starts_with(t->name, "model."))
+        return NULL;
+    for (const char *p = t->name + strlen("model."); *p && n + 1 < sizeof name; p++)
+        if (*p != '.')
+            name[n++] = *p;
+    const kw_tensor *ema = kw_tensors_find(all, name);
+    return ema && ema->rank == t->rank && !memcmp(ema->shape, t->shape, sizeof t->shape) ? ema : NULL;
+}
+
+/* Training averaged the U-Net's weights: its own, or those averages under its names. */
+static kw_status choose_averages(kw_source *s, const kw_tensors *all, kw_tensors *some, size_t n_ema, kw_err *e)
+{
+    size_t taken = 0;
+    if (!n_ema && s->averages)
+        return kw_fail(e, KW_EDATA, N_("%s: holds no averaged weights (model_ema)"), s->path);
+    if (!n_ema)
+        return KW_OK;
+    if (!s->averages)
+        return kw__note(s, e, N_("the file also holds averaged weights (model_ema); the others are used"));
+    for (size_t i = 0; i < some->n; i++) {
+        kw_tensor *t = &some->tensors[i];
+        const kw_tensor *ema = averaged(all, t);
+        const char *name = t->name;
+        if (!ema)
+            continue;
+        *t = *ema;
+        t->name = name;
+        taken++;
+    }
+    return kw__note(s, e, N_("the averaged weights (model_ema) are used: %zu tensors"), taken);
+}
+
 /* The names that mean something, as a set of their own: the rest is either ignored or unknown. */
 static kw_status without_ignored(kw_source *s, const kw_tensors *all, kw_tensors *some, kw_err *e)
 {
     *some = *all;
+    s->chosen = some;
     some->n = 0;
     if (!(some->tensors = kw_alloc_array(s->arena, all->n + 1, sizeof *some->tensors)))
         return kw__no_memory(e, s->path);
     size_t ema = 0;
     for (size_t i = 0; i < all->n; i++) {
         const char *name = all->tensors[i].name;
-        if (!is_ignored(name))
+        if (!is_ignored(s, name))
             some->tensors[some->n++] = all->tensors[i];
         ema += kw_starts_with(name, "model_ema.");
     }
-    if (ema)
-        KW_TRY(kw__note(s, e, N_("the file also holds averaged weights (model_ema); the others are used")));
+    KW_TRY(choose_averages(s, all, some, ema, e));
     return kw__tensors_index(s->arena, some, e);
 }
 
@@ -138,6 +183,8 @@ static kw_status own_metadata(kw_source *s, const kw_tensors *t, kw_err *e)
     }
     json_t *one = json_object_get(all, "scheduler");
     s->scheduler = json_is_object(one) ? one : NULL;
+    one = json_object_get(all, "model_index");
+    s->index = json_is_object(one) ? one : NULL;
     return KW_OK;
 }
 
@@ -206,6 +253,8 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
         return kw__no_memory(e, path);
     s->is_single = true;
     KW_TRY(kw_tensors_open(s->arena, path, &all, e));
+    if (all->note)
+        KW_TRY(kw__note(s, e, "%s", all->note));
     KW_TRY(own_metadata(s, all, e));
     KW_TRY(without_ignored(s, all, some, e));
     KW_TRY(take_parts(s, some, e));
@@ -218,6 +267,8 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
     if (stranger)
         return kw_fail(e, KW_EDATA, N_("%s: is %s, which cannot be used as the base"), path, kw_translate(stranger));
     KW_TRY(sibling_config(s, path, e));
+    if (kw_tensors_meta(all, KW_META_TOKENIZER) && s->parts[KW_PART_TEXT].n)
+        s->parts[KW_PART_TEXT].tokenizer = kw_tensors_path(all);
     for (int p = 0; p < KW_N_PARTS; p++)
         KW_TRY(kw__part_finish(s, (kw_part)p, e));
     return guess_prediction(s, all, e);

@@ -13,48 +13,57 @@ static const struct { const char *class_name; kw_part part; } classes[] = {
     { "CLIPModel", KW_PART_TEXT },
 };
 
-/* Which of a folder's files holds the weights: the first form that is there. %s: diffusion_pytorch_model or model. */
+/* Which of a folder's files holds the weights: the first form that is there. %s: diffusion_pytorch_model, or model
+ * (pytorch_model in pickles). Files without programs in them come first. */
 static const char *const forms[] = {
     "%s.safetensors", "%s.safetensors.index.json", "%s.fp16.safetensors", "%s.safetensors.index.fp16.json",
     "%s.fp16.safetensors.index.json", "%s.bf16.safetensors", "%s.fp32.safetensors", "%s.non_ema.safetensors",
+    "%s.bin", "%s.bin.index.json", "%s.fp16.bin", "%s.bin.index.fp16.json", "%s.fp16.bin.index.json",
+    "%s.non_ema.bin",
 };
 
-/* Or else the only .safetensors file in it. */
-static kw_status only_file(kw_source *s, const char *dir, char **path, bool *pickle, kw_err *e)
+static bool is_checkpoint(const char *name)
+{
+    static const char *const ends[] = { ".safetensors", ".ckpt", ".bin", ".pt", ".pth" };
+    for (size_t i = 0; i < KW_LEN(ends); i++)
+        if (kw_ends_with(name, ends[i]))
+            return true;
+    return false;
+}
+
+/* Or else the only .safetensors file in it, or the only one of PyTorch's. */
+static kw_status only_file(kw_source *s, const char *dir, char **path, kw_err *e)
 {
     char **names;
     size_t n;
-    const char *only = NULL;
-    int found = 0;
+    const char *only[2] = { NULL };
+    int found[2] = { 0 };
     KW_TRY(kw_dir_list(s->arena, dir, &names, &n, e));
     for (size_t i = 0; i < n; i++) {
-        if (kw_ends_with(names[i], ".safetensors") && *names[i] != '.') {
-            only = names[i];
-            found++;
-        }
-        *pickle |= kw_ends_with(names[i], ".bin") || kw_ends_with(names[i], ".ckpt");
+        int kind = !kw_ends_with(names[i], ".safetensors");
+        if (!is_checkpoint(names[i]) || *names[i] == '.')
+            continue;
+        only[kind] = names[i];
+        found[kind]++;
     }
-    *path = found == 1 ? kw_path_join(s->arena, dir, only) : NULL;
+    int kind = !found[0];
+    *path = found[kind] == 1 ? kw_path_join(s->arena, dir, only[kind]) : NULL;
     return KW_OK;
 }
 
 static kw_status find_weights(kw_source *s, const char *dir, kw_part p, char **path, kw_err *e)
 {
-    const char *stem = p == KW_PART_TEXT || p == KW_PART_TEXT2 ? "model" : "diffusion_pytorch_model";
-    bool pickle = false;
+    bool text = p == KW_PART_TEXT || p == KW_PART_TEXT2;
     for (size_t i = 0; i < KW_LEN(forms); i++) {
         const char *at = strstr(forms[i], "%s") + 2;
+        const char *stem = !text ? "diffusion_pytorch_model" : strstr(at, ".bin") ? "pytorch_model" : "model";
         *path = kw_sprintf(s->arena, "%s/%s%s", dir, stem, at);
         if (!*path)
             return kw__no_memory(e, dir);
         if (kw_is_file(*path))
             return KW_OK;
     }
-    KW_TRY(only_file(s, dir, path, &pickle, e));
-    if (!*path && pickle)
-        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: has only pickle weights, which can carry programs"), dir),
-                         N_("download the .safetensors weights of the same model"));
-    return KW_OK;
+    return only_file(s, dir, path, e);
 }
 
 /* The class config.json names, or NULL. */
@@ -101,6 +110,8 @@ static kw_status take_weights(kw_source *s, kw_part p, const char *path, kw_err 
     const kw_key_shape shape = { 0 };
     kw_tensors *t;
     KW_TRY(kw_tensors_open(s->arena, path, &t, e));
+    if (t->note)
+        KW_TRY(kw__note(s, e, "%s: %s", kw_part_name(p), t->note));
     return kw__part_take(s, p, keys[p], &shape, "", t, e);
 }
 
@@ -197,7 +208,6 @@ static bool has_parts(const kw_source *s)
 kw_status kw__open_folder(kw_source *s, kw_err *e)
 {
     json_t *config;
-    bool pickle = false;
     char *file;
     KW_TRY(check_family(s, e));
     KW_TRY(open_parts(s, e));
@@ -207,6 +217,6 @@ kw_status kw__open_folder(kw_source *s, kw_err *e)
     KW_TRY(read_config(s, s->path, &config, e));
     if (config)
         return open_lone_part(s, config, e);
-    KW_TRY(only_file(s, s->path, &file, &pickle, e));
+    KW_TRY(only_file(s, s->path, &file, e));
     return file ? kw__open_single(s, file, e) : KW_OK;
 }

@@ -18,6 +18,9 @@ typedef struct {
     json_t *config;
     const kw_tensors *file;               /* all of it: also what is no part's; NULL: no weights */
     const char *tokenizer, *shown;        /* shown: the part's file, for messages */
+    const char *prefix;                   /* of its names in the file */
+    int keys;                             /* their spelling */
+    bool inferred;                        /* the configuration is a guess */
     char hash[65];
 } kw__part;
 
@@ -26,11 +29,13 @@ typedef struct { const char **texts; size_t n, capacity; } kw__texts;
 struct kw_source {
     kw_arena *arena;
     const char *path;
-    bool is_single;
+    bool is_single, averages;             /* averages: of a file that has both, model_ema's weights are wanted */
     kw__part parts[KW_N_PARTS];
     kw_noise_config noise;
     kw__texts unknown, notes;
     json_t *scheduler;                    /* NULL: none found */
+    json_t *index;                        /* model_index.json, as a single file's metadata has it; or NULL */
+    const kw_tensors *chosen;             /* of a single file: what may be a part's, averages in their place */
     const char *prediction;               /* from the file's metadata or weights; NULL: nothing known */
 };
 

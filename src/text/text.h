@@ -17,6 +17,8 @@
 
 #include "base/base.h"
 
+#include <jansson.h>
+
 /* ---- the tokenizer --------------------------------------------------------------------------------- */
 
 /*
@@ -43,9 +45,12 @@ KW_MUST kw_status kw_tokenizer_clip(kw_arena *a, kw_tokenizer **out, kw_err *e);
 
 /*
  * A model's own tokenizer folder: vocab.json + merges.txt, else tokenizer.json; special tokens from
- * tokenizer_config.json, special_tokens_map.json, added_tokens.json as transformers reads them.
+ * tokenizer_config.json, special_tokens_map.json, added_tokens.json as transformers reads them. Or a model file that
+ * has these files' texts as metadata (io's KW_META_TOKENIZER); inside: those texts, file name -> text.
  */
 KW_MUST kw_status kw_tokenizer_open(kw_arena *a, const char *dir, kw_tokenizer **out, kw_err *e);
+
+KW_MUST kw_status kw_tokenizer_inside(kw_arena *a, const char *path, json_t **files, kw_err *e);
 
 int kw_tokenizer_size(const kw_tokenizer *t);       /* one more than the greatest id */
 int kw_tokenizer_bos(const kw_tokenizer *t);
@@ -163,5 +168,11 @@ KW_MUST kw_status kw_bpe_train(kw_arena *a, const kw_bpe_text *texts, size_t n, 
 
 /* vocab.json, merges.txt, tokenizer_config.json, special_tokens_map.json for transformers' CLIPTokenizer. */
 KW_MUST kw_status kw_bpe_write(const kw_bpe *b, const char *dir, int max_length, kw_err *e);
+/* The same files as texts, to be freed by the caller; pad: the padding token, NULL: <|endoftext|>. */
+enum { KW_BPE_FILES = 4 };
+extern const char *const kw_bpe_names[KW_BPE_FILES];
+KW_MUST kw_status kw_bpe_texts(const kw_bpe *b, int max_length, const char *pad, kw_str out[KW_BPE_FILES], kw_err *e);
+/* CLIP's own vocabulary, as it comes with the program. */
+KW_MUST kw_status kw_bpe_clip(kw_arena *a, kw_bpe *out, kw_err *e);
 
 #endif

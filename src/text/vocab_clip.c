@@ -75,3 +75,23 @@ kw_status kw_tokenizer_clip(kw_arena *a, kw_tokenizer **out, kw_err *e)
     kw_tokenizer_bind(t);
     return kw_tokenizer_specials(t, a, specials, KW_LEN(specials), e);
 }
+
+kw_status kw_bpe_clip(kw_arena *a, kw_bpe *out, kw_err *e)
+{
+    kw_tokenizer *t;
+    KW_TRY(kw_tokenizer_clip(a, &t, e));
+    *out = (kw_bpe){ .names = kw_alloc_array(a, SIZE, sizeof *out->names), .size = SIZE, .n_merges = MERGES,
+                     .merges = kw_alloc_array(a, MERGES, sizeof *out->merges) };
+    if (!out->names || !out->merges)
+        return kw_fail(e, KW_ENOMEM, "out of memory for CLIP's vocabulary");
+    for (size_t i = 0; i < SIZE; i++)
+        out->names[i] = kw_token_name(t, (int)i);
+    const char *at = strchr(kw_clip_merges, '\n') + 1;
+    for (uint32_t rank = 0; rank < MERGES; rank++) {
+        const char *space = strchr(at, ' '), *end = strchr(at, '\n');
+        out->merges[rank][0] = (uint32_t)kw_vocab_find(&t->vocab, at, (size_t)(space - at));
+        out->merges[rank][1] = (uint32_t)kw_vocab_find(&t->vocab, space + 1, (size_t)(end - space - 1));
+        at = end + 1;
+    }
+    return KW_OK;
+}

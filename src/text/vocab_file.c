@@ -19,6 +19,7 @@ enum { MOST = 64 << 20 };                 /* bytes of one file */
 typedef struct {
     kw_arena *a;
     const char *dir;
+    json_t *inside;                       /* a model file's: the files' texts, from its metadata; NULL: a folder */
     kw_tokenizer *t;
     json_t *config, *map, *whole;         /* tokenizer_config.json, special_tokens_map.json, tokenizer.json; or NULL */
     kw_special_spec *special;
@@ -30,18 +31,41 @@ typedef struct {
 
 static void release(void *json) { json_decref(json); }
 
+static bool has(folder *f, const char *name)
+{
+    char *path = kw_path_join(f->a, f->dir, name);
+    return f->inside ? json_object_get(f->inside, name) != NULL : path && kw_is_file(path);
+}
+
+/* A file's text. */
+static kw_status get(folder *f, const char *name, const char **text, size_t *n, kw_err *e)
+{
+    char *path = kw_path_join(f->a, f->dir, name), *data;
+    if (!path)
+        return kw_fail(e, KW_ENOMEM, N_("out of memory for %s"), name);
+    if (f->inside) {
+        *text = json_string_value(json_object_get(f->inside, name));
+        *n = *text ? strlen(*text) : 0;
+        return *text ? KW_OK : kw_fail(e, KW_EDATA, N_("%s: not a text"), path);
+    }
+    KW_TRY(kw_file_read(f->a, path, MOST, &data, n, e));
+    *text = data;
+    return KW_OK;
+}
+
 /* NULL in *json when the file is not there. Integers are read as reals: model_max_length may be 10^30. */
 static kw_status read_json(folder *f, const char *name, json_t **json, kw_err *e)
 {
-    char *path = kw_path_join(f->a, f->dir, name), *text;
+    char *path = kw_path_join(f->a, f->dir, name);
+    const char *text;
     size_t n;
     json_error_t why;
     *json = NULL;
     if (!path)
         return kw_fail(e, KW_ENOMEM, N_("out of memory for %s"), name);
-    if (!kw_is_file(path))
+    if (!has(f, name))
         return KW_OK;
-    KW_TRY(kw_file_read(f->a, path, MOST, &text, &n, e));
+    KW_TRY(get(f, name, &text, &n, e));
     size_t skip = n >= 3 && !memcmp(text, "\xef\xbb\xbf", 3) ? 3 : 0;
     *json = json_loadb(text + skip, n - skip, JSON_DECODE_INT_AS_REAL | JSON_REJECT_DUPLICATES, &why);
     if (!*json)
@@ -108,12 +132,13 @@ static kw_status load_merge(folder *f, const char *file, size_t line, const char
 
 static kw_status load_merges_text(folder *f, kw_err *e)
 {
-    char *path = kw_path_join(f->a, f->dir, "merges.txt"), *text;
+    char *path = kw_path_join(f->a, f->dir, "merges.txt");
+    const char *text;
     size_t n, lines = 1, number = 0;
     uint32_t rank = 0;
     if (!path)
         return kw_fail(e, KW_ENOMEM, N_("out of memory for %s"), f->dir);
-    KW_TRY(kw_file_read(f->a, path, MOST, &text, &n, e));
+    KW_TRY(get(f, "merges.txt", &text, &n, e));
     for (size_t i = 0; i < n; i++)
         lines += text[i] == '\n';
     KW_TRY(kw_merges_new(f->a, lines, &f->t->merges, e));
@@ -156,12 +181,6 @@ static kw_status load_merges_json(folder *f, json_t *list, kw_err *e)
         KW_TRY(load_merge(f, "tokenizer.json", i + 1, left, n, right, strlen(right), (uint32_t)i, e));
     }
     return KW_OK;
-}
-
-static bool has(folder *f, const char *name)
-{
-    char *path = kw_path_join(f->a, f->dir, name);
-    return path && kw_is_file(path);
 }
 
 static kw_status load_model(folder *f, kw_err *e)
@@ -348,11 +367,24 @@ static kw_status load(folder *f, kw_err *e)
     return KW_OK;
 }
 
+kw_status kw_tokenizer_inside(kw_arena *a, const char *path, json_t **files, kw_err *e)
+{
+    kw_tensors *file;
+    KW_TRY(kw_tensors_open(a, path, &file, e));
+    const char *text = kw_tensors_meta(file, KW_META_TOKENIZER);
+    if (!text)
+        return kw_fail(e, KW_EDATA, N_("%s: holds no tokenizer"), path);
+    KW_TRY(kw_json_parse(a, path, text, strlen(text), files, e));
+    return json_is_object(*files) ? KW_OK : kw_fail(e, KW_EDATA, N_("%s: not a JSON object"), path);
+}
+
 kw_status kw_tokenizer_open(kw_arena *a, const char *dir, kw_tokenizer **out, kw_err *e)
 {
     kw_tokenizer *t = *out = kw_alloc(a, sizeof *t);
     if (!t)
         return kw_fail(e, KW_ENOMEM, N_("out of memory for the tokenizer %s"), dir);
     folder f = { .a = a, .dir = dir, .t = t };
+    if (kw_is_file(dir))
+        KW_TRY(kw_tokenizer_inside(a, dir, &f.inside, e));
     return load(&f, e);
 }

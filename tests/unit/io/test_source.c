@@ -357,8 +357,8 @@ static void other_models_are_named(void **state)
     put("empty/readme.txt", "");
     refuse("empty", "no Stable Diffusion model");
     put("bin/unet/config.json", "{}");
-    put("bin/unet/diffusion_pytorch_model.bin", "x");
-    refuse("bin", "pickle");
+    put("bin/unet/diffusion_pytorch_model.bin", "\x80\2}q.");
+    refuse("bin", "a pickle that PyTorch did not write");
     put("broken/unet/config.json", "{");
     refuse("broken", "not valid JSON");
     put("list/unet/config.json", "[]");

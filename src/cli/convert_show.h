@@ -1,0 +1,14 @@
+/* convert_show.h - a planned conversion, for people and as JSON. */
+#ifndef KW_CLI_CONVERT_SHOW_H
+#define KW_CLI_CONVERT_SHOW_H
+
+#include "cli.h"
+#include "io/io.h"
+
+/* s: NULL where the source is no model but some tensors. */
+KW_MUST kw_status kw_convert_show(const kw_cli *c, const kw_source *s, const kw_conversion *v, const char *from,
+                                  const char *to, kw_err *e);
+KW_MUST kw_status kw_convert_json(const kw_source *s, const kw_conversion *v, const char *from, const char *to,
+                                  bool written, kw_err *e);
+
+#endif

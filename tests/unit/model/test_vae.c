@@ -115,9 +115,10 @@ static void stripes_change_no_bit(void **state)
     static const int tile[] = { 8, 16, 40, 100 };
     (void)state;
     for (int decode = 0; decode < 2; decode++) {
-        compare(narrow, (kw_vae_work){ decode, 1, 15, 11, KW_F32 }, tile, KW_LEN(tile), 1e-5);
-        compare(narrow, (kw_vae_work){ decode, 2, 7, 12, KW_F32 }, tile, KW_LEN(tile), 1e-5);
-        compare(narrow, (kw_vae_work){ decode, 1, 1, 9, KW_F32 }, tile, KW_LEN(tile), 1e-5);
+        /* two orders of summing a norm's statistics, through some thirty layers: 5e-6 to 1.2e-5 measured */
+        compare(narrow, (kw_vae_work){ decode, 1, 15, 11, KW_F32 }, tile, KW_LEN(tile), 4e-5);
+        compare(narrow, (kw_vae_work){ decode, 2, 7, 12, KW_F32 }, tile, KW_LEN(tile), 4e-5);
+        compare(narrow, (kw_vae_work){ decode, 1, 1, 9, KW_F32 }, tile, KW_LEN(tile), 4e-5);
     }
 }
 

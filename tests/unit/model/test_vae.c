@@ -20,7 +20,7 @@ static kw_sd *small_sd(kw_arena *a, const int channels[4], kw_dtype exact)
 {
     json_t *config, *list = json_array();
     kw_source *source;
-    kw_sd *sd;
+    kw_sd *sd = NULL;
     kw_err e = { 0 };
     if (kw_family_config(a, "sd15", &config, &e))
         fail_msg("%s", e.what);
@@ -146,8 +146,8 @@ static void stripes_save_memory(void **state)
     for (size_t i = 0; i < KW_LEN(rows); i++) {
         kw_vae_work k = { rows[i].decode, 1, rows[i].side, rows[i].side, KW_F32 };
         kw_err e = { 0 };
-        size_t whole, least, some;
-        int tile, small, middle;
+        size_t whole = 0, least = 0, some = 0;
+        int tile = 0, small = 0, middle = 0;
         if (kw_vae_fit(sd, &k, 0, &tile, &whole, &e) || kw_vae_fit(sd, &k, 1, &small, &least, &e))
             fail_msg("%s", e.what);
         assert_int_equal(tile, KW_VAE_WHOLE);

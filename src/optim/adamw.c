@@ -11,6 +11,6 @@ static void step(kw_graph *g, const kw_optim_config *c, const kw_moving *m, kw_v
 
 extern const kw_optimizer kw_optimizer_adamw;
 const kw_optimizer kw_optimizer_adamw = {
-    .name = "adamw", .help = N_("Adam with decoupled weight decay"), .paper = "arXiv:1711.05101",
+    .name = "adamw", .spelled = "AdamW", .help = N_("Adam with decoupled weight decay"), .paper = "arXiv:1711.05101",
     .moment = { { "m", KW_F32, 1 }, { "v", KW_F32, 1 } }, .step = step,
 };

@@ -15,7 +15,7 @@ static void step(kw_graph *g, const kw_optim_config *c, const kw_moving *m, kw_v
 
 extern const kw_optimizer kw_optimizer_adamw8bit;
 const kw_optimizer kw_optimizer_adamw8bit = {
-    .name = "adamw8bit", .help = N_("AdamW with moments of one byte each"), .paper = "arXiv:2110.02861",
+    .name = "adamw8bit", .spelled = "AdamW8bit", .help = N_("AdamW with moments of one byte each"), .paper = "arXiv:2110.02861",
     .moment = { { "m", KW_U8, 1 }, { "v", KW_U8, 1 }, { "m_scale", KW_F32, KW_BLOCK8 }, { "v_scale", KW_F32, KW_BLOCK8 } },
     .each = KW_BLOCK8, .step = step,
 };

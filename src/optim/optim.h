@@ -55,7 +55,7 @@ typedef struct {                                       /* one parameter in the g
 } kw_moving;
 
 typedef struct {
-    const char *name, *help, *paper;
+    const char *name, *spelled, *help, *paper;     /* spelled: as kohya does, in the metadata of a LoRA */
     kw_moment moment[KW_MOMENTS];                      /* its states; a name of NULL: fewer */
     int each;                                          /* weights whose moments depend on one another; 0: none do */
     /* new values of p and its moments */

@@ -102,7 +102,7 @@ static kw_lora_facts settings(const kw_run *r, int64_t epoch)
         .vae_name = s->vae ? kw_path_name(s->vae) : NULL,
         .learning_rate = s->learning_rate, .unet_rate = s->learning_rate,
         .text_rate = r->learns_text ? r->tc.rate[KW_GROUP_TEXT] : -1, .scheduler = schedulers[s->scheduler],
-        .warmup = s->warmup, .optimizer = "AdamW", .weight_decay = s->weight_decay, .beta1 = s->beta1,
+        .warmup = s->warmup, .optimizer = r->tc.optimizer->spelled, .weight_decay = s->weight_decay, .beta1 = s->beta1,
         .beta2 = s->beta2, .eps = s->eps, .accumulation = s->accumulation, .batch = s->batch, .max_norm = s->max_norm,
         .min_snr = s->min_snr, .noise_offset = s->noise_offset, .caption_dropout = s->caption_dropout,
         .recompute = s->memory > 0, .flip = s->flip, .random_crop = s->random_crop, .shuffle = s->shuffle,

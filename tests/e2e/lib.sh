@@ -31,3 +31,33 @@ fingerprint() {
      for f in samples/*_*_*.png; do echo "$(echo "$f" | sed -E 's/_[0-9]{14}_/_/') $(sha256sum <"$f")"; done
      sha256sum samples/sheet.png)
 }
+
+# kills N: N times kill -9 at a random moment and resume; each finished run must have the fingerprint of $WORK/whole.txt. The script
+# defines `train DIR`, which replaces its shell, and what `fingerprint DIR` prints.
+kills() {
+    left=$1
+    round=0
+    while [ "$left" -gt 0 ]; do
+        round=$((round + 1))
+        out=$WORK/run$round
+        train "$out" >/dev/null 2>&1 &
+        pid=$!
+        while [ "$left" -gt 0 ]; do
+            sleep "0.$(awk -v s="$left$round" 'BEGIN { srand(s); printf "%03d", 150 + rand() * 700 }')"
+            kill -9 $pid 2>/dev/null || break
+            wait $pid 2>/dev/null || true
+            left=$((left - 1))
+            if [ -f "$out/recipe.toml" ]; then
+                "$KIWAME" resume "$out" --quiet >/dev/null 2>&1 &
+            else
+                train "$out" >/dev/null 2>&1 &
+            fi
+            pid=$!
+        done
+        wait $pid || { "$KIWAME" resume "$out" || true; fail "round $round did not finish"; }
+        fingerprint "$out" >"$WORK/run.txt"
+        cmp "$WORK/whole.txt" "$WORK/run.txt" || { diff "$WORK/whole.txt" "$WORK/run.txt" | cut -c1-300 | head -20; fail "round $round differs from the uninterrupted run"; }
+        rm -rf "$out"
+    done
+    echo "$1 kills in $round runs: the same bits"
+}

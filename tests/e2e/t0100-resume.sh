@@ -16,31 +16,7 @@ train() {
 (train "$WORK/whole") >/dev/null || fail "the uninterrupted run"
 fingerprint "$WORK/whole" >"$WORK/whole.txt"
 
-left=$CYCLES
-round=0
-while [ "$left" -gt 0 ]; do
-    round=$((round + 1))
-    out=$WORK/run$round
-    train "$out" >/dev/null 2>&1 &
-    pid=$!
-    while [ "$left" -gt 0 ]; do
-        sleep "0.$(awk -v s="$left$round" 'BEGIN { srand(s); printf "%03d", 150 + rand() * 700 }')"
-        kill -9 $pid 2>/dev/null || break
-        wait $pid 2>/dev/null || true
-        left=$((left - 1))
-        if [ -f "$out/recipe.toml" ]; then
-            "$KIWAME" resume "$out" --quiet >/dev/null 2>&1 &
-        else
-            train "$out" >/dev/null 2>&1 &
-        fi
-        pid=$!
-    done
-    wait $pid || { "$KIWAME" resume "$out" || true; fail "round $round did not finish"; }
-    fingerprint "$out" >"$WORK/run.txt"
-    cmp "$WORK/whole.txt" "$WORK/run.txt" || { diff "$WORK/whole.txt" "$WORK/run.txt" | cut -c1-300 | head -20; fail "round $round differs from the uninterrupted run"; }
-    rm -rf "$out"
-done
-echo "$CYCLES kills in $round runs: the same bits"
+kills "$CYCLES"
 
 # A stop while samples are drawn: it need not wait for them, and what it left out is drawn when the run goes on.
 slow() {

@@ -1,7 +1,8 @@
 """sdcpp.py - a sampling step with guidance, or a decode, by a given stable-diffusion.cpp program.
 
 It draws one picture and says how long its parts took; the model is a file with weights (--sd-cpp-model), random ones
-serve. Its time for a step is that of all steps divided by their number, its memory the most of the whole process.
+serve. Its time for a step is that of all steps divided by their number, less what it says of loading weights on the way;
+its memory the most of the whole process.
 """
 import os
 import re
@@ -12,6 +13,8 @@ import subprocess
 STEPS = 2
 SAMPLING = re.compile(r"sampling completed, taking ([0-9.]+) ?s")
 DECODING = re.compile(r"(?:decode_first_stage completed|latent 1 decoded), taking ([0-9.]+) ?s")
+LOADING = re.compile(r"loading tensors completed, taking ([0-9.]+) ?s")
+PHASE = re.compile(r"(?:get_learned_condition|sampling) completed, taking")
 NUMBER = {"sample": (SAMPLING, STEPS), "vae-decode": (DECODING, 1)}
 
 
@@ -44,6 +47,12 @@ def draw(o, bench, size, keep):
     return code, memory, said
 
 
+def loading(said, end):
+    """Seconds that the part which ends there spent on loading its weights."""
+    begin = max((m.end() for m in PHASE.finditer(said, 0, end - 1)), default=0)
+    return sum(float(m[1]) for m in LOADING.finditer(said, begin, end))
+
+
 def measure(o, bench, work, size, keep):
     """As the others measure: an object with seconds, bytes; None if it failed."""
     if not o.sd_cpp_model:
@@ -54,5 +63,5 @@ def measure(o, bench, work, size, keep):
     if code or not found:
         print(f"  stable-diffusion.cpp failed ({code}): " + " | ".join(said.strip().splitlines()[-3:])[:400])
         return None
-    return {"engine": "stable-diffusion.cpp", "seconds": float(found[1]) / parts, "rss_bytes": memory,
+    return {"engine": "stable-diffusion.cpp", "seconds": (float(found[1]) - loading(said, found.start())) / parts, "rss_bytes": memory,
             "args": o.sd_cpp_args}

@@ -85,7 +85,7 @@ typedef struct {                          /* what a kernel needs, stated once wh
 } kw_need;
 
 typedef struct {                          /* one way to compute an op fast */
-    const char *name;                     /* "onednn", "simd" */
+    const char *name;                     /* "gemm", "simd" */
     bool (*fits)(const kw_graph *, const kw_node *);       /* NULL: everything the op allows in F32 and BF16 */
     kw_status (*prepare)(const kw_graph *, const kw_node *, kw_need *, kw_err *);   /* NULL: needs nothing */
     void (*pack)(void *held, kw_dtype from, const void *src, void *packed);

@@ -1,5 +1,5 @@
 /* conv.c - 2-D convolution over NHWC pixels with weights as in files (out, in, kh, kw), and its two gradients. */
-#include "op.h"
+#include "linear.h"
 
 #include <string.h>
 
@@ -137,6 +137,32 @@ static void conv_run(const kw_call *c)
     kw_conv_forward(c->held, c->in[0], c->packed, c->in[2], c->out[0], c->scratch);
 }
 
+/* A kernel of one tap is a product of rows: its weight is read where it lies, in both directions, without a copy. */
+static bool is_product(const kw_graph *g, kw_val w, const conv *a)
+{
+    kw_shape s = kw_shape_of(g, w);
+    return s.d[2] * s.d[3] == 1 && a->p.stride == 1 && !(a->p.top | a->p.left | a->p.bottom | a->p.right);
+}
+
+static bool product_fits(const kw_graph *g, const kw_node *n)
+{
+    return conv_fits(g, n) && is_product(g, n->in[1], ATTR(n, conv));
+}
+
+static kw_status product_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
+{
+    kw_gemm_shape s = kw__linear_forward(g, n->in[0], n->in[1], n->out[0]);
+    need->scratch = kw_gemm_scratch_size(&s);
+    return kw__linear_need(g, n, 1, s.b, need, e);
+}
+
+static void product_run(const kw_call *c)
+{
+    const kw_node *n = c->node;
+    kw_gemm_shape s = kw__linear_forward(c->g, n->in[0], n->in[1], n->out[0]);
+    kw_gemm(&s, c->in[0], c->packed ? c->packed : c->in[1], c->in[2], c->out[0], c->scratch);
+}
+
 static kw_val conv_cases(kw_graph *g, int i)
 {
     static const struct { kw_shape x, w; kw_conv_pads p; bool bias; } k[] = {
@@ -168,7 +194,9 @@ const kw_op kw_op_conv2d = {
     .name = "conv2d", .math = "y[p][o] = bias[o] + sum over taps and i of x[p + tap][i] w[o][i][tap]", .n_in = 3,
     .n_optional = 1,
     .n_out = 1, .attr_size = sizeof(conv), .infer = conv_infer, .grad = conv_grad, .cost = conv_cost, .ref = conv_ref,
-    .fast = { { .name = "onednn", .fits = conv_fits, .prepare = conv_prepare, .pack = pack, .run = conv_run,
+    .fast = { { .name = "gemm", .fits = product_fits, .prepare = product_prepare, .pack = kw__linear_pack,
+                .run = product_run, .release = kw__linear_release },
+              { .name = "conv", .fits = conv_fits, .prepare = conv_prepare, .pack = pack, .run = conv_run,
                 .release = release } },
     .cases = conv_cases,
 };
@@ -214,11 +242,32 @@ static bool dx_fits(const kw_graph *g, const kw_node *n)
     return (t == KW_F32 || t == KW_BF16) && kw_dtype_of(g, n->out[0]) == t && is_weight(kw_dtype_of(g, n->in[1]));
 }
 
+static bool dx_product_fits(const kw_graph *g, const kw_node *n)
+{
+    return dx_fits(g, n) && is_product(g, n->in[1], ATTR(n, conv));
+}
+
+static kw_status dx_product_prepare(const kw_graph *g, const kw_node *n, kw_need *need, kw_err *e)
+{
+    kw_gemm_shape s = kw__linear_back(g, n->in[0], n->in[1], n->out[0]);
+    need->scratch = kw_gemm_scratch_size(&s);
+    return kw__linear_need(g, n, 1, s.b, need, e);
+}
+
+static void dx_product_run(const kw_call *c)
+{
+    const kw_node *n = c->node;
+    kw_gemm_shape s = kw__linear_back(c->g, n->in[0], n->in[1], n->out[0]);
+    kw_gemm(&s, c->in[0], c->packed ? c->packed : c->in[1], NULL, c->out[0], c->scratch);
+}
+
 const kw_op kw_op_conv2d_dx = {
     .name = "conv2d_dx", .math = "dx: the convolution with its weight transposed", .n_in = 2, .n_out = 1,
     .attr_size = sizeof(conv),
     .infer = dx_infer, .no_grad = SECOND, .cost = dx_cost, .ref = dx_ref,
-    .fast = { { .name = "onednn", .fits = dx_fits, .prepare = dx_prepare, .pack = pack, .run = dx_run,
+    .fast = { { .name = "gemm", .fits = dx_product_fits, .prepare = dx_product_prepare, .pack = kw__linear_pack,
+                .run = dx_product_run, .release = kw__linear_release },
+              { .name = "conv", .fits = dx_fits, .prepare = dx_prepare, .pack = pack, .run = dx_run,
                 .release = release } },
 };
 
@@ -269,5 +318,5 @@ const kw_op kw_op_conv2d_dw = {
     .name = "conv2d_dw", .math = "dw[o][i][tap] = sum over p of x[p + tap][i] dy[p][o]", .n_in = 2, .n_out = 1,
     .attr_size = sizeof(conv),
     .infer = dw_infer, .no_grad = SECOND, .cost = dw_cost, .ref = dw_ref,
-    .fast = { { .name = "onednn", .fits = dw_fits, .prepare = dw_prepare, .run = dw_run, .release = release } },
+    .fast = { { .name = "conv", .fits = dw_fits, .prepare = dw_prepare, .run = dw_run, .release = release } },
 };

@@ -242,7 +242,8 @@ static kw_status fixed_bytes(const kw_program *p, bool reference, size_t *bytes,
         if (n->op != &kw_op_state || kw_shape_of(p->g, n->out[0]).rank < 2)
             continue;
         kw_shape shape = kw_shape_of(p->g, n->out[0]);
-        bool packed = shape.rank == 4, mapped = kw_store_at(p->store, kw_state_of(p->g, n->out[0]))->mapped;
+        bool packed = shape.rank == 4 && shape.d[2] * shape.d[3] > 1;
+        bool mapped = kw_store_at(p->store, kw_state_of(p->g, n->out[0]))->mapped;
         if (!packed && mapped)
             KW_TRY(is_packed(p, n->out[0], reference, &packed, e));
         if (packed)

@@ -36,7 +36,7 @@ static kw_dtype compute;
 /* ---- faults planted on purpose ---------------------------------------------------------------------------- */
 
 static const kw_op *victim;
-static enum { NO_FAULT, IN_GRAD, IN_REF, IN_FAST } fault;
+static enum { NO_FAULT, IN_GRAD, IN_REF, IN_FAST, IN_SECOND } fault;        /* the first or second fast kernel */
 
 static void bad_grad(kw_graph *g, const kw_node *n, const kw_val *dout, const bool *want, kw_val *din)
 {
@@ -56,7 +56,7 @@ static void bad_ref(const kw_call *c)
 
 static void bad_fast(const kw_call *c)
 {
-    victim->fast[0].run(c);
+    victim->fast[fault - IN_FAST].run(c);
     kw_val v = c->node->out[0];
     for (int64_t i = 0; i < kw_count(kw_shape_of(c->g, v)); i++) {
         if (kw_dtype_of(c->g, v) == KW_F64)
@@ -77,8 +77,8 @@ static void plant(kw_graph *g)
         copy.grad = bad_grad;
     if (fault == IN_REF)
         copy.ref = bad_ref;
-    if (fault == IN_FAST)
-        copy.fast[0].run = bad_fast;
+    if (fault >= IN_FAST)
+        copy.fast[fault - IN_FAST].run = bad_fast;
     for (size_t i = 0; i < g->n_nodes; i++)
         if (g->node[i].op == victim)
             g->node[i].op = &copy;
@@ -134,7 +134,7 @@ static bool build(trial *t, const kw_op *op, int i)
             if (wrt[k] >= 0 && d[k] >= 0)
                 kw_result(g, t->name[k], d[k]);
     }
-    if (fault == IN_FAST || fault == IN_REF)
+    if (fault >= IN_REF)
         plant(g);
     kw_err e = { 0 };
     if (kw_program_new(t->arena, g, kw_store_new(t->arena), NULL, &t->p, &e))
@@ -318,10 +318,10 @@ static void a_wrong_factor_is_caught(void **state)
         victim = kw_op_at(i);
         if (!victim->cases)
             continue;
-        for (fault = victim->grad ? IN_GRAD : IN_REF; fault <= IN_FAST; fault++) {
-            if (fault == IN_FAST && (!victim->fast[0].run || victim->view))
+        for (fault = victim->grad ? IN_GRAD : IN_REF; fault <= IN_SECOND; fault++) {
+            if (fault >= IN_FAST && (!victim->fast[fault - IN_FAST].run || victim->view))
                 continue;
-            if (passes(victim, false, 1))
+            if (passes(victim, false, victim->fast[1].run ? 100 : 1))
                 fail_msg("%s: a planted fault (%d) was not seen", victim->name, fault);
         }
     }

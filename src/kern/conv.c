@@ -101,9 +101,10 @@ static void lay_tables(kw_conv *c, const kw_conv_shape *s)
 /* The layout in terms of the file's (o, i, h, w). */
 static void name_layout(kw_conv *c, bool flip)
 {
-    snprintf(c->text, sizeof c->text, "%s%s", flip ? "turned " : "", c->layout.text);
-    if (c->way == KW_CONV_WINOGRAD || (c->way == KW_CONV_TILES && c->pass != KW_BACKWARD_WEIGHTS))
-        return;                           /* packs for itself */
+    bool own = c->way == KW_CONV_WINOGRAD || (c->way == KW_CONV_TILES && c->pass != KW_BACKWARD_WEIGHTS);
+    snprintf(c->text, sizeof c->text, "%s%s", flip && !own ? "turned " : "", c->layout.text);
+    if (own)
+        return;                           /* packs for itself, and alike for both directions */
     c->o = c->layout.at[flip ? 1 : 0];
     c->i = c->layout.at[flip ? 0 : 1];
     c->h = c->layout.at[2];
@@ -132,7 +133,7 @@ static bool set_up_tiles(kw_conv *c, const kw_conv_shape *s)
 {
     int64_t **at = c->layout.at;
     if (c->pass != KW_BACKWARD_WEIGHTS) {
-        if (!kw_conv_tiles_plan(s, c->way == KW_CONV_WINOGRAD, &c->tiles))
+        if (!kw_conv_tiles_plan(s, c->way == KW_CONV_WINOGRAD, c->turned, &c->tiles))
             return false;
         c->layout.size = c->tiles.packed;
         kw_conv_tiles_text(&c->tiles, c->layout.text, sizeof c->layout.text);
@@ -338,7 +339,7 @@ void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *pac
     int edge = (int)KW_MAX(1, KW_MIN((int64_t)EDGE, MAX_TAPS / taps / EDGE));
     int high = (int)KW_MIN((int64_t)EDGE, MAX_TAPS / (taps * edge));          /* a block has MAX_TAPS numbers at most */
     if (is_tiles(c)) {
-        kw_conv_tiles_pack(&c->tiles, from, weight, c->turned, packed);
+        kw_conv_tiles_pack(&c->tiles, from, weight, packed);
         return;
     }
     if (c->layout.size > (size_t)(s->out * row))

@@ -31,12 +31,18 @@ const char *kw_conv_implementation(const kw_conv *c);   /* oneDNN's name for the
 
 /* ---- our own tiles, f32: forward, and the gradient of x turned round (conv_tiles.c, conv_winograd.c) ---- */
 
+/* A weight in parts: chunks of inputs, summed in one go, by panels of outputs, the first `wide` of them wide. */
+typedef struct {
+    const struct kw_conv_tile *tile;
+    int in, out, taps, chunk, panels, wide, padded;        /* padded: outputs of all panels */
+} kw_conv_cut;
+
 typedef struct {
     kw_conv_shape s;
     const struct kw_conv_tile *tile;
-    bool winograd;
-    int taps, panels, wide, padded;       /* panels: groups of outputs, the first `wide` of them wide; their outputs */
-    int chunk, chunk_rows;                /* inputs and rows of the kernel that are summed in one go */
+    bool winograd, turned;
+    int taps, chunk_rows;                 /* chunk_rows: of the kernel that are summed in one go */
+    kw_conv_cut cut, lies;                /* as the weight is used; as it lies: the same, but for a turned one */
     int threads, blocks, group;           /* the work is shared by blocks of pixels and groups of panels */
     int rows, columns;                    /* of a block: WINOGRAD: output rows, tiles of 4; else 1, pixels */
     int room;                             /* columns of the product for one block, with room for a cut tile */
@@ -44,13 +50,19 @@ typedef struct {
     size_t packed, scratch_size;
 } kw_conv_tiles;
 
-/* For x -> y of s. False if it cannot. The packed weight depends on in, out, kh, kw and the instruction set alone. */
-bool kw_conv_tiles_plan(const kw_conv_shape *s, bool winograd, kw_conv_tiles *p);
+/*
+ * For x -> y of s. False if it cannot. The packed weight depends on in, out, kh, kw and the instruction set alone.
+ * turned: the weight is (in, out, kh, kw) of another convolution, of which this one is the turned form; it lies packed
+ * as that one wants it, so that one copy serves both.
+ */
+bool kw_conv_tiles_plan(const kw_conv_shape *s, bool winograd, bool turned, kw_conv_tiles *p);
 void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size);
-/* turned: w is (in, out, kh, kw) of another convolution, of which this one is the turned form */
-void kw_conv_tiles_pack(const kw_conv_tiles *p, kw_dtype from, const void *w, bool turned, float *packed);
+void kw_conv_tiles_pack(const kw_conv_tiles *p, kw_dtype from, const void *w, float *packed);
 void kw_conv_tiles_forward(const kw_conv_tiles *p, const float *x, const float *w, const float *bias, float *y,
                            void *scratch);
+
+/* Stretches of memory, equally far apart. */
+typedef struct { const char *at; ptrdiff_t size, step; int count; } kw_conv_run;
 
 /* What the two have in common: the part of a panel, a thread's scratch, and the next weights called to the cache. */
 typedef struct {
@@ -59,14 +71,28 @@ typedef struct {
     float *y, *m, *v, *u;
     const float **at;                     /* [tap][room] where the factors of a column lie */
     int count, panel0, panel1;            /* columns in the block; panels */
-    const char *ahead, *ahead_end;        /* weights that are needed next */
+    const char *ahead, *ahead_end;        /* weights that are needed next: one of the stretches in which they lie */
+    kw_conv_run run;                      /* the stretches after it, so many of this run; then other runs of the part */
+    int left, next_run, next_i, next_n, next_panel;
 } kw_conv_block;
 
-int kw_conv_panel_at(const kw_conv_tiles *p, int panel);                       /* its first output */
-int kw_conv_panel_width(const kw_conv_tiles *p, int panel);
-/* The weights of one chunk of inputs and one panel: (kh, kw, n, width). */
-const float *kw_conv_part(const kw_conv_tiles *p, const float *w, int i, int n, int panel);
+int kw_conv_panel_at(const kw_conv_cut *c, int panel);                         /* its first output */
+int kw_conv_panel_width(const kw_conv_cut *c, int panel);
+/* Where the part of inputs i..i+n and a panel lies: (kh, kw, n, width). */
+ptrdiff_t kw_conv_part_at(const kw_conv_cut *c, int i, int n, int panel);
+/*
+ * A part of a turned weight in b->u, made from the parts it is in; and the same transformed, (points, kh, n, width),
+ * with so many lines of the next part called to the cache in each of kh * KW_CONV_VISITS visits.
+ */
+enum { KW_CONV_VISITS = 3 };
+void kw_conv_turn_part(kw_conv_block *b, int i, int n, int panel);
+void kw_conv_turn_winograd(kw_conv_block *b, int i, int n, int panel, int lines);
+/* The memory that it is made from, which = 0, 1, ...; false past the last. */
+bool kw_conv_turn_run(const kw_conv_tiles *p, const float *w, int i, int n, int panel, int which, kw_conv_run *run);
+/* The part that comes after this one in the block, if any, is to be called to the cache; lines for each visit. */
 void kw_conv_ahead(kw_conv_block *b, int i, int n, int panel);
+int kw_conv_ahead_lines(const kw_conv_block *b, int visits);
+void kw_conv_call(kw_conv_block *b, int lines);
 /* All tiles of a panel for one chunk: m is room x width. */
 void kw_conv_columns(kw_conv_block *b, int panel, const float *const *at, int taps, ptrdiff_t first, int n,
                      const float *w, ptrdiff_t w_step, bool add, float *m, int lines);

@@ -48,10 +48,14 @@ typedef struct kw_conv_tile {
      * Winograd's F(4, 3), see conv_winograd.c.
      * spread: v[u*v_step + i] = (B^T)[u] x[.][first + i] for u < 6, i < n
      * derive: u[k*u_step + c] = rows 1..4 of G times w[c], w[slab + c], w[2*slab + c]; slab is a multiple of a width
+     * derive_turned: from a weight in which inputs and outputs have changed places: g = w[2*w_step + r*ldw + c],
+     *         w[w_step + r*ldw + c], w[r*ldw + c] to u[k*u_step + c*ldu + r], all six rows of G; r < rows, c < columns
      * join:   y[j*ld + c] = bias[c] + (A^T)[j] m[.*m_step + c] for j < count <= 4, c < width
      */
     void (*spread)(const float *const *x, ptrdiff_t first, int n, float *v, ptrdiff_t v_step);
     void (*derive)(const float *w, ptrdiff_t slab, float *u, ptrdiff_t u_step);
+    void (*derive_turned)(const float *w, ptrdiff_t w_step, ptrdiff_t ldw, int rows, int columns, float *u,
+                          ptrdiff_t u_step, ptrdiff_t ldu);
     void (*join)(const float *m, ptrdiff_t m_step, const float *bias, int width, float *y, ptrdiff_t ld, int count);
     /*
      * unjoin: d[u*d_step + c] = A[u] y[.][c] for u < 6, c < width

@@ -4,6 +4,7 @@
  *
  *     V = B^T d    six pixels of a row of x, with the border   spread,  once for each block of y
  *     U = G g      the three taps of a row of the kernel       derive,  once for each block and panel; U0 and U5 are g
+ *                                                              (of a turned weight they are copies: conv_turn.c)
  *     M = sum over rows of the kernel and i of V * U           six products, tiles as in conv_tiles.c
  *     y = A^T M + bias                                         join
  *
@@ -58,15 +59,15 @@ void kw_conv_winograd_plan(kw_conv_tiles *p)
 {
     int oh = kw_conv_out_h(&p->s), count = COUNT, width = p->tile->form[0].width;
     cut(p, count);
-    while (count > KW_TILE_ROOM && p->blocks * p->panels < 4 * p->threads)
+    while (count > KW_TILE_ROOM && p->blocks * p->cut.panels < 4 * p->threads)
         cut(p, count /= 2);
     int slots = p->rows < oh ? p->rows + p->s.kh - 1 : p->rows / oh * (oh + p->s.kh - 1);
     int most = KW_MAX(1, (48 << 10) / (POINTS * p->room * width));
-    int groups = KW_MAX(ceil_div(p->panels, most), KW_MIN(p->panels, ceil_div(8 * p->threads, p->blocks)));
-    p->group = ceil_div(p->panels, groups);
+    int groups = KW_MAX(ceil_div(p->cut.panels, most), KW_MIN(p->cut.panels, ceil_div(8 * p->threads, p->blocks)));
+    p->group = ceil_div(p->cut.panels, groups);
     p->v_at = (size_t)p->group * (size_t)(POINTS * p->room * width);
-    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->chunk) + 15) / 16 * 16;
-    p->each = p->u_at + (size_t)(4 * p->s.kh * p->chunk * width);
+    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->cut.chunk) + 15) / 16 * 16;
+    p->each = p->u_at + (size_t)((p->turned ? POINTS : 4) * p->s.kh * p->cut.chunk * width);
 }
 
 /* ---- one block ------------------------------------------------------------------------------------------- */
@@ -112,23 +113,26 @@ static void point(kw_conv_block *b, const place *a, int n)
 static void panel_products(kw_conv_block *b, const place *a, int panel, int i, int n, float *m)
 {
     const kw_conv_tiles *p = b->p;
-    int width = kw_conv_panel_width(p, panel), kh = p->s.kh, rows = p->tile->form[panel >= p->wide].rows;
+    int width = kw_conv_panel_width(&p->cut, panel), kh = p->s.kh, rows = p->tile->form[panel >= p->cut.wide].rows;
     ptrdiff_t slab = (ptrdiff_t)n * width, v_step = (ptrdiff_t)a->pictures * (a->rows + kh - 1) * a->tiles * n;
-    const float *w = kw_conv_part(p, b->w, i, n, panel);
-    int lines = ceil_div(b->ahead_end - b->ahead, (int64_t)64 * POINTS * ceil_div(b->count, rows));
-    for (int h = 0; h < kh; h++)
+    const float *w = b->w + (p->turned ? 0 : kw_conv_part_at(&p->cut, i, n, panel));
+    int lines = kw_conv_ahead_lines(b, POINTS * ceil_div(b->count, rows) + (p->turned ? kh * KW_CONV_VISITS : 0));
+    if (p->turned)
+        kw_conv_turn_winograd(b, i, n, panel, lines);
+    for (int h = 0; h < kh && !p->turned; h++)
         p->tile->derive(w + 3 * h * slab, slab, b->u + h * slab, kh * slab);
     for (int u = 0; u < POINTS; u++, m += (ptrdiff_t)p->room * width) {
-        bool own = u > 0 && u < POINTS - 1;
-        const float *from = own ? b->u + (u - 1) * kh * slab : u ? w + 2 * slab : w;
-        kw_conv_columns(b, panel, b->at, kh, u * v_step, n, from, own ? slab : 3 * slab, i > 0, m, lines);
+        bool raw = !p->turned && (u == 0 || u == POINTS - 1);
+        const float *from = raw ? w + (u ? 2 * slab : 0) : b->u + (p->turned ? u : u - 1) * kh * slab;
+        kw_conv_columns(b, panel, b->at, kh, u * v_step, n, from, raw ? 3 * slab : slab, i > 0, m, lines);
     }
 }
 
 static void join(const kw_conv_block *b, const place *a, int panel, const float *m)
 {
     const kw_conv_tiles *p = b->p;
-    int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+    int width = kw_conv_panel_width(&p->cut, panel), o = kw_conv_panel_at(&p->cut, panel);
+    int columns = KW_MIN(width, p->s.out - o);
     int oh = kw_conv_out_h(&p->s), ow = kw_conv_out_w(&p->s);
     ptrdiff_t m_step = (ptrdiff_t)p->room * width;
     for (int q = 0; q < b->count; q++, m += width) {
@@ -152,22 +156,19 @@ void kw_conv_winograd_block(kw_conv_block *b, int block)
     int n = 0;
     for (int i = 0; i < p->s.in; i += n) {
         float *m = b->m;
-        if (n != KW_MIN(p->chunk, p->s.in - i))
-            point(b, &a, n = KW_MIN(p->chunk, p->s.in - i));
+        if (n != KW_MIN(p->cut.chunk, p->s.in - i))
+            point(b, &a, n = KW_MIN(p->cut.chunk, p->s.in - i));
         spread(b, &a, i, n);
         for (int panel = b->panel0; panel < b->panel1; panel++) {
-            if (panel + 1 < b->panel1)
-                kw_conv_ahead(b, i, n, panel + 1);
-            else if (i + n < p->s.in)
-                kw_conv_ahead(b, i + n, KW_MIN(p->chunk, p->s.in - i - n), b->panel0);
+            kw_conv_ahead(b, i, n, panel);
             panel_products(b, &a, panel, i, n, m);
-            m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(p, panel);
+            m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(&p->cut, panel);
         }
     }
     const float *m = b->m;
     for (int panel = b->panel0; panel < b->panel1; panel++) {
         join(b, &a, panel, m);
-        m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(p, panel);
+        m += (ptrdiff_t)POINTS * p->room * kw_conv_panel_width(&p->cut, panel);
     }
 }
 
@@ -181,23 +182,24 @@ void kw_conv_winograd_block(kw_conv_block *b, int block)
  *
  * scratch of a thread: [at] [dU of the group] [V] [D of a panel] [dg of a panel]
  */
-static int sum_rows(const kw_conv_tiles *p) { return ceil_div(p->chunk, KW_TILE_ROOM) * KW_TILE_ROOM; }
+static int sum_rows(const kw_conv_tiles *p) { return ceil_div(p->cut.chunk, KW_TILE_ROOM) * KW_TILE_ROOM; }
 
 bool kw_conv_winograd_weights_plan(const kw_conv_shape *s, kw_conv_tiles *p)
 {
-    if (s->in < 4 || !kw_conv_tiles_plan(s, true, p))
+    if (s->in < 4 || !kw_conv_tiles_plan(s, true, false, p))
         return false;
     int oh = kw_conv_out_h(s), width = p->tile->form[0].width;
+    kw_conv_cut *c = &p->cut;
     cut(p, COUNT);
-    p->group = KW_MIN(2, p->panels);
-    while (p->chunk > 16 && ceil_div(p->panels, p->group) * ceil_div(s->in, p->chunk) < 4 * p->threads)
-        p->chunk = (p->chunk / 2 + 3) / 4 * 4;
-    if (ceil_div(p->panels, p->group) * ceil_div(s->in, p->chunk) < 4 * p->threads)
+    p->group = KW_MIN(2, c->panels);
+    while (c->chunk > 16 && ceil_div(c->panels, p->group) * ceil_div(s->in, c->chunk) < 4 * p->threads)
+        c->chunk = (c->chunk / 2 + 3) / 4 * 4;
+    if (ceil_div(c->panels, p->group) * ceil_div(s->in, c->chunk) < 4 * p->threads)
         p->group = 1;
     int slots = p->rows < oh ? p->rows + s->kh - 1 : p->rows / oh * (oh + s->kh - 1);
     p->v_at = (size_t)p->group * (size_t)(POINTS * s->kh * sum_rows(p) * width);
-    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * p->chunk) + 31) / 16 * 16;     /* a cut tile reads on */
-    p->each = p->u_at + (size_t)(POINTS * p->room * width) + (size_t)(p->taps * p->chunk * width);
+    p->u_at = p->v_at + ((size_t)(POINTS * slots * p->columns * c->chunk) + 31) / 16 * 16;     /* a cut tile reads on */
+    p->each = p->u_at + (size_t)(POINTS * p->room * width) + (size_t)(p->taps * c->chunk * width);
     kw_conv_scratch_plan(p);
     return true;
 }
@@ -206,7 +208,8 @@ bool kw_conv_winograd_weights_plan(const kw_conv_shape *s, kw_conv_tiles *p)
 static void unjoin(const kw_conv_block *b, const place *a, const float *dy, int panel, float *d)
 {
     const kw_conv_tiles *p = b->p;
-    int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+    int width = kw_conv_panel_width(&p->cut, panel), o = kw_conv_panel_at(&p->cut, panel);
+    int columns = KW_MIN(width, p->s.out - o);
     int oh = kw_conv_out_h(&p->s), ow = kw_conv_out_w(&p->s);
     float cut[OUT * KW_TILE_WIDTH_MAX] = { 0 };
     for (int q = 0; q < b->count; q++, d += width) {
@@ -229,7 +232,7 @@ static void block_sums(kw_conv_block *b, const place *a, const float *dy, int n,
     ptrdiff_t v_step = (ptrdiff_t)a->pictures * (a->rows + kh - 1) * a->tiles * n;
     float *to = b->m;
     for (int panel = b->panel0; panel < b->panel1; panel++) {
-        const kw_tile_form *f = &p->tile->form[panel >= p->wide];
+        const kw_tile_form *f = &p->tile->form[panel >= p->cut.wide];
         unjoin(b, a, dy, panel, b->u);
         for (int u = 0; u < POINTS; u++)
             for (int h = 0; h < kh; h++, to += (ptrdiff_t)sum_rows(p) * f->width)
@@ -243,7 +246,8 @@ static void block_sums(kw_conv_block *b, const place *a, const float *dy, int n,
 static void fold(const kw_conv_block *b, int panel, int i0, int n, const float *from, float *dw)
 {
     const kw_conv_tiles *p = b->p;
-    int width = kw_conv_panel_width(p, panel), o = kw_conv_panel_at(p, panel), columns = KW_MIN(width, p->s.out - o);
+    int width = kw_conv_panel_width(&p->cut, panel), o = kw_conv_panel_at(&p->cut, panel);
+    int columns = KW_MIN(width, p->s.out - o);
     int kh = p->s.kh;
     ptrdiff_t h_step = (ptrdiff_t)sum_rows(p) * width, row = (ptrdiff_t)p->s.in * p->taps;
     float *dense = b->u + (ptrdiff_t)POINTS * p->room * p->tile->form[0].width;
@@ -257,7 +261,7 @@ static void fold(const kw_conv_block *b, int panel, int i0, int n, const float *
 static void task_weights(kw_conv_block *b, int i, const float *dy, float *dw)
 {
     const kw_conv_tiles *p = b->p;
-    int n = KW_MIN(p->chunk, p->s.in - i);
+    int n = KW_MIN(p->cut.chunk, p->s.in - i);
     for (int k = 0; k < p->blocks; k++) {
         place a = place_of(p, k);
         point(b, &a, n);
@@ -267,7 +271,7 @@ static void task_weights(kw_conv_block *b, int i, const float *dy, float *dw)
     const float *from = b->m;
     for (int panel = b->panel0; panel < b->panel1; panel++) {
         fold(b, panel, i, n, from, dw);
-        from += (ptrdiff_t)POINTS * p->s.kh * sum_rows(p) * kw_conv_panel_width(p, panel);
+        from += (ptrdiff_t)POINTS * p->s.kh * sum_rows(p) * kw_conv_panel_width(&p->cut, panel);
     }
 }
 
@@ -287,15 +291,15 @@ void kw_conv_winograd_weights(const kw_conv_tiles *p, const float *x, const floa
                               void *scratch)
 {
     float *zeros = scratch;
-    int groups = ceil_div(p->panels, p->group);
+    int groups = ceil_div(p->cut.panels, p->group);
     memset(scratch, 0, p->shared * sizeof(float));
 #pragma omp parallel for collapse(2) schedule(dynamic) num_threads(p->threads)
     for (int g = 0; g < groups; g++)
-        for (int i = 0; i < p->s.in; i += p->chunk) {
+        for (int i = 0; i < p->s.in; i += p->cut.chunk) {
             float *own = zeros + p->shared + p->each * (size_t)omp_get_thread_num();
             kw_conv_block b = { .p = p, .x = x, .zeros = zeros, .at = (const float **)own, .m = own + p->m_at,
                                 .v = own + p->v_at, .u = own + p->u_at, .panel0 = g * p->group,
-                                .panel1 = KW_MIN(p->panels, (g + 1) * p->group) };
+                                .panel1 = KW_MIN(p->cut.panels, (g + 1) * p->group) };
             task_weights(&b, i, dy, dw);
         }
     if (dbias)

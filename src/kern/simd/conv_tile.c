@@ -87,6 +87,31 @@ TILE(tile_narrow, ROWS, 2)
 SUM(sum_wide, WIDE, 3)
 SUM(sum_narrow, ROWS, 2)
 
+typedef float v4 __attribute__((vector_size(16)));
+typedef float v4_at __attribute__((vector_size(16), aligned(4), may_alias));
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v8_at __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* Rows r and r + 4 in the halves of a vector, so that what is shuffled stays within its half. */
+#define PAIR(r, c) __builtin_shufflevector((v4)*(const v4_at *)(a + (r) * lda + (c)), \
+                                           (v4)*(const v4_at *)(a + ((r) + 4) * lda + (c)), 0, 1, 2, 3, 4, 5, 6, 7)
+
+/* Four columns of eight rows. */
+INLINE void columns_of(const float *a, ptrdiff_t lda, v8 to[4])
+{
+    v8 x[4];
+    UNROLL(4) for (int k = 0; k < 4; k++)
+        x[k] = PAIR(k, 0);
+    v8 p = __builtin_shufflevector(x[0], x[1], 0, 8, 1, 9, 4, 12, 5, 13);
+    v8 q = __builtin_shufflevector(x[2], x[3], 0, 8, 1, 9, 4, 12, 5, 13);
+    v8 s = __builtin_shufflevector(x[0], x[1], 2, 10, 3, 11, 6, 14, 7, 15);
+    v8 t = __builtin_shufflevector(x[2], x[3], 2, 10, 3, 11, 6, 14, 7, 15);
+    to[0] = __builtin_shufflevector(p, q, 0, 1, 8, 9, 4, 5, 12, 13);
+    to[1] = __builtin_shufflevector(p, q, 2, 3, 10, 11, 6, 7, 14, 15);
+    to[2] = __builtin_shufflevector(s, t, 0, 1, 8, 9, 4, 5, 12, 13);
+    to[3] = __builtin_shufflevector(s, t, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+
 /* ---- Winograd's F(4, 3) with the points 0, 1, -1, 2, -2; the fractions of G are moved to B ---- */
 
 #define SPREAD(T, x, to) \
@@ -124,16 +149,62 @@ static NOINLINE void spread(const float *const *x, ptrdiff_t first, int n, float
 #undef TO
 }
 
+/* Rows 1 to 4 of G; 0 and 5 are the outer taps themselves. */
+#define DERIVE(T, a, b, d, put) \
+    do { \
+        T even = (a) + (d), even2 = (a) + 4.0f * (d); \
+        put(1, even + (b)); \
+        put(2, even - (b)); \
+        put(3, even2 + 2.0f * (b)); \
+        put(4, even2 - 2.0f * (b)); \
+    } while (0)
+
 static NOINLINE void derive(const float *w, ptrdiff_t slab, float *u, ptrdiff_t u_step)
 {
     for (ptrdiff_t c = 0; c < slab; c += W) {
         vf a = load(w + c), b = load(w + slab + c), d = load(w + 2 * slab + c);
-        vf even = a + d, even2 = a + 4.0f * d;
-        store(u + c, even + b);
-        store(u + u_step + c, even - b);
-        store(u + 2 * u_step + c, even2 + 2.0f * b);
-        store(u + 3 * u_step + c, even2 - 2.0f * b);
+#define PUT(k, x) store(u + ((k) - 1) * u_step + c, x)
+        DERIVE(vf, a, b, d, PUT);
+#undef PUT
     }
+}
+
+static void derive_one(const float *w, ptrdiff_t w_step, float *u, ptrdiff_t u_step)
+{
+    float a = w[2 * w_step], b = w[w_step], d = w[0];
+#define PUT(k, x) u[(k) * u_step] = (x)
+    PUT(0, a);
+    DERIVE(float, a, b, d, PUT);
+    PUT(5, d);
+#undef PUT
+}
+
+/* Eight rows, four columns of three taps at a time. */
+static NOINLINE void derive_turned(const float *w, ptrdiff_t w_step, ptrdiff_t ldw, int rows, int columns, float *u,
+                                   ptrdiff_t u_step, ptrdiff_t ldu)
+{
+    int r = 0, c;
+    for (; r + 8 <= rows; r += 8, w += 8 * ldw, u += 8) {
+        for (c = 0; c + 4 <= columns; c += 4) {
+            v8 a[4], b[4], d[4];
+            columns_of(w + 2 * w_step + c, ldw, a);
+            columns_of(w + w_step + c, ldw, b);
+            columns_of(w + c, ldw, d);
+            UNROLL(4) for (int j = 0; j < 4; j++) {
+#define PUT(k, x) *(v8_at *)(u + (k) * u_step + (c + j) * ldu) = (v8_at)(x)
+                PUT(0, a[j]);
+                DERIVE(v8, a[j], b[j], d[j], PUT);
+                PUT(5, d[j]);
+#undef PUT
+            }
+        }
+        for (; c < columns; c++)
+            for (int k = 0; k < 8; k++)
+                derive_one(w + k * ldw + c, w_step, u + c * ldu + k, u_step);
+    }
+    for (; r < rows; r++, w += ldw, u++)
+        for (c = 0; c < columns; c++)
+            derive_one(w + c, w_step, u + c * ldu, u_step);
 }
 
 static NOINLINE void join(const float *m, ptrdiff_t m_step, const float *bias, int width, float *y, ptrdiff_t ld,
@@ -179,13 +250,21 @@ static NOINLINE void fold(const float *u, ptrdiff_t u_step, int width, float *w,
     }
 }
 
-typedef float v4 __attribute__((vector_size(16)));
-typedef float v4_at __attribute__((vector_size(16), aligned(4), may_alias));
-
-/* Blocks of 4 x 4. */
+/* Blocks of 8 x 4, 4 x 4, and what is left. */
 static NOINLINE void turn(const float *a, ptrdiff_t lda, int rows, int columns, float *b, ptrdiff_t ldb)
 {
     int r = 0, c;
+    for (; r + 8 <= rows; r += 8, a += 8 * lda, b += 8) {
+        for (c = 0; c + 4 <= columns; c += 4) {
+            v8 x[4];
+            columns_of(a + c, lda, x);
+            UNROLL(4) for (int k = 0; k < 4; k++)
+                *(v8_at *)(b + (c + k) * ldb) = (v8_at)x[k];
+        }
+        for (; c < columns; c++)
+            for (int k = 0; k < 8; k++)
+                b[c * ldb + k] = a[k * lda + c];
+    }
     for (; r + 4 <= rows; r += 4, a += 4 * lda, b += 4) {
         for (c = 0; c + 4 <= columns; c += 4) {
             v4 x[4];
@@ -266,5 +345,5 @@ static NOINLINE void gather(const float *const *x, int first, int pixels, float 
 extern const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA);
 const kw_conv_tile KW_PASTE(kw_conv_tile, KW_ISA) = {
     TEXT(KW_ISA), { { WIDE, 3 * W, tile_wide, sum_wide }, { ROWS, 2 * W, tile_narrow, sum_narrow } }, ROWS, 2 * W,
-    tile_weights, tile_dense, gather, spread, derive, join, unjoin, fold, turn,
+    tile_weights, tile_dense, gather, spread, derive, derive_turned, join, unjoin, fold, turn,
 };

@@ -52,6 +52,10 @@ static const kw_conv_shape shapes[] = {
     { 2,  9, 10,  26,  34, 5, 3, 1, 2, 0, 1, 2 },
     { 1, 13, 15, 200,  24, 3, 3, 2, 1, 1, 1, 1 },
     { 1, 15, 14, 210,  40, 1, 1, 1, 0, 0, 0, 0 },
+    { 2,  6,  9, 100, 150, 3, 3, 1, 1, 1, 1, 1 },      /* several chunks and panels in both directions, all of them cut */
+    { 1,  5, 10,  67, 201, 3, 3, 1, 1, 1, 1, 1 },
+    { 1,  4,  4, 201,  67, 3, 3, 1, 1, 1, 1, 1 },
+    { 1,  3,  5, 129,  77, 5, 3, 1, 2, 1, 2, 1 },
 };
 
 /* ---- the definition, in double ---- */
@@ -308,6 +312,39 @@ static void one_weight_serves_every_size_of_picture(void **state)
     kw_conv_free(b);
 }
 
+/* Backward-data reads what forward has packed, to the bit. */
+static void one_weight_serves_both_directions(void **state)
+{
+    uint64_t seed = 5;
+    int count = 0;
+    (void)state;
+    for (size_t i = 0; i < KW_LEN(shapes); i++)
+        for (int way = KW_CONV_TILES; way <= KW_CONV_WINOGRAD; way++) {
+            const kw_conv_shape *s = &shapes[i];
+            kw_conv *f, *d;
+            if (kw_conv_new_by((kw_conv_way)way, s, KW_FORWARD, KW_F32, true, &f, NULL))
+                continue;
+            if (kw_conv_new_by((kw_conv_way)way, s, KW_BACKWARD_DATA, KW_F32, false, &d, NULL)) {
+                kw_conv_free(f);
+                continue;
+            }
+            size_t bytes = kw_conv_packed_size(f), nw = (size_t)(s->out * s->in * s->kh * s->kw);
+            assert_string_equal(kw_conv_layout(f), kw_conv_layout(d));
+            assert_int_equal(bytes, kw_conv_packed_size(d));
+            double *rw = numbers(nw, &seed, KW_F32);
+            char *w = typed(KW_F32, rw, nw), *a = guarded(bytes), *b = guarded(bytes);
+            kw_conv_pack(f, KW_F32, w, a);
+            kw_conv_pack(d, KW_F32, w, b);
+            assert_memory_equal(a, b, bytes);
+            count++;
+            release(w, nw * 4), release(a, bytes), release(b, bytes);
+            free(rw);
+            kw_conv_free(f);
+            kw_conv_free(d);
+        }
+    assert_true(count >= 30);
+}
+
 static char *run_with(int threads, int way, const kw_conv_shape *s, kw_pass pass, size_t n_out)
 {
     uint64_t seed = 3;
@@ -359,6 +396,7 @@ int main(void)
         cmocka_unit_test(a_missing_bias_is_zero),
         cmocka_unit_test(wrong_shapes_are_refused),
         cmocka_unit_test(one_weight_serves_every_size_of_picture),
+        cmocka_unit_test(one_weight_serves_both_directions),
         cmocka_unit_test(bits_do_not_depend_on_the_number_of_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -292,6 +292,62 @@ static void weights_let_go_come_back(void **state)
     kw_block_free(w);
 }
 
+/* ---- packed copies of convolutions ------------------------------------------------------------------------------- */
+
+/* A convolution and its dx, to y and dx; packed copies in at most `limit` bytes. Returns how many bytes were kept. */
+static size_t both_directions(int kernel, size_t limit, bool back, float *y, float *dx)
+{
+    enum { SIDE = 8, CHANNELS = 72, N = SIDE * SIDE * CHANNELS };
+    job *j = begin();
+    kw_graph *g = j->g;
+    int id;
+    const kw_shape shape = KW_SHAPE(CHANNELS, CHANNELS, kernel, kernel), pixels = KW_SHAPE(1, SIDE, SIDE, CHANNELS);
+    static float x[N];
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i % 13) * 0.25f - 1;
+    assert_int_equal(kw_store_add(j->s, "w", shape, KW_F32, NULL, &id, &j->e), KW_OK);
+    float *w = kw_store_write(j->s, id);
+    for (int64_t i = 0; i < kw_count(shape); i++)
+        w[i] = (float)(i % 17) * 0.125f - 0.8f;
+    kw_store_limit_packed(j->s, limit);
+    int pad = kernel / 2;
+    kw_val in = kw_input(g, "x", pixels, KW_F32), dy = kw_input(g, "dy", pixels, KW_F32), d, out;
+    out = kw_conv2d(g, in, kw_state(g, id, shape, KW_F32), KW_NONE, (kw_conv_pads){ 1, pad, pad, pad, pad });
+    kw_result(g, "y", out);
+    if (back) {
+        assert_int_equal(kw_backward(g, &out, &dy, 1, &in, 1, &d, &j->e), KW_OK);
+        kw_result(g, "dx", d);
+    }
+    assert_int_equal(kw_program_new(j->a, g, j->s, NULL, &j->p, &j->e), KW_OK);
+    kw_program_set(j->p, "x", x);
+    kw_program_set(j->p, "dy", x);
+    run(j);
+    memcpy(y, kw_program_result(j->p, "y"), sizeof x);
+    if (back)
+        memcpy(dx, kw_program_result(j->p, "dx"), sizeof x);
+    size_t kept = kw_store_packed_bytes(j->s);
+    end(j);
+    return kept;
+}
+
+/* On tiles of our own; oneDNN, which AVX-512 has, wants a layout for each. Kept or packed at each use: the same bits. */
+static void both_directions_share_a_copy(void **state)
+{
+    (void)state;
+    enum { N = 8 * 8 * 72 };
+    static float y[2][N], dx[2][N];
+    for (int kernel = 1; kernel <= 3; kernel += 2) {
+        size_t forward = both_directions(kernel, SIZE_MAX, false, y[0], dx[0]);
+        size_t both = both_directions(kernel, SIZE_MAX, true, y[0], dx[0]);
+        assert_true(kernel == 1 ? !both : forward > 0);
+        if (!strstr(kw_kern_get()->isa, "avx512"))
+            assert_int_equal(both, forward);
+        assert_int_equal(both_directions(kernel, 0, true, y[1], dx[1]), 0);
+        assert_memory_equal(y[0], y[1], sizeof y[0]);
+        assert_memory_equal(dx[0], dx[1], sizeof dx[0]);
+    }
+}
+
 static void weights_read_in_place_count(void **state)
 {
     (void)state;
@@ -315,6 +371,7 @@ int main(void)
         cmocka_unit_test(pages_of_packed_weights_go),
         cmocka_unit_test(other_memory_stays),
         cmocka_unit_test(weights_read_in_place_count), cmocka_unit_test(weights_let_go_come_back),
+        cmocka_unit_test(both_directions_share_a_copy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -126,12 +126,18 @@ enum { MAX_RUN = 16384, EDGE = 16 };
 static void pack_block(const kw_conv_tiles *p, const float *from, ptrdiff_t i_step, ptrdiff_t o_step, int count,
                        int high, bool turned, float *to, int n, int width)
 {
-    for (int tap = 0; tap < p->taps; tap++, to += (ptrdiff_t)n * width) {
-        const float *w = from + (turned ? p->taps - 1 - tap : tap);
-        for (int i = 0; i < count; i++)
-            for (int o = 0; o < high; o++)
-                to[i * width + o] = w[i * i_step + o * o_step];
-    }
+    ptrdiff_t slab = (ptrdiff_t)n * width;
+    if (turned)
+        to += (p->taps - 1) * slab;
+    for (int i = 0; i < count; i++, from += i_step, to += width)
+        p->tile->turn(from, o_step, high, p->taps, to, turned ? -slab : slab);
+}
+
+/* What the next step will read lies a row of the file further, where the processor does not look by itself. */
+static void call(const char *from, size_t bytes)
+{
+    for (size_t k = 0; k < bytes; k += LINE)
+        __builtin_prefetch(from + k, 0, 2);
 }
 
 /*
@@ -149,9 +155,12 @@ static void pack_part(const kw_conv_tiles *p, kw_dtype type, const char *w, bool
         memset(to, 0, sizeof *to * taps * (size_t)(n * width));
     for (int i = 0; i < n; i += edge) {
         int count = KW_MIN(edge, n - i), runs = turned ? count : high, run = (turned ? high : count) * p->taps;
+        size_t row = (size_t)(turned ? p->s.out : p->s.in) * taps;
+        size_t next = turned ? (size_t)edge * row : (size_t)run;
         for (int k = 0; k < runs; k++) {
             size_t outer = (size_t)(turned ? i0 + i + k : o0 + k), inner = (size_t)(turned ? o0 : i0 + i);
-            size_t at = (outer * (size_t)(turned ? p->s.out : p->s.in) + inner) * taps;
+            size_t at = outer * row + inner * taps;
+            call(w + (at + next) * size, (size_t)run * size);
             kw_widen(wide + k * run, type, w + at * size, run);
         }
         pack_block(p, wide, turned ? run : p->taps, turned ? p->taps : run, count, high, turned, to + i * width, n,

@@ -145,12 +145,18 @@ void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size)
 enum { MAX_RUN = 16384, EDGE = 16 };
 
 /* Some inputs by the outputs of a panel: from[o*o_step + i*taps + tap]. */
-static void pack_block(int taps, const float *from, ptrdiff_t o_step, int count, int high, float *to, int n, int width)
+static void pack_block(const kw_conv_cut *l, const float *from, ptrdiff_t o_step, int count, int high, float *to, int n, int width)
 {
-    for (int tap = 0; tap < taps; tap++, from++, to += (ptrdiff_t)n * width)
-        for (int i = 0; i < count; i++)
-            for (int o = 0; o < high; o++)
-                to[i * width + o] = from[o * o_step + i * taps];
+    ptrdiff_t slab = (ptrdiff_t)n * width;
+    for (int i = 0; i < count; i++, from += l->taps, to += width)
+        l->tile->turn(from, o_step, high, l->taps, to, slab);
+}
+
+/* What the next step will read lies a row of the file further, where the processor does not look by itself. */
+static void call(const char *from, size_t bytes)
+{
+    for (size_t k = 0; k < bytes; k += LINE)
+        __builtin_prefetch(from + k, 0, 2);
 }
 
 /*
@@ -169,9 +175,10 @@ static void pack_part(const kw_conv_cut *l, kw_dtype type, const char *w, int i0
         int count = KW_MIN(edge, n - i), run = count * l->taps;
         for (int o = 0; o < high; o++) {
             size_t at = ((size_t)(o0 + o) * (size_t)l->in + (size_t)(i0 + i)) * taps;
+            call(w + (at + (size_t)run) * size, (size_t)run * size);
             kw_widen(wide + o * run, type, w + at * size, run);
         }
-        pack_block(l->taps, wide, run, count, high, to + i * width, n, width);
+        pack_block(l, wide, run, count, high, to + i * width, n, width);
     }
 }
 

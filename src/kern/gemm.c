@@ -253,8 +253,8 @@ static void finish_block(const worker *w, int64_t row, int64_t rows)
 }
 
 /*
- * What of A comes after the steps from k on of the block at `row`: the next steps, else the next block of the task. Only
- * where rows of A are read: columns of it are copied, and the copying asks for itself.
+ * What of A comes after the steps from k on of the block at `row`: the next steps, else the next block of the task. Not
+ * where columns of A are read in place: their lines are those of the tile before.
  */
 static bool look_ahead(const worker *w, int64_t row, int64_t end, int64_t k, int64_t tiles, kw_gemm_ahead *q)
 {
@@ -267,10 +267,11 @@ static bool look_ahead(const worker *w, int64_t row, int64_t end, int64_t k, int
     }
     rows = KW_MIN(BLOCK, end - row);
     n = KW_MIN(w->p->step, last - k);
-    if (s->ta || rows <= 0)
+    if ((s->ta && !w->p->copied) || rows <= 0)
         return false;
-    *q = (kw_gemm_ahead){ .at = w->a + (row * s->lda + k) * size, .ld = s->lda * size, .lines = ceil_div(n * size, 64) };
-    q->left = rows * q->lines;
+    *q = (kw_gemm_ahead){ .at = w->a + (s->ta ? k * s->lda + row : row * s->lda + k) * size, .ld = s->lda * size };
+    q->lines = ceil_div((s->ta ? rows : n) * size, 64);
+    q->left = (s->ta ? n : rows) * q->lines;
     q->each = ceil_div(q->left, tiles);
     return true;
 }

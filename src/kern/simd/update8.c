@@ -17,42 +17,50 @@
 
 enum { BLOCK = 256, DECADES = 7 };
 
-/* By decade; the eighth is for vectors of eight. */
-static const float power[8] = { 1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1, 1 };
-static const float inverse_power[8] = { 1e6f, 1e5f, 1e4f, 1e3f, 1e2f, 1e1f, 1, 1 };
+/* By the low three bits of 127 + decade; before the first decade lies zero. */
+static const float power[8] = { 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1, 0, 1e-6f };
+static const float inverse_power[8] = { 1e5f, 1e4f, 1e3f, 1e2f, 1e1f, 1, 0, 1e6f };
 
 /* ---- codes ------------------------------------------------------------------------------------------------------- */
 
 INLINE vf as_float(vi x) { return __builtin_convertvector(x, vf); }
 INLINE vi as_int(vf x) { return __builtin_convertvector(x, vi); }
 
-/* table[i] of eight numbers */
+/* table[i & 7] of eight numbers */
 INLINE vf pick(const float *table, vi i)
 {
 #if defined KW_ISA_avx512
-    return (vf)_mm512_permutexvar_ps((__m512i)i, _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
+    return (vf)_mm512_permutexvar_ps((__m512i)(i & 7), _mm512_broadcast_f32x8(_mm256_loadu_ps(table)));
 #elif defined KW_ISA_avx2
     return (vf)_mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)i);
 #else
     vf y;
     for (int k = 0; k < W; k++)
-        y[k] = table[i[k]];
+        y[k] = table[i[k] & 7];
     return y;
 #endif
 }
 
-INLINE vi or_int(vm m, int a, vi b) { return (vi)v_choose(m, (vf)(a - (vi){ 0 }), (vf)b); }
+INLINE vi where(vm m, int a, vi b) { return (vi)v_choose(m, (vf)(a - (vi){ 0 }), (vf)b); }
+INLINE vi add_one(vm m, vi x)             /* where m is */
+{
+#if defined KW_ISA_avx512
+    return (vi)_mm512_mask_add_epi32((__m512i)x, m, (__m512i)x, _mm512_set1_epi32(1));
+#else
+    return x - (vi)m;
+#endif
+}
 
 /* The values of codes; two: of either sign. */
 INLINE vf decode(vi code, const bool two)
 {
-    vf c = as_float(code), zero = v_set(two ? 127 : 0), rank = v_abs(c - zero);
+    vf c = as_float(code), from_zero = c - (two ? 127.0f : 0.0f), rank = v_abs(from_zero);
     vu f = (vu)(rank + (two ? 0.5f : 1.5f));           /* 2^i + cell + 1/2, or twice 2^i: see above */
-    vi decade = (vi)(f >> 23) - (two ? 127 : 128);
+    vi decade = (vi)(f >> 23) - (two ? 0 : 1);          /* and 127 */
     vf place = (vf)((f & 0x7fffffu) | 0x3f800000u) - 1.0f;
-    vf y = pick(power, (vi)v_choose(v_lt(rank, v_set(0.5f)), v_set(0), (vf)decade)) * (0.9f * place + 0.1f);
-    y = v_choose(v_lt(rank, v_set(0.5f)), v_set(0), y);
-    y = v_choose(v_lt(c, zero), -y, y);
+    vf y = pick(power, decade) * (0.9f * place + 0.1f);
+    if (two)
+        y = (vf)((vu)y | ((vu)from_zero & 0x80000000u));
     return v_choose(v_gt(c, v_set(254.5f)), v_set(1), y);
 }
 
@@ -63,92 +71,136 @@ INLINE vf decode(vi code, const bool two)
 INLINE vi encode(vf x, const bool two)
 {
     vf a = v_abs(x);
-    vi decade = { 0 };
+    vi decade = 127 - (vi){ 0 };                        /* and 127 */
     UNROLL(8) for (int i = 1; i < DECADES; i++) {
         const float n = (float)(1 << (two ? i - 1 : i));
-        decade = or_int(v_gt(a, v_set(power[i - 1] * (1 + 0.9f / n))), i, decade);
+        decade = add_one(v_gt(a, v_set(power[(126 + i) & 7] * (1 + 0.9f / n))), decade);
     }
-    vf first = (vf)((decade + (two ? 127 : 128)) << 23);                 /* N of the decade */
+    vf first = (vf)((decade + (two ? 0 : 1)) << 23);    /* N of the decade */
     vf cell = v_max(v_set(0), v_min(first - 0.5f, (a * pick(inverse_power, decade) - 0.1f) * (first * (1 / 0.9f))));
     vi rank = as_int(first + cell) - (two ? 0 : 1);
-    rank = or_int(v_gt(a, v_set(1 - 0.225f / (two ? 64 : 128))), two ? 128 : 255, rank);
+    rank = where(v_gt(a, v_set(1 - 0.225f / (two ? 64 : 128))), two ? 128 : 255, rank);
     if (two) {
-        rank = or_int(v_lt(a, v_set(0.275e-6f)), 0, rank);
-        vf below = v_max(-as_float(rank), v_set(-127));                  /* there is no minus one */
-        return as_int(v_choose(v_lt(x, v_set(0)), below, as_float(rank))) + 127;
+        vi sign = (vi)x >> 31;
+        rank = where(v_lt(a, v_set(0.275e-6f)), 0, rank);
+        vi code = ((rank ^ sign) - sign) + 127;
+        return code & ~(code >> 31);                    /* there is no minus one */
     }
     return (vi)v_choose(v_gt(a, v_set(0)), (vf)rank, v_set(0));
 }
 
-typedef uint8_t vb __attribute__((vector_size(W)));
-
-/* W bytes, or as many as are left. */
-INLINE vi load_codes(const uint8_t *p, int64_t left)
+INLINE vi load_codes(const uint8_t *p)
 {
-    vb c = { 0 };
-    if (__builtin_expect(left >= W, 1))
-        memcpy(&c, p, W);
-    else
-        memcpy(&c, p, (size_t)left);
-    return __builtin_convertvector(c, vi);
-}
-INLINE void store_codes(uint8_t *p, vi code, int64_t left)
-{
-    const vb c = __builtin_convertvector(code, vb);
-    if (__builtin_expect(left >= W, 1))
-        memcpy(p, &c, W);
-    else
-        memcpy(p, &c, (size_t)left);
+#if defined KW_ISA_avx512
+    return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+#elif defined KW_ISA_avx2
+    return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+#else
+    vi x;
+    for (int k = 0; k < W; k++)
+        x[k] = p[k];
+    return x;
+#endif
 }
 
-INLINE void expand(const uint8_t *code, float scale, float *x, int64_t n, const bool two)
+INLINE void store_codes(uint8_t *p, vi x)
 {
-    for (int64_t i = 0; i < n; i += W)
-        v_put(KW_F32, x, i, decode(load_codes(code + i, n - i), two) * scale, n - i);
+#if defined KW_ISA_avx512
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8((__m512i)x));
+#elif defined KW_ISA_avx2
+    const __m128i h = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)x), _mm256_extracti128_si256((__m256i)x, 1));
+    _mm_storel_epi64((void *)p, _mm_packus_epi16(h, h));
+#else
+    for (int k = 0; k < W; k++)
+        p[k] = (uint8_t)x[k];
+#endif
 }
 
-/* The largest magnitude, or a NaN if there is one. */
-INLINE float largest(const float *x, int64_t n)
+/* ---- blocks ------------------------------------------------------------------------------------------------------ */
+
+/* Magnitudes as integers stand in the order of their values, and a NaN above all. */
+INLINE vi larger(vi most, vf x)
 {
-    vf most = v_set(0);
-    for (int64_t i = 0; i < n; i += W) {
-        vf a = v_abs(v_get(KW_F32, x, i, n - i));
-        most = v_choose(v_nan(most), most, v_choose(v_lt(a, most), most, a));
-    }
-    float y = most[0];
+    const vi a = (vi)v_abs(x);
+#if defined KW_ISA_avx512
+    return (vi)_mm512_max_epi32((__m512i)most, (__m512i)a);
+#elif defined KW_ISA_avx2
+    return (vi)_mm256_max_epi32((__m256i)most, (__m256i)a);
+#else
+    const vi m = most > a;
+    return (most & m) | (a & ~m);
+#endif
+}
+
+INLINE float largest(vi most)
+{
+    int32_t y = most[0];
     for (int k = 1; k < W; k++)
-        y = y != y || most[k] < y ? y : most[k];
-    return y;
+        y = KW_MAX(y, most[k]);
+    float x;
+    memcpy(&x, &y, sizeof x);
+    return x;
 }
 
-/* Codes of n numbers, and their scale. A block with a NaN becomes one of NaN, so that it is seen. */
-INLINE float compress(uint8_t *code, const float *x, int64_t n, const bool two)
+/* Codes of a block whose largest magnitude is `most`; its scale. A block with a NaN becomes one of NaN: it is seen. */
+INLINE float compress(uint8_t *code, const float *x, float most, const bool two)
 {
-    const float most = largest(x, n);
     const float inverse = most > 0 ? 1 / most : 0;
     if (!(most > 0 && inverse < __builtin_inff())) {    /* nothing, less than 3e-39, or no number at all */
-        memset(code, two ? 127 : 0, (size_t)n);
+        memset(code, two ? 127 : 0, BLOCK);
         return most > 0 || most != most ? most : 0;
     }
-    for (int64_t i = 0; i < n; i += W)
-        store_codes(code + i, encode(v_get(KW_F32, x, i, n - i) * inverse, two), n - i);
+    for (int i = 0; i < BLOCK; i += W)
+        store_codes(code + i, encode(v_load(KW_F32, x, i) * inverse, two));
     return most;
 }
 
+static NOINLINE float compress_two(uint8_t *code, const float *x, float most) { return compress(code, x, most, true); }
+static NOINLINE float compress_one(uint8_t *code, const float *x, float most) { return compress(code, x, most, false); }
+
+static float compress_block(bool two, const float *x, uint8_t *code)
+{
+    vi most = { 0 };
+    for (int i = 0; i < BLOCK; i += W)
+        most = larger(most, v_load(KW_F32, x, i));
+    return (two ? compress_two : compress_one)(code, x, largest(most));
+}
+
+/* A block that is cut has zeros behind it. */
 void ISA(compress)(bool two, const float *x, uint8_t *code, float *scale, int64_t n)
 {
-    for (int64_t at = 0; at < n; at += BLOCK)
-        scale[at / BLOCK] = two ? compress(code + at, x + at, KW_MIN(n - at, BLOCK), true)
-                                : compress(code + at, x + at, KW_MIN(n - at, BLOCK), false);
+    for (; n >= BLOCK; n -= BLOCK, x += BLOCK, code += BLOCK)
+        *scale++ = compress_block(two, x, code);
+    if (n > 0) {
+        float cut[BLOCK] = { 0 };
+        uint8_t cut_code[BLOCK];
+        memcpy(cut, x, (size_t)n * sizeof *x);
+        *scale = compress_block(two, cut, cut_code);
+        memcpy(code, cut_code, (size_t)n);
+    }
+}
+
+static void expand_block(bool two, const uint8_t *code, float scale, float *x)
+{
+    if (two)
+        for (int i = 0; i < BLOCK; i += W)
+            v_store(KW_F32, x, i, decode(load_codes(code + i), true) * scale);
+    else
+        for (int i = 0; i < BLOCK; i += W)
+            v_store(KW_F32, x, i, decode(load_codes(code + i), false) * scale);
 }
 
 void ISA(expand)(bool two, const uint8_t *code, const float *scale, float *x, int64_t n)
 {
-    for (int64_t at = 0; at < n; at += BLOCK)
-        if (two)
-            expand(code + at, scale[at / BLOCK], x + at, KW_MIN(n - at, BLOCK), true);
-        else
-            expand(code + at, scale[at / BLOCK], x + at, KW_MIN(n - at, BLOCK), false);
+    for (; n >= BLOCK; n -= BLOCK, x += BLOCK, code += BLOCK)
+        expand_block(two, code, *scale++, x);
+    if (n > 0) {
+        float cut[BLOCK];
+        uint8_t cut_code[BLOCK] = { 0 };
+        memcpy(cut_code, code, (size_t)n);
+        expand_block(two, cut_code, *scale, cut);
+        memcpy(x, cut, (size_t)n * sizeof *x);
+    }
 }
 
 /* ---- weights in bf16, rounded by chance -------------------------------------------------------------------------- */
@@ -171,23 +223,25 @@ INLINE vu random_bits(uint64_t key, int64_t index)
     UNROLL(16) for (int k = 0; k < W; k++)
         lane[k] = (uint32_t)k;
     const uint64_t at = (uint64_t)index;
-    return mix(mix((lane + (uint32_t)at) ^ (uint32_t)key) ^ ((uint32_t)(key >> 32) + (uint32_t)(at >> 32) * 0x9e3779b9u));
+    const uint32_t high = (uint32_t)(key >> 32) + (uint32_t)(at >> 32) * 0x9e3779b9u;
+    return mix(mix((lane + (uint32_t)at) ^ (uint32_t)key) ^ high);
 }
 
-/* Up with the probability that what is cut off has of a whole step: right on average. */
-INLINE vf round_by_chance(vf x, vu bits)
+/*
+ * Up with the probability that what is cut off has of a whole step: right on average. What would pass the largest
+ * number is cut, and so is a NaN: one that was computed has the first bit of its fraction.
+ */
+INLINE vh round_by_chance(vf x, vu bits)
 {
-    vu u = (vu)x, r = (u + (bits >> 16)) & 0xffff0000u;
-    const vu magnitude = u & 0x7fffffffu;
-    vm strange = v_gt((vf)magnitude, v_set(3.3e38f));                    /* would pass the largest number */
-    return v_choose(v_nan(x), x, v_choose(strange, (vf)(u & 0xffff0000u), (vf)r));
+    const vu u = (vu)x, up = u + (bits >> 16);
+    return v_narrow((vu)v_choose(v_lt(v_abs(x), v_set(3.3e38f)), (vf)up, x) >> 16);
 }
 
 /* ---- the step ---------------------------------------------------------------------------------------------------- */
 
 typedef struct { float clip, keep, b1, b2, r1, r2, root, eps, step; } terms;
 
-static float rest(float b) { return (float)((double)(int64_t)((1 - (double)b) * 1e7 + 0.5) / 1e7); }   /* see update.c */
+static float rest(float b) { return (float)((double)(int64_t)((1 - (double)b) * 1e7 + 0.5) / 1e7); }  /* see update.c */
 
 static terms terms_of(const kw_adamw *o)
 {
@@ -198,60 +252,115 @@ static terms terms_of(const kw_adamw *o)
     };
 }
 
-/* As update.c, number for number; p of type t. */
-INLINE void move(const terms *k, const kw_dtype t, void *p, const float *grad, float *m, float *v, int64_t from, int64_t n,
-                 uint64_t key, int64_t index)
+/* As update.c, number for number. */
+INLINE vf move(const terms *k, vf p, vf g, vf *m, vf *v)
 {
-    for (int64_t i = 0; i < n; i += W) {
-        const int64_t left = n - i;
-        vf g = v_get(KW_F32, grad, from + i, left) * k->clip;
+    g *= k->clip;
+    *m = *m + k->r1 * (g - *m);
+    *v = k->b2 * *v + k->r2 * g * g;
+    const vf denominator = v_sqrt(*v) / k->root + k->eps;
+    return p * k->keep - k->step * (*m / denominator);
+}
+
+INLINE void put_by_chance(uint16_t *p, vf x, vu bits, int64_t left)
+{
+    const vh h = round_by_chance(x, bits);
+    if (__builtin_expect(left >= W, 1))
+        *(vh_at *)p = (vh_at)h;
+    else
+        memcpy(p, &h, (size_t)left * sizeof *p);
+}
+
+INLINE void piece(const terms *k, uint16_t *p, const float *grad, float *m, float *v, int64_t from, int64_t to,
+                  uint64_t key, int64_t index)
+{
+    for (int64_t i = from; i < to; i += W) {
+        const int64_t left = to - i;
         vf mi = v_get(KW_F32, m, i, left), vi_ = v_get(KW_F32, v, i, left);
-        mi = mi + k->r1 * (g - mi);
-        vi_ = k->b2 * vi_ + k->r2 * g * g;
-        vf denominator = v_sqrt(vi_) / k->root + k->eps;
-        vf x = v_get(t, p, from + i, left) * k->keep - k->step * (mi / denominator);
-        if (t == KW_BF16)
-            x = round_by_chance(x, random_bits(key, index + from + i));
-        v_put(t, p, from + i, x, left);
+        vf x = move(k, v_get(KW_BF16, p, i, left), v_get(KW_F32, grad, i, left), &mi, &vi_);
+        put_by_chance(p + i, x, random_bits(key, index + i), left);
         v_put(KW_F32, m, i, mi, left);
         v_put(KW_F32, v, i, vi_, left);
     }
-}
-
-INLINE void move_as(const terms *k, kw_dtype t, void *p, const float *grad, float *m, float *v, int64_t from, int64_t n,
-                    uint64_t key, int64_t index)
-{
-    if (t == KW_F32)
-        move(k, KW_F32, p, grad, m, v, from, n, key, index);
-    else
-        move(k, KW_BF16, p, grad, m, v, from, n, key, index);
 }
 
 void ISA(adamw_bf16)(const kw_adamw *o, uint16_t *p, const float *g, float *m, float *v, int64_t n, uint64_t key,
                      int64_t index)
 {
     const terms k = terms_of(o);
-    FOR_PIECES(n, CHUNK, from, to,
-               move(&k, KW_BF16, p, g, m + from, v + from, from, to - from, key, index));
+    FOR_PIECES(n, CHUNK, from, to, piece(&k, p, g, m, v, from, to, key, index));
 }
 
-static NOINLINE void block8(const terms *k, kw_dtype t, void *p, const float *g, const kw_moments8 *s, int64_t from,
-                            int64_t to, uint64_t key, int64_t index)
+/* A block: its numbers' codes and two scales; p, of type t, and its gradients; index: of its first number */
+INLINE void block8(const terms *k, const kw_dtype t, void *p, const float *g, uint8_t *m, uint8_t *v, float *m_scale,
+                   float *v_scale, uint64_t key, int64_t index)
 {
-    float m[BLOCK], v[BLOCK];
-    for (; from < to; from += BLOCK) {
-        const int64_t n = KW_MIN(BLOCK, to - from), block = from / BLOCK;
-        expand(s->m + from, s->m_scale[block], m, n, true);
-        expand(s->v + from, s->v_scale[block], v, n, false);
-        move_as(k, t, p, g, m, v, from, n, key, index);
-        s->m_scale[block] = compress(s->m + from, m, n, true);
-        s->v_scale[block] = compress(s->v + from, v, n, false);
+    float next_m[BLOCK], next_v[BLOCK];
+    vi most_m = { 0 }, most_v = { 0 };
+    for (int i = 0; i < BLOCK; i += W) {
+        vf mi = decode(load_codes(m + i), true) * *m_scale, vi_ = decode(load_codes(v + i), false) * *v_scale;
+        const vf x = move(k, v_load(t, p, i), v_load(KW_F32, g, i), &mi, &vi_);
+        if (t == KW_BF16)
+            put_by_chance((uint16_t *)p + i, x, random_bits(key, index + i), W);
+        else
+            v_store(KW_F32, p, i, x);
+        v_store(KW_F32, next_m, i, mi);
+        v_store(KW_F32, next_v, i, vi_);
+        most_m = larger(most_m, mi);
+        most_v = larger(most_v, vi_);
     }
+    *m_scale = compress_two(m, next_m, largest(most_m));
+    *v_scale = compress_one(v, next_v, largest(most_v));
+}
+
+/* The last block, if it is cut, has zeros behind it. */
+INLINE void cut_block8(const terms *k, const kw_dtype t, void *p, const float *g, uint8_t *m, uint8_t *v,
+                       float *m_scale, float *v_scale, int64_t n, uint64_t key, int64_t index)
+{
+    float cut_p[BLOCK] = { 0 }, cut_g[BLOCK] = { 0 };
+    uint8_t cut_m[BLOCK], cut_v[BLOCK] = { 0 };
+    const size_t count = (size_t)n, size = count * (t == KW_F32 ? 4 : 2);
+    memset(cut_m, 127, BLOCK);
+    memcpy(cut_p, p, size);
+    memcpy(cut_g, g, count * sizeof *g);
+    memcpy(cut_m, m, count);
+    memcpy(cut_v, v, count);
+    block8(k, t, cut_p, cut_g, cut_m, cut_v, m_scale, v_scale, key, index);
+    memcpy(p, cut_p, size);
+    memcpy(m, cut_m, count);
+    memcpy(v, cut_v, count);
+}
+
+INLINE void blocks8(const terms *k, const kw_dtype t, char *p, const float *g, const kw_moments8 *s, int64_t from,
+                    int64_t to, uint64_t key, int64_t index)
+{
+    for (; from < to; from += BLOCK) {
+        char *at = p + from * (t == KW_F32 ? 4 : 2);
+        float *m_scale = s->m_scale + from / BLOCK, *v_scale = s->v_scale + from / BLOCK;
+        if (to - from >= BLOCK)
+            block8(k, t, at, g + from, s->m + from, s->v + from, m_scale, v_scale, key, index + from);
+        else
+            cut_block8(k, t, at, g + from, s->m + from, s->v + from, m_scale, v_scale, to - from, key, index + from);
+    }
+}
+
+static NOINLINE void blocks_f32(const terms *k, char *p, const float *g, const kw_moments8 *s, int64_t from, int64_t to)
+{
+    blocks8(k, KW_F32, p, g, s, from, to, 0, 0);
+}
+
+static NOINLINE void blocks_bf16(const terms *k, char *p, const float *g, const kw_moments8 *s, int64_t from,
+                                 int64_t to, uint64_t key, int64_t index)
+{
+    blocks8(k, KW_BF16, p, g, s, from, to, key, index);
 }
 
 void ISA(adamw8)(const kw_adamw *o, kw_dtype t, void *p, const float *g, const kw_moments8 *s, int64_t n, uint64_t key,
                  int64_t index)
 {
     const terms k = terms_of(o);
-    FOR_PIECES(n, CHUNK, from, to, block8(&k, t, p, g, s, from, to, key, index));
+    if (t == KW_F32)
+        FOR_PIECES(n, CHUNK, from, to, blocks_f32(&k, p, g, s, from, to));
+    else
+        FOR_PIECES(n, CHUNK, from, to, blocks_bf16(&k, p, g, s, from, to, key, index));
 }

@@ -143,16 +143,15 @@ static void pack_part(const kw_conv_tiles *p, kw_dtype type, const char *w, bool
 {
     int width = kw_conv_panel_width(p, panel), o0 = kw_conv_panel_at(p, panel), high = KW_MIN(width, p->s.out - o0);
     int edge = KW_MAX(1, KW_MIN(EDGE, MAX_RUN / (p->taps * width)));
-    size_t size = kw_dtype_size(type), taps = (size_t)p->taps;
     float wide[MAX_RUN];
     if (high < width)
-        memset(to, 0, sizeof *to * taps * (size_t)(n * width));
+        memset(to, 0, sizeof *to * (size_t)(p->taps * n * width));
     for (int i = 0; i < n; i += edge) {
         int count = KW_MIN(edge, n - i), runs = turned ? count : high, run = (turned ? high : count) * p->taps;
         for (int k = 0; k < runs; k++) {
-            size_t outer = (size_t)(turned ? i0 + i + k : o0 + k), inner = (size_t)(turned ? o0 : i0 + i);
-            size_t at = (outer * (size_t)(turned ? p->s.out : p->s.in) + inner) * taps;
-            kw_widen(wide + k * run, type, w + at * size, run);
+            int outer = turned ? i0 + i + k : o0 + k, inner = turned ? o0 : i0 + i;
+            kw_widen_part(wide + k * run, type, w, turned ? p->s.in : p->s.out,
+                          (int64_t)(turned ? p->s.out : p->s.in) * p->taps, outer, (int64_t)inner * p->taps, run);
         }
         pack_block(p, wide, turned ? run : p->taps, turned ? p->taps : run, count, high, turned, to + i * width, n,
                    width);

@@ -156,6 +156,8 @@ static void add_figures(kw_str *o, const kw_bench_result *r)
     kw_show_json_text(o, m->name);
     kw_str_printf(o, ",\"pass\":\"%s\",\"width\":%d,\"height\":%d,\"batch\":%d,\"dtype\":\"%s\"", r->pass, m->w, m->h,
                   m->o->batch, m->compute == KW_BF16 ? "bf16" : "f32");
+    if (m->o->s.base_dtype)
+        kw_str_add(o, ",\"base_dtype\":\"int8\"");
     if (m->o->pass == KW_BENCH_LORA)
         kw_str_printf(o, ",\"rank\":%d", m->o->s.rank);
     kw_str_printf(o, ",\"isa\":\"%s\",\"threads\":%d", kw_kern_get()->isa, kw_threads());

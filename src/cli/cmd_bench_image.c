@@ -22,6 +22,8 @@ static const kw_option options[] = {
                   N_("guidance; with 1 the U-Net runs once a step, else for two texts")),
     KW_ROW_CHOICE("dtype", config, b.s.dtype, 0, "f32|bf16",
                   N_("type of activations; the autoencoder always computes in f32")),
+    KW_ROW_CHOICE("base-dtype", config, b.s.base_dtype, 0, "file|int8",
+                  N_("weights of the U-Net as in the file, or in one byte a number: less memory, less exact")),
     KW_ROW_CHOICE("weights", config, b.weights, 0, "auto|f32|f16|bf16",
                   N_("type of random weights; auto: that of the computation")),
     KW_ROW_SIZE("memory", config, b.s.memory, 0, 0, 1e15,
@@ -90,6 +92,8 @@ static kw_status open(session *s, kw_err *e)
     KW_TRY(
         kw_bench_source(s->arena, s->m.name, s->o->b.weights ? weights[s->o->b.weights] : po.compute, &s->m.source, e));
     KW_TRY(kw_sd_over(s->arena, s->m.source, NULL, s->store, KW_F32, NULL, NULL, &sd, e));
+    if (s->o->b.s.base_dtype)
+        kw_sd_int8(sd);
     KW_TRY(kw_bench_tokenizer(s->arena, s->m.source, &sd->text, &po.tokenizer, e));
     KW_TRY(kw_pipeline_over(s->arena, sd, NULL, NULL, &po, &s->p, e));
     s->m.unet = sd->unet;

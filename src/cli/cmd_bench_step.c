@@ -46,6 +46,8 @@ static kw_status open_pass(session *s, kw_err *e)
     if (!s->store || !s->w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_sd_over(s->arena, s->m->source, NULL, s->store, KW_F32, NULL, NULL, &sd, e));
+    if (s->m->o->s.base_dtype)
+        kw_sd_int8(sd);
     KW_TRY(kw_bench_graph(s->arena, s->m, sd, &g, e));
     KW_TRY(kw_program_new(s->arena, g, s->store, &o, &s->p, e));
     s->r->forecast += (double)kw_program_bytes(s->p) + (double)kw_store_bytes(s->store);

@@ -54,6 +54,8 @@ static const kw_option options[] = {
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_INT("batch", C, batch, 1, 1, 64, N_("pictures drawn at once"), .alias = "batch-size"),
     KW_ROW_CHOICE("dtype", C, dtype, 0, "f32|bf16", N_("type of the computation")),
+    KW_ROW_CHOICE("base-dtype", C, base_dtype, 0, "file|int8",
+                  N_("weights of the U-Net as in the file, or in one byte a number: less memory, less exact")),
     KW_ROW_CHOICE("vae-dtype", C, vae_dtype, 0, "f32|bf16", N_("type of the autoencoder's computation")),
     KW_ROW_INT("vae-tile", C, vae_tile, KW_VAE_AUTO, KW_VAE_WHOLE, KW_VAE_MOST,
                N_("decode in stripes of at most so many pixels squared: the same picture, less memory; 0: whole"),
@@ -179,7 +181,7 @@ static kw_status open_pipeline(session *s, kw_err *e)
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
     kw_pipeline_lora files[KW_PIPELINE_LORAS];
     kw_pipeline_options o = { .compute = type[s->c->dtype], .memory = s->c->memory, .partial = s->c->partial,
-                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile };
+                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile, .int8 = s->c->base_dtype };
     for (size_t i = 0; i < s->jobs.n_lora; i++)
         files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1 };
     if (!s->c->base)

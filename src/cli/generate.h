@@ -10,7 +10,7 @@ typedef struct {
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
     double cfg, eta;
     uint64_t seed, memory;
-    int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, vae_dtype, vae_tile, format, columns;
+    int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format, columns;
     bool partial, sheet;
 } kw_generate_config;
 

@@ -130,7 +130,7 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
 static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
 {
     kw_infotext_lora lora[KW_PIPELINE_LORAS];
-    kw_meta extra[4];
+    kw_meta extra[5];
     char eta[32];
     kw_infotext t = {
         .prompt = j->prompt, .negative = j->negative, .steps = j->steps, .sampler = j->sampler->label,
@@ -149,6 +149,8 @@ static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
         extra[t.n_extra++] = (kw_meta){ "Timestep spacing", kw_spacing_name((kw_spacing)w->c->spacing) };
     if (w->c->noise)
         extra[t.n_extra++] = (kw_meta){ "Noise file", kw_path_name(w->c->noise) };
+    if (w->c->base_dtype)
+        extra[t.n_extra++] = (kw_meta){ "Base dtype", "int8" };
     if (w->parts_hash)
         extra[t.n_extra++] = (kw_meta){ "Parts hash", w->parts_hash };
     for (size_t i = 0; i < w->jobs->n_lora; i++)

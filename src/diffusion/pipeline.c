@@ -190,6 +190,8 @@ kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const
     if (!store)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_sd_open(a, base, vae, store, KW_F32, NULL, NULL, &sd, e));
+    if (o->int8)
+        kw_sd_int8(sd);
     KW_TRY(kw_pipeline_over(a, sd, NULL, NULL, o, out, e));
     (*out)->own = true;
     return kw__pipeline_loras(*out, lora, n_lora, e);

@@ -57,6 +57,7 @@ enum { KW_PIPELINE_LORAS = 8 };
 
 typedef struct {
     kw_dtype compute;                     /* KW_F32 or KW_BF16 */
+    bool int8;                            /* the U-Net's weights in one byte a number (open only) */
     bool vae_bf16;                        /* the autoencoder in BF16; else in F32 */
     int vae_tile;                         /* KW_VAE_AUTO, KW_VAE_WHOLE (the default) or a side in pixels */
     /*

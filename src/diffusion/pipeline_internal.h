@@ -35,6 +35,7 @@ struct kw_pipeline {
     kw__program_slot slot[12];
     int awake;                            /* the part that ran last, or KW_NONE */
     size_t unet_bytes, unet_all;          /* of the U-Net's weights while it runs; had all been packed */
+    size_t unet_stays;                    /* of them, in memory of their own whoever works (int8) */
     uint64_t clock;
 };
 

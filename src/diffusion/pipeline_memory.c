@@ -68,6 +68,18 @@ static void forget_others(kw_pipeline *p, const kw__program_slot *slot)
         }
 }
 
+static size_t stays(const kw_pipeline *p)
+{
+    const kw_params *params = p->sd->params[KW_PART_UNET];
+    size_t sum = 0;
+    for (size_t i = 0; i < kw_params_count(params); i++) {
+        kw_shape s = kw_params_at(params, i)->shape;
+        if (kw_store_at(p->sd->store, kw_params_at(params, i)->state)->dtype == KW_I8)
+            sum += kw_int8_size(s.d[0], kw_count(s) / s.d[0]);
+    }
+    return sum;
+}
+
 /* With fewer and fewer copies until it fits: one that is not kept saves its size, or less where weights stay mapped. */
 static kw_status make_unet(kw_pipeline *p, kw__program_slot *slot, kw_err *e)
 {
@@ -89,6 +101,7 @@ static kw_status make_unet(kw_pipeline *p, kw__program_slot *slot, kw_err *e)
         KW_TRY(plain(p, slot, e));
     }
     p->unet_bytes = kw_program_weight_bytes(slot->p);
+    p->unet_stays = stays(p);
     return KW_OK;
 }
 
@@ -108,7 +121,8 @@ static uint64_t vae_weights(const kw_pipeline *p, bool decode)
 
 static kw_status choose_tile(const kw_pipeline *p, const kw_vae_work *k, int *tile, kw_err *e)
 {
-    uint64_t room = less(less(p->o.memory, other), vae_weights(p, k->decode)), beside = less(room, p->unet_bytes);
+    uint64_t all = less(less(p->o.memory, other), vae_weights(p, k->decode)), beside = less(all, p->unet_bytes),
+             room = less(all, p->unet_stays);
     size_t bytes;
     *tile = p->o.vae_tile;
     if (*tile != KW_VAE_AUTO)
@@ -164,6 +178,6 @@ kw_status kw_pipeline_forecast(kw_pipeline *p, int n, int width, int height, siz
     const kw__program_slot *slot = slot_of(p, pixels);
     out->tile = slot->tile;
     out->away = slot->alone;
-    out->pixels = (double)other + (double)size_of(pixels) + (slot->alone ? 0 : (double)p->unet_bytes);
+    out->pixels = (double)other + (double)size_of(pixels) + (double)(slot->alone ? p->unet_stays : p->unet_bytes);
     return KW_OK;
 }

@@ -355,8 +355,7 @@ void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *pac
                 continue;
             }
             for (int k = o; k < b.o_end; k++)
-                kw_widen(wide + (k - o) * run, from,
-                         (const char *)weight + (size_t)(at + (k - o) * row) * kw_dtype_size(from), run);
+                kw_widen_part(wide + (k - o) * run, from, weight, s->out, row, k, i * taps, run);
             pack_block(c, b, wide, run, packed);
         }
 }

@@ -145,7 +145,8 @@ void kw_conv_tiles_text(const kw_conv_tiles *p, char *text, size_t size)
 enum { MAX_RUN = 16384, EDGE = 16 };
 
 /* Some inputs by the outputs of a panel: from[o*o_step + i*taps + tap]. */
-static void pack_block(const kw_conv_cut *l, const float *from, ptrdiff_t o_step, int count, int high, float *to, int n, int width)
+static void pack_block(const kw_conv_cut *l, const float *from, ptrdiff_t o_step, int count, int high, float *to, int n,
+                       int width)
 {
     ptrdiff_t slab = (ptrdiff_t)n * width;
     for (int i = 0; i < count; i++, from += l->taps, to += width)
@@ -167,16 +168,16 @@ static void pack_part(const kw_conv_cut *l, kw_dtype type, const char *w, int i0
 {
     int width = kw_conv_panel_width(l, panel), o0 = kw_conv_panel_at(l, panel), high = KW_MIN(width, l->out - o0);
     int edge = KW_MAX(1, KW_MIN(EDGE, MAX_RUN / (l->taps * width)));
-    size_t size = kw_dtype_size(type), taps = (size_t)l->taps;
+    size_t size = kw_dtype_size(type);
     float wide[MAX_RUN];
     if (high < width)
-        memset(to, 0, sizeof *to * taps * (size_t)(n * width));
+        memset(to, 0, sizeof *to * (size_t)(l->taps * n * width));
     for (int i = 0; i < n; i += edge) {
         int count = KW_MIN(edge, n - i), run = count * l->taps;
-        for (int o = 0; o < high; o++) {
-            size_t at = ((size_t)(o0 + o) * (size_t)l->in + (size_t)(i0 + i)) * taps;
-            call(w + (at + (size_t)run) * size, (size_t)run * size);
-            kw_widen(wide + o * run, type, w + at * size, run);
+        int64_t each = (int64_t)l->in * l->taps, at = (int64_t)(i0 + i) * l->taps;
+        for (int o = o0; o < o0 + high; o++) {
+            call(w + (size_t)(o * each + at + run) * size, (size_t)run * size);
+            kw_widen_part(wide + (o - o0) * run, type, w, l->out, each, o, at, run);
         }
         pack_block(l, wide, run, count, high, to + i * width, n, width);
     }

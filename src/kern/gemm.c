@@ -19,6 +19,7 @@
  */
 #include "dnn.h"
 #include "gemm_tile.h"
+#include "gemm_whole.h"
 
 #include <omp.h>
 #include <string.h>
@@ -131,6 +132,7 @@ static void make(const kw_gemm_shape *s, plan *p)
 typedef struct {
     const plan *p;
     const char *a, *b;
+    const float *scale;                   /* of the rows of an I8 operand's memory, the weight's: B, turned A */
     const float *bias;
     char *c;
     float *packed, *wide, *sums, *slab;
@@ -160,6 +162,13 @@ static float *packed_at(const worker *w, int panel)
     return w->packed + (p->in_place ? 0 : (int64_t)(panel - w->group * p->group) * p->deep * p->tile->width);
 }
 
+/* Of the rows of B's memory that are packed: a column each if it is transposed, else a step. */
+static const float *scale_at(const worker *w, int64_t k, int64_t column)
+{
+    const kw_gemm_shape *s = &w->p->s;
+    return s->b == KW_I8 ? w->scale + (s->tb ? column : k) : NULL;
+}
+
 /* Straight rows of B are read some at a time, for all panels in turn: whole rows follow each other in memory. */
 static void pack_group(worker *w, int group, int64_t k)
 {
@@ -173,7 +182,8 @@ static void pack_group(worker *w, int group, int64_t k)
         for (int j = group * p->group; j < KW_MIN(p->panels, (group + 1) * p->group); j++)
             if (!p->in_place || !is_whole(p, j))
                 p->tile->pack(p->s.b, b_at(w, k + i, j * width), p->s.ldb, p->s.tb, KW_MIN(some, n - i),
-                              (int)KW_MIN(width, left_of(p, j)), p->s.alpha, packed_at(w, j) + i * width);
+                              (int)KW_MIN(width, left_of(p, j)), p->s.alpha, scale_at(w, k + i, j * width),
+                              packed_at(w, j) + i * width);
 }
 
 /* A's block of rows from `row` on and of the steps from k on: where it lies, or copied as f32. */
@@ -189,7 +199,7 @@ static void place_a(const worker *w, kw_gemm_strip *t, int64_t row, int64_t k)
     if (p->copied && s->ta)
         p->tile->gather(s->a, at, s->lda, t->m, t->n, w->wide);
     else if (p->copied)
-        p->tile->widen(s->a, at, s->lda, t->m, t->n, w->wide, t->lda);
+        p->tile->widen(s->a, at, s->lda, t->m, t->n, s->a == KW_I8 ? w->scale + row : NULL, w->wide, t->lda);
 }
 
 static int64_t sums_ld(const plan *p) { return (int64_t)(p->direct ? 1 : p->group) * p->tile->width; }
@@ -227,7 +237,7 @@ static void finish_turned(const worker *w, int64_t row, int64_t rows, int64_t co
     int64_t width = p->tile->width, size = (int64_t)kw_dtype_size(p->s.c);
     for (int64_t i = 0; i < rows; i += width) {
         int64_t n = KW_MIN(width, rows - i);
-        p->tile->pack(KW_F32, w->sums + i * sums_ld(p), sums_ld(p), true, columns, (int)n, 1, w->slab);
+        p->tile->pack(KW_F32, w->sums + i * sums_ld(p), sums_ld(p), true, columns, (int)n, 1, NULL, w->slab);
         p->tile->finish(p->s.c, w->c + (column * p->s.ldc + row + i) * size, p->s.ldc, w->slab, width, columns, n,
                         p->s.beta, w->bias ? w->bias + row + i : NULL);
     }
@@ -306,11 +316,23 @@ static void run_task(worker *w, int group, int part)
     } while (k < p->s.k);
 }
 
+/* Only the operand called b, a weight, may be I8: all of its rows, one after the other, the scales behind them. */
+static const float *scales_of(const plan *p, const void *b)
+{
+    const kw_gemm_shape *s = &p->s;
+    KW_ASSERT(p->turned ? s->b != KW_I8 && !(s->a == KW_I8 && s->ta) : s->a != KW_I8);
+    if (p->turned)
+        return s->a == KW_I8 ? kw_int8_scales(b, s->m, s->lda) : NULL;
+    return s->b == KW_I8 ? kw_int8_scales(b, s->tb ? s->n : s->k, s->ldb) : NULL;
+}
+
 static void run(const plan *p, const void *a, const void *b, const float *bias, void *c, float *scratch)
 {
+    const float *scale = scales_of(p, b);
 #pragma omp parallel num_threads(p->threads) if (p->threads > 1)
     {
-        worker w = { .p = p, .a = p->turned ? b : a, .b = p->turned ? a : b, .bias = bias, .c = c, .group = -1 };
+        worker w = { .p = p, .a = p->turned ? b : a, .b = p->turned ? a : b, .scale = scale, .bias = bias, .c = c,
+                     .group = -1 };
         w.packed = scratch + p->room * (size_t)omp_get_thread_num();
         w.wide = w.packed + p->packed;
         w.sums = w.wide + p->wide;
@@ -350,6 +372,8 @@ size_t kw_gemm_scratch_size(const kw_gemm_shape *s)
         return ALIGN((size_t)s->n * sizeof(float)) + kw_dnn_matmul_scratch_size(bf16);
     if (s->m < 1 || s->n < 1)
         return 0;
+    if (kw_gemm_whole_fits(s))
+        return kw_gemm_whole_scratch(s);
     plan p;
     make(s, &p);
     return p.room * (size_t)p.threads * sizeof(float);
@@ -362,6 +386,10 @@ void kw_gemm(const kw_gemm_shape *s, const void *a, const void *b, const float *
     const kw_dnn_matmul *bf16 = native(s);
     if (bf16) {
         run_native(bf16, s, a, b, bias, c, scratch);
+        return;
+    }
+    if (kw_gemm_whole_fits(s)) {
+        kw_gemm_whole(s, a, b, bias, c, scratch);
         return;
     }
     plan p;

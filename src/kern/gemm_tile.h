@@ -37,12 +37,14 @@ typedef struct kw_gemm_tile {
     void (*strip)(const kw_gemm_strip *s);
     /*
      * A panel of B: to[i*width + j] = alpha * B(i, j) for i < n, j < columns; 0 behind them.
-     * B(i, j): b[i*ldb + j], or b[j*ldb + i] when transposed. b: F32, BF16 or F16.
+     * B(i, j): b[i*ldb + j], or b[j*ldb + i] when transposed. b: F32, BF16, F16, or I8 with a scale for each of its
+     * rows: scale[i], or scale[j] when transposed (else NULL).
      */
     void (*pack)(kw_dtype t, const void *b, ptrdiff_t ldb, bool transposed, int64_t n, int columns, float alpha,
-                 float *to);
-    /* m rows of A as f32. A(r, i) is x[r*ldx + i]: to[r*ldto + i] */
-    void (*widen)(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t m, int64_t n, float *to, ptrdiff_t ldto);
+                 const float *scale, float *to);
+    /* m rows of A as f32. A(r, i) is x[r*ldx + i]: to[r*ldto + i]; I8: times scale[r] */
+    void (*widen)(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t m, int64_t n, const float *scale, float *to,
+                  ptrdiff_t ldto);
     /* A(r, i) is x[i*ldx + r]: tile by tile, to[(r/rows*n + i)*rows + r%rows] */
     void (*gather)(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t m, int64_t n, float *to);
     /* C = beta C + x + bias: rows x n numbers; C, F32 or BF16, is not read when beta is 0; bias may be NULL */

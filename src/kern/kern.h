@@ -111,6 +111,11 @@ typedef struct {
     /*  n rounds of multiply-adds on registers, by the calling thread alone; returns the operations done (two for each
         multiply-add), 0: the machine or this instruction set has none  */
     double (*peak)(kw_peak k, int64_t n);
+
+    /*  a matrix in one byte a number (below) from F32, BF16 or F16; false: one of them is not finite  */
+    bool (*int8_make)(kw_dtype t, const void *x, int64_t rows, int64_t n, void *to);
+    /*  n of its codes times their scale, as F32 or BF16  */
+    void (*int8_widen)(kw_dtype to, const int8_t *codes, float scale, void *y, int64_t n);
 } kw_kern;
 
 /* The kernels of the best instruction set this machine has, or of the one chosen by kw_kern_choose. */
@@ -130,6 +135,22 @@ KW_MUST kw_status kw_isa_choose(const char *isa, kw_err *e);
 
 int kw_threads(void);                     /* size of the OpenMP team */
 void kw_threads_set(int n);               /* before any kernel runs: bits may depend on it */
+
+/* ---- matrices of one byte a number ------------------------------------------------------------ */
+
+/*
+ * KW_I8: rows x n codes of -127..127; behind them, from the next multiple of 64 bytes on, an f32 scale for each row,
+ * which is what one output is made of: w[r][i] = code * scale[r]. scale = the largest |w| of the row / 127, so that no
+ * number is off by more than half of it. A row without a number above 2^-100 is all zeros.
+ */
+static inline size_t kw_int8_codes(int64_t rows, int64_t n) { return ((size_t)rows * (size_t)n + 63) & ~(size_t)63; }
+static inline size_t kw_int8_size(int64_t rows, int64_t n) { return kw_int8_codes(rows, n) + (size_t)rows * sizeof(float); }
+static inline const float *kw_int8_scales(const void *w, int64_t rows, int64_t n)
+{
+    return (const float *)(const void *)((const char *)w + kw_int8_codes(rows, n));
+}
+/* The whole matrix as F32 or BF16. */
+void kw_int8_rows(kw_dtype to, const void *w, int64_t rows, int64_t n, void *y);
 
 /* ---- convolution -------------------------------------------------------------------------------- */
 
@@ -151,7 +172,7 @@ void kw_conv_free(kw_conv *c);
 size_t kw_conv_packed_size(const kw_conv *c);      /* bytes of the packed weight (0 for KW_BACKWARD_WEIGHTS) */
 size_t kw_conv_scratch_size(const kw_conv *c);
 const char *kw_conv_layout(const kw_conv *c);      /* equal texts: packed weights are interchangeable */
-void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *packed);   /* from F32, BF16 or F16 */
+void kw_conv_pack(const kw_conv *c, kw_dtype from, const void *weight, void *packed);   /* from F32, BF16, F16, I8 */
 /*
  * KW_FORWARD          a = x,  packed, bias (f32 or NULL)  -> y      (t)
  * KW_BACKWARD_DATA    a = dy, packed                      -> dx     (t)
@@ -166,7 +187,8 @@ void kw_conv_backward_weights(const kw_conv *c, const void *x, const void *dy, f
 /*
  * C (m, n) = alpha op(A) op(B) + beta C, row major, contiguous rows of the given leading dimensions.
  * op(A): (m, k), stored (k, m) when ta; op(B): (k, n), stored (n, k) when tb. Types: each F32, BF16 or F16 (F16: sources
- * only); narrow sources are widened block by block. The same bits for every number of threads.
+ * only); narrow sources are widened block by block. The same bits for every number of threads. B may be I8, a whole
+ * matrix of one byte a number (above), without rows of another length: each number is widened to code * scale * alpha.
  */
 typedef struct {
     int64_t m, n, k;
@@ -174,6 +196,7 @@ typedef struct {
     int64_t lda, ldb, ldc;
     kw_dtype a, b, c;
     float alpha, beta;
+    bool whole;                           /* B is I8 and transposed: each row of A is rounded to whole numbers too */
 } kw_gemm_shape;
 
 bool kw_gemm_has_bf16(void);              /* products of BF16 with BF16 in hardware; others are summed in f32 */

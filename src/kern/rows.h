@@ -10,6 +10,17 @@ static inline void kw_widen(float *y, kw_dtype from, const void *x, int64_t n)
     kw_kern_get()->convert(KW_F32, y, from, x, n);
 }
 
+/* Numbers first .. first + n of row r of a matrix of rows x `each`, which may be I8. */
+static inline void kw_widen_part(float *y, kw_dtype from, const void *w, int64_t rows, int64_t each, int64_t r,
+                                 int64_t first, int64_t n)
+{
+    const char *at = (const char *)w + (size_t)(r * each + first) * kw_dtype_size(from);
+    if (from == KW_I8)
+        kw_kern_get()->int8_widen(KW_F32, (const int8_t *)at, kw_int8_scales(w, rows, each)[r], y, n);
+    else
+        kw_widen(y, from, at, n);
+}
+
 static inline void kw_narrow(kw_dtype to, void *y, const float *x, int64_t n)
 {
     kw_kern_get()->convert(to, y, KW_F32, x, n);

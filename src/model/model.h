@@ -106,6 +106,12 @@ KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_
 KW_MUST kw_status kw_sd_over(kw_arena *a, kw_source *source, kw_source *vae_source, kw_store *store, kw_dtype exact,
                              kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
 
+/*
+ * Before the first program: the U-Net's frozen linear layers and convolutions are kept in one byte a number (kern/kern.h),
+ * but for the first and the last convolution and the embeddings of time and size, where an error goes everywhere.
+ */
+void kw_sd_int8(kw_sd *s);
+
 /* Fresh random weights for a part with this configuration, F32, on the arena. The same seed gives the same bits. */
 KW_MUST kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t seed, kw_tensor **list,
                                size_t *n, kw_err *e);

@@ -21,6 +21,17 @@ static kw_status add_part(kw_arena *a, kw_sd *s, kw_part p, kw_source *source, k
     return s->params[p] ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
+static bool is_inside(const char *name)
+{
+    static const char *const outside[] = { "conv_in.", "conv_out.", "time_embedding.", "add_embedding.", "class_embedding." };
+    for (size_t i = 0; i < KW_LEN(outside); i++)
+        if (kw_starts_with(name, outside[i]))
+            return false;
+    return true;
+}
+
+void kw_sd_int8(kw_sd *s) { kw_params_int8(s->params[KW_PART_UNET], is_inside); }
+
 static kw_status read_configs(kw_sd *s, kw_err *e)
 {
     if (s->has[KW_PART_UNET])

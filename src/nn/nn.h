@@ -39,6 +39,11 @@ typedef struct {
     kw_dtype exact;
 } kw_params_source;
 
+/*
+ * From now on frozen matrices with a name that fits are kept in one byte a number, with a scale for each output (KW_I8,
+ * kern/kern.h), in memory of their own: the file is read once. Before any parameter is asked for; not in double graphs.
+ */
+void kw_params_int8(kw_params *p, bool (*fits)(const char *name));
 KW_MUST kw_params *kw_params_new(kw_arena *a, kw_store *s, const kw_params_source *src);
 size_t kw_params_count(const kw_params *p);
 const kw_param_info *kw_params_at(const kw_params *p, size_t i);

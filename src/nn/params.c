@@ -11,6 +11,7 @@ struct kw_params {
     kw_param_info **info;
     size_t n, capacity;
     size_t *slot, n_slots;                /* hash of names: index + 1 */
+    bool (*int8)(const char *name);       /* NULL: no matrix is kept in one byte a number */
 };
 
 kw_params *kw_params_new(kw_arena *a, kw_store *s, const kw_params_source *src)
@@ -20,6 +21,8 @@ kw_params *kw_params_new(kw_arena *a, kw_store *s, const kw_params_source *src)
         *p = (kw_params){ .arena = a, .store = s, .src = *src };
     return p;
 }
+
+void kw_params_int8(kw_params *p, bool (*fits)(const char *name)) { p->int8 = fits; }
 
 size_t kw_params_count(const kw_params *p) { return p->n; }
 const kw_param_info *kw_params_at(const kw_params *p, size_t i) { return i < p->n ? p->info[i] : NULL; }
@@ -114,9 +117,36 @@ static void convert(kw_dtype to, void *dst, kw_dtype from, const void *src, int6
         kw_convert(to, dst, from, src, (size_t)n);
 }
 
+/* To one byte a number; other types than the usual ones by way of f32. */
+static kw_status place_codes(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
+{
+    int64_t n = kw_count(info->shape), rows = info->shape.d[0];
+    float *wide = NULL;
+    KW_TRY(kw_store_add(p->store, info->name, info->shape, KW_I8, NULL, &info->state, e));
+    kw_store_set_passing(p->store, info->state);           /* a packed copy of it would cost what was saved */
+    if (!is_common(t->dtype)) {
+        wide = kw_block_new((size_t)n * sizeof *wide);
+        if (!wide)
+            return kw_fail(e, KW_ENOMEM, "out of memory");
+        kw_convert(KW_F32, wide, t->dtype, t->data, (size_t)n);
+    }
+    bool finite = kw_kern_get()->int8_make(wide ? KW_F32 : t->dtype, wide ? wide : t->data, rows, n / rows,
+                                           kw_store_write(p->store, info->state));
+    kw_block_free(wide);
+    if (t->mapped)
+        kw_pages_drop(t->data, (size_t)t->bytes);
+    if (finite)
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EDATA, N_("%s has numbers that are not finite: it cannot be kept in one byte a number"),
+                          info->name);
+    return kw_advise(e, s, N_("the file is damaged, or was saved after a training that failed"));
+}
+
 /* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact type. */
 static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
 {
+    if (p->int8 && info->group < 0 && info->shape.rank > 1 && p->src.exact != KW_F64 && p->int8(info->name))
+        return place_codes(p, info, t, e);
     bool copy = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64;
     kw_dtype type = copy ? own_type(p, info) : t->dtype;
     void *data = copy ? NULL : (void *)(uintptr_t)t->data;

@@ -116,7 +116,7 @@ static void conv_ref(const kw_call *c)
     each_term(&s, to_y, (double *[]){ (double *)(uintptr_t)c->in[0], y, (double *)(uintptr_t)c->in[1] });
 }
 
-static bool is_weight(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16; }
+static bool is_weight(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16 || t == KW_I8; }
 
 /* The library's passes have one type for x and y; another pair of types goes through the reference. */
 static bool conv_fits(const kw_graph *g, const kw_node *n)

@@ -15,12 +15,15 @@ static void linear_cost(const kw_graph *g, const kw_node *n, double *flops)
 
 /* ---- how weights are read -------------------------------------------------------------------------------- */
 
-typedef struct { int64_t count; kw_dtype to; } held;
+typedef struct { int64_t rows, n; kw_dtype to; } held;
 
 void kw__linear_pack(void *h, kw_dtype from, const void *src, void *packed)
 {
     const held *p = h;
-    kw_kern_get()->convert(p->to, packed, from, src, p->count);
+    if (from == KW_I8)
+        kw_int8_rows(p->to, src, p->rows, p->n, packed);
+    else
+        kw_kern_get()->convert(p->to, packed, from, src, p->rows * p->n);
 }
 
 void kw__linear_release(void *h) { kw_block_free(h); }
@@ -38,19 +41,20 @@ kw_status kw__linear_need(const kw_graph *g, const kw_node *n, int w, kw_dtype t
     held *h = kw_block_new(sizeof *h);
     if (!h)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *h = (held){ kw_count(kw_shape_of(g, n->in[w])), type };
+    kw_shape s = kw_shape_of(g, n->in[w]);
+    *h = (held){ s.d[0], kw_count(s) / s.d[0], type };
     need->held = h;
     need->packed_in = w;
-    need->packed_bytes = (size_t)h->count * kw_dtype_size(type);
+    need->packed_bytes = (size_t)kw_count(s) * kw_dtype_size(type);
     need->layout = "rows bf16";
     return KW_OK;
 }
 
-static bool is_float(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16; }
+static bool is_weight(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16 || t == KW_I8; }
 
 bool kw__linear_fits(const kw_graph *g, kw_val x, kw_val w, kw_val y)
 {
-    return kw_dtype_of(g, x) != KW_F64 && is_float(kw_dtype_of(g, w)) && kw_dtype_of(g, y) != KW_F64;
+    return kw_dtype_of(g, x) != KW_F64 && is_weight(kw_dtype_of(g, w)) && kw_dtype_of(g, y) != KW_F64;
 }
 
 static bool fits(const kw_graph *g, const kw_node *n) { return kw__linear_fits(g, n->in[0], n->in[1], n->out[0]); }
@@ -109,7 +113,7 @@ kw_gemm_shape kw__linear_forward(const kw_graph *g, kw_val x, kw_val w, kw_val y
     size z = size_of(g, x, w);
     return (kw_gemm_shape){ .m = z.m, .n = z.n, .k = z.k, .tb = true, .lda = z.k, .ldb = z.k, .ldc = z.n,
                             .a = kw_dtype_of(g, x), .b = kw__linear_type(g, x, w, y), .c = kw_dtype_of(g, y),
-                            .alpha = 1 };
+                            .alpha = 1, .whole = true };
 }
 
 static kw_gemm_shape forward_shape(const kw_graph *g, const kw_node *n)

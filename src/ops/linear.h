@@ -13,7 +13,7 @@ static inline size kw__linear_size(const kw_graph *g, kw_val x, kw_val w)
     return (size){ kw__rows(kw_shape_of(g, x)), s.d[0], kw_count(s) / s.d[0] };
 }
 
-/* Float types that the products take: any but F64 beside each other. */
+/* Types that the products take: any floats but F64 beside each other, weights of one byte a number (I8). */
 bool kw__linear_fits(const kw_graph *g, kw_val x, kw_val w, kw_val y);
 
 /*

@@ -1,5 +1,6 @@
 /* program.c - a planned graph with its kernels, and its execution, node by node. */
 #include "store.h"
+#include "kern/kern.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -360,6 +361,19 @@ static kw_status find_packed(kw_program *p, size_t i, kw_call *c, kw_err *e)
     return KW_OK;
 }
 
+/* A weight of one byte a number goes by way of f32. */
+static bool widen_codes(double *to, const void *w, kw_shape s)
+{
+    int64_t n = kw_count(s);
+    float *wide = kw_block_new((size_t)n * sizeof *wide);
+    if (!wide)
+        return false;
+    kw_int8_rows(KW_F32, w, s.d[0], n / s.d[0], wide);
+    kw_convert(KW_F64, to, KW_F32, wide, (size_t)n);
+    kw_block_free(wide);
+    return true;
+}
+
 static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
 
 /* The reference computes in double: what is not double, an integer or a code is converted on the way in and out. */
@@ -376,7 +390,10 @@ static kw_status run_reference(const kw_program *p, const kw_node *n, kw_call *c
         failed = !made[k];
         if (k >= n->n_in)
             d.out[k - n->n_in] = made[k];
-        else if (made[k]) {
+        else if (made[k] && kw_dtype_of(p->g, v) == KW_I8) {
+            failed = !widen_codes(made[k], c->in[k], kw_shape_of(p->g, v));
+            d.in[k] = made[k];
+        } else if (made[k]) {
             kw_convert(KW_F64, made[k], kw_dtype_of(p->g, v), c->in[k], (size_t)kw_count(kw_shape_of(p->g, v)));
             d.in[k] = made[k];
         }

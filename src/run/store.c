@@ -1,5 +1,6 @@
 /* store.c - what lives between runs, and the packed copies of weights. */
 #include "store.h"
+#include "kern/kern.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -34,7 +35,11 @@ kw_store *kw_store_new(kw_arena *a)
     return s && !kw_defer(a, release, s) ? s : NULL;
 }
 
-static size_t bytes_of(kw_shape shape, kw_dtype t) { return (size_t)kw_count(shape) * kw_dtype_size(t); }
+static size_t bytes_of(kw_shape shape, kw_dtype t)
+{
+    int64_t n = kw_count(shape), rows = shape.rank > 1 ? shape.d[0] : 1;
+    return t == KW_I8 ? kw_int8_size(rows, n / KW_MAX(rows, 1)) : (size_t)n * kw_dtype_size(t);
+}
 
 kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e)
 {

@@ -235,6 +235,7 @@ static void put_data(list *l, const kw_lora_facts *f)
     put_built(l, "ss_tag_frequency", &tags);
     put_buckets(l, f);
     put_if(l, "kiwame.background", f->background);
+    put_if(l, "kiwame.base_dtype", f->base_dtype);
 }
 
 static void put_base(list *l, const kw_lora_facts *f)

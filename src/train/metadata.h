@@ -71,6 +71,7 @@ typedef struct {
     double mean_aspect_error;             /* mean of |w/h of the picture - w/h of its bucket| */
     int bucket_min, bucket_max;
     bool no_upscale;
+    const char *base_dtype;               /* "int8": the base's weights were kept so; NULL: as in its file */
     const char *background;               /* "#ffffff", below transparent parts of pictures; or NULL */
 } kw_lora_facts;
 

@@ -228,6 +228,8 @@ static void plan_settings(const kw_run *r, kw_str *t)
     if (r->tc.fused)
         kw_str_printf(t, kw_translate(N_("update:      fused: each weight moves as soon as its gradient is known%s\n")),
                       s->max_norm > 0 ? kw_translate(N_("; --max-grad-norm holds for each tensor, not for all together")) : "");
+    if (r->tc.int8)
+        kw_str_add(t, kw_translate(N_("base:        the U-Net's frozen weights in one byte a number (int8)\n")));
     if (r->tc.trained == KW_BF16 && !r->tc.lora)
         kw_str_add(t, kw_translate(N_("weights:     bf16 while they are trained, rounded by chance\n")));
     kw_str_printf(t, kw_translate(N_("pictures of: %d pixels; seed %llu\n")), r->resolution,

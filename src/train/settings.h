@@ -22,7 +22,7 @@ typedef struct {
     double validation;
     int resolution, bucket_min, bucket_max, bucket_step;
     bool no_upscale, single, follow;
-    int dtype, save_dtype, vae_tile;
+    int dtype, base_dtype, save_dtype, vae_tile;
     uint64_t memory;
     uint64_t seed;
     int metadata;

@@ -29,6 +29,7 @@ typedef struct {
     bool fused;                           /* weights move within the backward pass: one batch a step, no gradients kept */
     kw_dtype trained;                     /* full training: type of trained matrices, F32 or BF16 (rounded by chance) */
     uint64_t seed;                        /* ... by this */
+    bool int8;                            /* LoRA: the U-Net's frozen matrices in one byte a number */
     double rate[KW_N_GROUPS], decay[KW_N_GROUPS];
     kw_rate schedule;
     kw_optim_config optim;

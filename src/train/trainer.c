@@ -63,6 +63,8 @@ kw_status kw_trainer_over(kw_arena *a, kw_source *base, kw_source *vae, const kw
     if (!t->store || !t->w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_sd_over(a, base, vae, t->store, c->lora ? KW_F32 : c->trained, select_full, &t->c, &t->sd, e));
+    if (c->int8)
+        kw_sd_int8(t->sd);
     KW_TRY(kw_noise_spec_of(kw_source_noise(t->sd->source), &spec, e));
     KW_TRY(kw_noise_build(a, &spec, &t->z, e));
     KW_TRY(kw__add_adapters(a, t->sd, &t->c, true, &t->adapters, e));

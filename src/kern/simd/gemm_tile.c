@@ -139,13 +139,17 @@ INLINE void turn(vf *x)
 }
 
 /* W columns of a panel, of which `columns` are there, from rows of B's memory. */
-INLINE void pack_turned(const kw_dtype t, const void *b, ptrdiff_t ldb, int64_t n, int columns, float alpha, float *to)
+INLINE void pack_turned(const kw_dtype t, const void *b, ptrdiff_t ldb, int64_t n, int columns, float alpha,
+                        const float *scale, float *to)
 {
+    float by[W];
+    for (int j = 0; j < W; j++)
+        by[j] = t == KW_I8 && j < columns ? scale[j] * alpha : alpha;
     for (int64_t i = 0; i < n; i += W, to += W * WIDTH) {
         vf x[W];
         int64_t left = n - i;
         UNROLL(16) for (int j = 0; j < W; j++)
-            x[j] = j < columns ? v_get(t, b, j * ldb + i, left) * alpha : v_set(0);
+            x[j] = j < columns ? v_get(t, b, j * ldb + i, left) * by[j] : v_set(0);
         turn(x);
         if (left >= W)
             UNROLL(16) for (int j = 0; j < W; j++)
@@ -156,53 +160,61 @@ INLINE void pack_turned(const kw_dtype t, const void *b, ptrdiff_t ldb, int64_t 
     }
 }
 
-INLINE void pack_straight(const kw_dtype t, const void *b, ptrdiff_t ldb, int64_t n, int columns, float alpha, float *to)
+INLINE void pack_straight(const kw_dtype t, const void *b, ptrdiff_t ldb, int64_t n, int columns, float alpha,
+                          const float *scale, float *to)
 {
     if (columns == WIDTH) {
         for (int64_t i = 0; i < n; i++, to += WIDTH) {
-            store(to, v_load(t, b, i * ldb) * alpha);
-            store(to + W, v_load(t, b, i * ldb + W) * alpha);
+            float by = t == KW_I8 ? scale[i] * alpha : alpha;
+            store(to, v_load(t, b, i * ldb) * by);
+            store(to + W, v_load(t, b, i * ldb + W) * by);
         }
         return;
     }
     int first = KW_MIN(columns, W), rest = columns - first;
     for (int64_t i = 0; i < n; i++, to += WIDTH) {
-        store(to, v_get(t, b, i * ldb, first) * alpha);
-        store(to + W, rest ? v_get(t, b, i * ldb + W, rest) * alpha : v_set(0));
+        float by = t == KW_I8 ? scale[i] * alpha : alpha;
+        store(to, v_get(t, b, i * ldb, first) * by);
+        store(to + W, rest ? v_get(t, b, i * ldb + W, rest) * by : v_set(0));
     }
 }
 
 INLINE void pack_as(const kw_dtype t, const void *b, ptrdiff_t ldb, bool transposed, int64_t n, int columns,
-                    float alpha, float *to)
+                    float alpha, const float *scale, float *to)
 {
     if (!transposed) {
-        pack_straight(t, b, ldb, n, columns, alpha, to);
+        pack_straight(t, b, ldb, n, columns, alpha, scale, to);
         return;
     }
-    const char *second = (const char *)b + W * ldb * (ptrdiff_t)(t == KW_F32 ? 4 : 2);
-    pack_turned(t, b, ldb, n, columns, alpha, to);
-    pack_turned(t, second, ldb, n, columns - W, alpha, to + W);
+    pack_turned(t, b, ldb, n, columns, alpha, scale, to);
+    pack_turned(t, (const char *)b + W * ldb * v_bytes(t), ldb, n, columns - W, alpha, t == KW_I8 ? scale + W : NULL,
+                to + W);
 }
 
 #define BY_TYPE(t, f, ...) \
     ((t) == KW_F32 ? f(KW_F32, __VA_ARGS__) : (t) == KW_BF16 ? f(KW_BF16, __VA_ARGS__) : f(KW_F16, __VA_ARGS__))
+#define BY_TYPE_OR_CODES(t, f, ...) ((t) == KW_I8 ? f(KW_I8, __VA_ARGS__) : BY_TYPE(t, f, __VA_ARGS__))
 
 static void pack(kw_dtype t, const void *b, ptrdiff_t ldb, bool transposed, int64_t n, int columns, float alpha,
-                 float *to)
+                 const float *scale, float *to)
 {
-    BY_TYPE(t, pack_as, b, ldb, transposed, n, columns, alpha, to);
+    BY_TYPE_OR_CODES(t, pack_as, b, ldb, transposed, n, columns, alpha, scale, to);
 }
 
-INLINE void widen_as(const kw_dtype t, const void *x, ptrdiff_t ldx, int64_t rows, int64_t n, float *to, ptrdiff_t ldto)
+INLINE void widen_as(const kw_dtype t, const void *x, ptrdiff_t ldx, int64_t rows, int64_t n, const float *scale,
+                     float *to, ptrdiff_t ldto)
 {
     for (int64_t r = 0; r < rows; r++)
-        for (int64_t i = 0; i < n; i += W)
-            v_put(KW_F32, to, r * ldto + i, v_get(t, x, r * ldx + i, n - i), n - i);
+        for (int64_t i = 0; i < n; i += W) {
+            vf y = v_get(t, x, r * ldx + i, n - i);
+            v_put(KW_F32, to, r * ldto + i, t == KW_I8 ? y * scale[r] : y, n - i);
+        }
 }
 
-static void widen(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t rows, int64_t n, float *to, ptrdiff_t ldto)
+static void widen(kw_dtype t, const void *x, ptrdiff_t ldx, int64_t rows, int64_t n, const float *scale, float *to,
+                  ptrdiff_t ldto)
 {
-    BY_TYPE(t, widen_as, x, ldx, rows, n, to, ldto);
+    BY_TYPE_OR_CODES(t, widen_as, x, ldx, rows, n, scale, to, ldto);
 }
 
 INLINE float one(const kw_dtype t, const void *x, int64_t i)

@@ -71,6 +71,8 @@ void ISA(expand)(bool two, const uint8_t *code, const float *scale, float *x, in
 void ISA(lerp)(float *y, const float *x, float keep, int64_t n);
 double ISA(sum_squares)(const float *x, int64_t n);
 double ISA(peak)(kw_peak k, int64_t n);
+bool ISA(int8_make)(kw_dtype t, const void *x, int64_t rows, int64_t n, void *to);
+void ISA(int8_widen)(kw_dtype to, const int8_t *codes, float scale, void *y, int64_t n);
 
 enum { CHUNK = 16384 };                   /* elements of one piece of elementwise work */
 

@@ -21,5 +21,5 @@ const kw_kern TABLE = {
     .convert = ISA(convert),
     .adamw = ISA(adamw), .adamw_bf16 = ISA(adamw_bf16), .adamw8 = ISA(adamw8), .compress = ISA(compress),
     .expand = ISA(expand), .lerp = ISA(lerp), .sum_squares = ISA(sum_squares),
-    .peak = ISA(peak),
+    .peak = ISA(peak), .int8_make = ISA(int8_make), .int8_widen = ISA(int8_widen),
 };

@@ -153,11 +153,29 @@ INLINE vh v_to_f16(vf x)
 #endif
 }
 
-/* W values of type t from element i on; t is a constant wherever this is used. */
+INLINE vf v_of_i8(const int8_t *p)
+{
+#if defined KW_ISA_avx512
+    return (vf)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+#elif defined KW_ISA_avx2
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p)));
+#else
+    vf x = { 0 };
+    for (int i = 0; i < W; i++)
+        x[i] = p[i];
+    return x;
+#endif
+}
+
+INLINE ptrdiff_t v_bytes(const kw_dtype t) { return t == KW_F32 ? 4 : t == KW_I8 ? 1 : 2; }
+
+/* W values of type t from element i on; t is a constant wherever this is used. KW_I8: its codes as they are. */
 INLINE vf v_load(const kw_dtype t, const void *p, ptrdiff_t i)
 {
     if (t == KW_F32)
         return (vf)*(const vf_at *)((const float *)p + i);
+    if (t == KW_I8)
+        return v_of_i8((const int8_t *)p + i);
     vh h = (vh)*(const vh_at *)((const uint16_t *)p + i);
     return t == KW_BF16 ? v_of_bf16(h) : v_of_f16(h);
 }
@@ -172,9 +190,9 @@ INLINE void v_store(const kw_dtype t, void *p, ptrdiff_t i, vf x)
 /* The first `left` < W values only; the other lanes read as zero. */
 INLINE vf v_load_some(const kw_dtype t, const void *p, ptrdiff_t i, int64_t left)
 {
-    size_t e = t == KW_F32 ? 4 : 2;
+    ptrdiff_t e = v_bytes(t);
     float buffer[W] = { 0 };
-    memcpy(buffer, (const char *)p + i * (ptrdiff_t)e, (size_t)left * e);
+    memcpy(buffer, (const char *)p + i * e, (size_t)(left * e));
     return v_load(t, buffer, 0);
 }
 INLINE void v_store_some(const kw_dtype t, void *p, ptrdiff_t i, vf x, int64_t left)

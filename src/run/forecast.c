@@ -3,8 +3,8 @@
  *
  *     seconds = sum over nodes of (FLOPs / share + cost * bytes + start) / peak
  *
- * share: of the peak; above 1 where a kernel needs fewer products than are counted. cost: FLOPs of the peak while a byte
- * goes through; start: while a node begins and its threads meet. Measured by bench/fit.py on AVX2, f32, two threads.
+ * share: of the peak; above 1 where a kernel needs fewer products than are counted. cost: FLOPs of the peak while a
+ * byte goes through; start: while a node begins and its threads meet. By bench/fit.py, from AVX2, f32, two threads.
  */
 #include "store.h"
 
@@ -40,27 +40,27 @@ double kw_forecast_bytes(const kw_program *p)
 
 typedef struct { const char *name; double share, cost, start; } row;
 
-enum { CONV, CONV_POINT, CONV_OTHER, CONV_DW, LINEAR, LINEAR_THIN, LINEAR_DW, LINEAR_DW_THIN, ATTENTION, ATTENTION_FEW, GRADIENT,
-       GRADIENT_FEW, NORM, UPDATE, OTHER, PACK };
+enum { CONV, CONV_POINT, CONV_OTHER, CONV_DW, LINEAR, LINEAR_THIN, LINEAR_DW, LINEAR_DW_THIN, ATTENTION, ATTENTION_FEW,
+       GRADIENT, GRADIENT_FEW, NORM, UPDATE, OTHER, PACK };
 
 /*  class of nodes  |  share of the peak  |  FLOPs a byte  |  FLOPs a node  */
 static const row table[] = {
-    [CONV] = { "conv", 1.2, 0, 0 },
-    [CONV_POINT] = { "conv-point", 0.7, 0, 0 },
-    [CONV_OTHER] = { "conv-other", 0.7, 0, 0 },
-    [CONV_DW] = { "conv-dw", 0.7, 0, 0 },
-    [LINEAR] = { "linear", 0.75, 0, 0 },
-    [LINEAR_THIN] = { "linear-thin", 0.6, 0, 0 },
-    [LINEAR_DW] = { "linear-dw", 0.65, 0, 0 },
-    [LINEAR_DW_THIN] = { "linear-dw-thin", 0.5, 0, 0 },
-    [ATTENTION] = { "attention", 0.65, 0, 0 },
-    [ATTENTION_FEW] = { "attention-few", 0.55, 0, 0 },
-    [GRADIENT] = { "gradient", 0.65, 0, 0 },
-    [GRADIENT_FEW] = { "gradient-few", 0.55, 0, 0 },
-    [NORM] = { "norm", 1, 10, 0 },
-    [UPDATE] = { "update", 1, 10, 0 },
-    [OTHER] = { "other", 1, 10, 0 },
-    [PACK] = { "pack", 1, 20, 0 },
+    [CONV] = { "conv", 1.44, 5.93, 1.2e+07 },
+    [CONV_POINT] = { "conv-point", 0.832, 3.46, 1.1e+07 },
+    [CONV_OTHER] = { "conv-other", 0.764, 9.12, 1e+07 },
+    [CONV_DW] = { "conv-dw", 1.36, 23.4, 2.2e+07 },
+    [LINEAR] = { "linear", 0.699, 3.36, 1.4e+07 },
+    [LINEAR_THIN] = { "linear-thin", 1, 46.2, 6.5e+06 },
+    [LINEAR_DW] = { "linear-dw", 0.918, 13.8, 1.8e+07 },
+    [LINEAR_DW_THIN] = { "linear-dw-thin", 1, 93.5, 2.2e+06 },
+    [ATTENTION] = { "attention", 0.688, 0, 2.1e+07 },
+    [ATTENTION_FEW] = { "attention-few", 0.615, 15.5, 1.4e+07 },
+    [GRADIENT] = { "gradient", 0.619, 4.68, 4.8e+07 },
+    [GRADIENT_FEW] = { "gradient-few", 0.267, 3.28, 1.5e+07 },
+    [NORM] = { "norm", 1, 22.9, 5.8e+06 },
+    [UPDATE] = { "update", 1, 3.61, 1.3e+07 },
+    [OTHER] = { "other", 1, 14.5, 4.2e+05 },
+    [PACK] = { "pack", 1, 56.7, 8.8e+06 },
 };
 
 static bool begins(const kw_node *n, const char *head) { return kw_starts_with(n->op->name, head); }
@@ -129,5 +129,6 @@ double kw_forecast_forward(const kw_program *p) { return sum_of(kw_program_graph
 
 double kw_forecast_work(const kw_program *p)
 {
-    return sum_of(kw_program_graph(p), true) + table[PACK].cost * (double)kw_program_repacked_bytes(p);
+    size_t bytes, n = kw_program_repacks(p, &bytes);
+    return sum_of(kw_program_graph(p), true) + table[PACK].cost * (double)bytes + table[PACK].start * (double)n;
 }

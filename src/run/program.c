@@ -18,7 +18,7 @@ struct kw_program {
     kw_memory_plan *plan;
     step *steps;
     const void **input;                   /* by value: the host's memory */
-    size_t scratch_at, bytes, passing, repacked;
+    size_t scratch_at, bytes, passing, repacked, repacks;
     kw_workspace *last;                   /* where the results lie */
     bool profile;
     double *seconds, packing;             /* by node, without packing; packing weights, of all nodes */
@@ -129,6 +129,7 @@ static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw
         const step *s = &p->steps[i];
         p->passing = KW_MAX(p->passing, reference_bytes(p, i));
         p->repacked += packs(s) && s->copy < 0 ? s->need.packed_bytes : 0;
+        p->repacks += packs(s) && s->copy < 0;
         scratch = KW_MAX(scratch, aligned(s->need.scratch) + (packs(s) && s->copy < 0 ? aligned(s->need.packed_bytes) : 0));
     }
     p->scratch_at = aligned(p->plan->bytes);
@@ -489,7 +490,11 @@ kw_shape kw_program_result_shape(const kw_program *p, const char *name) { return
 kw_dtype kw_program_result_type(const kw_program *p, const char *name) { return kw_dtype_of(p->g, find_result(p, name)); }
 size_t kw_program_bytes(const kw_program *p) { return p->bytes; }
 size_t kw_program_passing_bytes(const kw_program *p) { return p->passing; }
-size_t kw_program_repacked_bytes(const kw_program *p) { return p->repacked; }
+size_t kw_program_repacks(const kw_program *p, size_t *bytes)
+{
+    *bytes = p->repacked;
+    return p->repacks;
+}
 const kw_store *kw_program_store(const kw_program *p) { return p->store; }
 
 /* Each state and each copy once. */
@@ -550,7 +555,8 @@ bool kw_program_time(const kw_program *p, int i, kw_op_time *t)
 {
     const kw_op *which = kw_op_at(i);
     if (!which) {
-        *t = (kw_op_time){ .op = "pack", .seconds = p->packing };
+        *t = (kw_op_time){ .op = "pack", .seconds = p->packing, .bytes = (double)p->repacked * (double)p->runs,
+                            .count = (int64_t)p->repacks * p->runs };
         return i >= 0 && i == kw_op_count();
     }
     *t = (kw_op_time){ .op = which->name };

@@ -87,7 +87,8 @@ kw_dtype kw_program_result_type(const kw_program *p, const char *name);
 
 size_t kw_program_bytes(const kw_program *p);          /* of workspace */
 size_t kw_program_passing_bytes(const kw_program *p);  /* that a node takes beside it for a moment (references do) */
-size_t kw_program_repacked_bytes(const kw_program *p); /* of weights without a kept copy: laid out anew in each run */
+/* How many weights have no kept copy and are laid out anew in each run; *bytes of them. */
+size_t kw_program_repacks(const kw_program *p, size_t *bytes);
 const kw_store *kw_program_store(const kw_program *p);
 size_t kw_program_weight_bytes(const kw_program *p);   /* of states read in place and of packed copies it keeps */
 double kw_program_flops(const kw_program *p);          /* of a run */
@@ -97,10 +98,11 @@ void kw_program_print(const kw_program *p, kw_str *text);                   /* t
 
 /* ---- forecasts, from what was planned (forecast.c) ----------------------------------------------------------- */
 
-enum { KW_RESERVE = 48 << 20 };           /* kept free under a limit for what a run does beside steps: samples, pictures, logs */
+/* Kept free under a limit for what a run does beside steps: samples, pictures, logs. */
+enum { KW_RESERVE = 48 << 20 };
 
 /*
- * Bytes of this process beside the store's, workspaces and what passes: program, libraries, graphs, plans, kernels' code.
+ * Bytes of this process beside the store's, workspaces and what passes: program, libraries, graphs, plans, code.
  * Read from the system as they are now; call it once programs are made and before any has run.
  */
 size_t kw_forecast_beside(const kw_store *s);
@@ -108,8 +110,8 @@ size_t kw_forecast_beside(const kw_store *s);
 double kw_forecast_bytes(const kw_program *p);
 
 /*
- * A run in FLOPs that the processor's peak would do in the same time: seconds = work / peak. By classes of nodes, from their
- * FLOPs and bytes; sums of a node's class: kw_forecast_node.
+ * A run in FLOPs that the processor's peak would do in the same time: seconds = work / peak. By classes of nodes, from
+ * their FLOPs and bytes.
  */
 double kw_forecast_work(const kw_program *p);
 double kw_forecast_forward(const kw_program *p);       /* of it: what is no gradient and not made a second time */
@@ -124,7 +126,7 @@ void kw_program_profile(kw_program *p, bool on);
 typedef struct {                          /* over all runs that were timed */
     const char *op;                       /* "pack": weights laid out anew for kernels, apart from the ops' own times */
     double seconds, flops, bytes;         /* bytes: inputs and outputs, each once */
-    int64_t count;                        /* nodes x runs; of "pack" 0 */
+    int64_t count;                        /* nodes x runs */
 } kw_op_time;
 
 bool kw_program_time(const kw_program *p, int i, kw_op_time *t);            /* i = 0, 1, ...; false past the end */

@@ -17,7 +17,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* FLOP/s of multiply-adds on registers, all threads, for a tenth of a second: the best of three, others only slow it. */
+/* FLOP/s of multiply-adds on registers, all threads, for a tenth of a second: best of three, others only slow it. */
 static double measure_peak(void)
 {
     int64_t rounds = 1 << 14;
@@ -105,6 +105,7 @@ void kw__run_plan_cost(const kw_run *r, kw_str *t)
     kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes: steps %.1f (%.3g s each), held-out losses %.1f, "
                                      "pictures %.1f\n")),
                   (steps + held_out + drawn) / 60, steps / 60, step, held_out / 60, drawn / 60);
-    kw_str_printf(t, kw_translate(N_("speed:       %.1f GFLOP a step, %.0f GFLOP/s is the most that was measured here\n")),
+    kw_str_printf(t, kw_translate(N_("speed:       %.1f GFLOP a step, %.0f GFLOP/s is the most that was measured "
+                                     "here\n")),
                   (c->flops * r->s.accumulation) * 1e-9, r->speed * 1e-9);
 }

@@ -87,8 +87,8 @@ const kw_adapters *kw_trainer_adapters(const kw_trainer *t);    /* the U-Net's a
 /* Build the programs for batches of this shape and all trained memory. Called by the others as needed. */
 KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e);
 
-/* What a step over batches like this costs (run/run.h, forecasts). Only sizes and which pointers are set matter; nothing
- * is read. */
+/* What a step over batches like this costs (run/run.h, forecasts). Only sizes and which pointers are set matter;
+ * nothing is read. */
 typedef struct {
     double bytes;                         /* of the whole process at most */
     double flops;                         /* of one micro-batch */

@@ -111,6 +111,15 @@ static size_t reference_bytes(const kw_program *p, size_t i)
     return sum;
 }
 
+/* A mapped weight without a kept copy: its pages are there while it is packed. */
+static size_t pages_read(const kw_program *p, size_t i)
+{
+    const step *s = &p->steps[i];
+    kw_val v = packs(s) && s->copy < 0 ? p->g->node[i].in[s->need.packed_in] : KW_NONE;
+    int state = v < 0 ? KW_NONE : p->plan->state[v];
+    return state >= 0 && kw_store_at(p->store, state)->mapped ? kw_value_bytes(p->g, v) : 0;
+}
+
 static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
 {
     size_t scratch = 0, n = p->g->n_nodes;
@@ -127,7 +136,7 @@ static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw
     KW_TRY(keep_copies(p, false, e));
     for (size_t i = 0; i < n; i++) {      /* what is not kept is packed behind the kernel's own scratch */
         const step *s = &p->steps[i];
-        p->passing = KW_MAX(p->passing, reference_bytes(p, i));
+        p->passing = KW_MAX(p->passing, KW_MAX(reference_bytes(p, i), pages_read(p, i)));
         p->repacked += packs(s) && s->copy < 0 ? s->need.packed_bytes : 0;
         p->repacks += packs(s) && s->copy < 0;
         scratch = KW_MAX(scratch, aligned(s->need.scratch) + (packs(s) && s->copy < 0 ? aligned(s->need.packed_bytes) : 0));

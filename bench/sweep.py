@@ -4,7 +4,8 @@
     python3 bench/sweep.py --kiwame build/kiwame --model sd15 --pass lora
     python3 bench/sweep.py --kiwame build/kiwame --pass forward --only size --sizes 256,512,768,1024 --svg sweep.svg
 
-Each point is `kiwame bench step --json` in a process of its own. A step is named where the seconds for a FLOP change by
+Each point is `kiwame bench step --json` in a process of its own; --keep FILE notes it there as soon as it is measured,
+and a later call takes what is in FILE instead of measuring it again. A step is named where the seconds for a FLOP change by
 more than --step from one point to the next. Results are a Markdown table (and --page: between the markers
 <!-- sweep PASS: begin --> and end of that page), and with --svg a drawing. Needs Python alone.
 """
@@ -32,6 +33,7 @@ def options():
     p.add_argument("--seconds", default="0")
     p.add_argument("--runs", default="3")
     p.add_argument("--runner", default="", help="put before each process")
+    p.add_argument("--keep", type=pathlib.Path, help="points that were measured, one JSON object a line")
     p.add_argument("--step", type=float, default=0.15)
     p.add_argument("--page", type=pathlib.Path)
     p.add_argument("--svg", type=pathlib.Path)
@@ -58,6 +60,27 @@ def measure(o, at):
         print(f"  {shlex.join(command)}: {(done.stderr.strip().splitlines() or ['?'])[0]}", file=sys.stderr)
         return None
     return json.loads(done.stdout)
+
+
+def known(o):
+    """Points of earlier calls, by what decides them."""
+    lines = o.keep.read_text().splitlines() if o.keep and o.keep.exists() else []
+    return {tuple(sorted(p["at"].items())): p["result"] for p in map(json.loads, lines) if p["what"] == same(o)}
+
+
+def same(o):
+    return [o.model, o.work, o.dtype]
+
+
+def point(o, at, before):
+    """Measured, or known from an earlier call or another dimension of this one; None where it failed."""
+    key = tuple(sorted(at.items()))
+    if key not in before and (result := measure(o, at)):
+        before[key] = result
+        if o.keep:
+            with o.keep.open("a") as f:
+                f.write(json.dumps({"what": same(o), "at": at, "result": result}) + "\n")
+    return before.get(key)
 
 
 def rows(found, step):
@@ -116,9 +139,9 @@ def put(page, name, lines):
 
 def main():
     o = options()
-    found = []
+    found, before = [], known(o)
     for what, value, at in points(o):
-        r = measure(o, at)
+        r = point(o, at, before)
         if r:
             found.append((what, value, r))
             print(f"{what} {value}: {r['seconds']:.3f} s, {100 * r['fraction']:.0f} % of the peak", file=sys.stderr)

@@ -95,7 +95,9 @@ typedef struct {
     const kw_bench_model *m;
     const char *pass;
     double flops;                         /* useful ones of a run */
-    double setup, first;                  /* seconds: building and planning; the first run, which packs weights */
+    double setup, first;                  /* seconds: opening and planning; the first run, which packs weights */
+    double plan;                          /* seconds of setup: from an open model to a planned program */
+    double work;                          /* forecast of a run, in FLOPs of the peak; 0: none */
     double rss, forecast;                 /* bytes */
     kw_bench_times t;
     kw_program *program[KW_BENCH_PROGRAMS];  int n_programs;
@@ -111,10 +113,16 @@ typedef struct {                          /* over all runs that count, costliest
     kw_op_time *op;  int n_ops;
     double runs;
 } kw_bench_breakdown;
-typedef struct { char text[128]; double seconds, flops; int64_t count; } kw_bench_spot;      /* one op at one shape */
+typedef struct {                          /* one op at one shape; kind: of kw_forecast_class */
+    char text[128];
+    const char *kind;
+    double seconds, flops, bytes;
+    int64_t count;
+} kw_bench_spot;
 
 bool kw_bench_break_down(const kw_bench_result *r, kw_bench_breakdown *b);       /* false: nothing was profiled */
 const char *kw_bench_family_of(const char *op);                /* its id: "conv" */
+enum { KW_BENCH_SPOTS = 4096 };
 /* Costliest first; returns how many. */
 size_t kw_bench_spots(const kw_bench_result *r, kw_bench_spot *list, size_t most);
 /* "n1 64x64 320->320 k3 s1": an op's place by its shapes. */

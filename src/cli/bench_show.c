@@ -98,11 +98,10 @@ static void show_families(const kw_bench_breakdown *b, double seconds)
 
 static void show_places(const kw_bench_result *r)
 {
-    enum { MOST = 4096 };
     kw_table t = { .align = "lrrr" };
     const char *const heads[] = { _(N_("the costliest shapes")), " ", _(N_("time")), "GFLOP/s" };
-    kw_bench_spot *list = calloc(MOST, sizeof *list);
-    size_t n = list ? kw_bench_spots(r, list, MOST) : 0;
+    kw_bench_spot *list = calloc(KW_BENCH_SPOTS, sizeof *list);
+    size_t n = list ? kw_bench_spots(r, list, KW_BENCH_SPOTS) : 0;
     for (size_t i = 0; i < KW_LEN(heads); i++)
         kw_table_cell(&t, "%s", heads[i]);
     for (size_t i = 0; i < n && i < (size_t)r->top; i++) {
@@ -169,9 +168,23 @@ static void add_figures(kw_str *o, const kw_bench_result *r)
                   r->t.after * 1e-12, r->t.steady ? "true" : "false", r->t.tries);
     kw_str_printf(o, ",\"rss_bytes\":%.0f,\"forecast_bytes\":%.0f,\"setup_seconds\":%.9g,\"first_seconds\":%.9g",
                   r->rss, r->forecast, r->setup, r->first);
+    if (r->work > 0)
+        kw_str_printf(o, ",\"forecast_seconds\":%.9g,\"plan_seconds\":%.9g", r->work / peak, r->plan);
     if (r->stages)
         kw_str_printf(o, ",\"text_seconds\":%.9g,\"steps_seconds\":%.9g,\"pixels_seconds\":%.9g", r->stages[0] / r->t.n,
                       r->stages[1] / r->t.n, r->stages[2] / r->t.n);
+}
+
+static void add_places(kw_str *o, const kw_bench_result *r)
+{
+    kw_bench_spot *list = calloc(KW_BENCH_SPOTS, sizeof *list);
+    size_t n = list ? kw_bench_spots(r, list, KW_BENCH_SPOTS) : 0;
+    kw_str_add(o, "],\"places\":[");
+    for (size_t i = 0; i < n && i < (size_t)r->top; i++)
+        kw_str_printf(o, "%s{\"place\":\"%s\",\"class\":\"%s\",\"count\":%.0f,\"seconds\":%.9g,\"gflop\":%.9g,"
+                      "\"bytes\":%.0f}", i ? "," : "", list[i].text, list[i].kind ? list[i].kind : "", (double)list[i].count / r->t.n,
+                      list[i].seconds / r->t.n, list[i].flops / r->t.n * 1e-9, list[i].bytes / r->t.n);
+    free(list);
 }
 
 static void print_json(const kw_bench_result *r, const kw_bench_breakdown *b)
@@ -183,6 +196,8 @@ static void print_json(const kw_bench_result *r, const kw_bench_breakdown *b)
         kw_str_add(&o, i ? "," : "");
         add_family(&o, b, &b->family[i]);
     }
+    if (r->top > 0)
+        add_places(&o, r);
     printf("%s]}\n", o.s && !o.failed ? o.s : "{");
     kw_str_free(&o);
 }

@@ -164,6 +164,8 @@ size_t kw_bench_spots(const kw_bench_result *r, kw_bench_spot *list, size_t most
                 continue;
             if (k == n)
                 memcpy(list[n++].text, text, sizeof text);
+            list[k].kind = kw_forecast_class(g, &g->node[i]);
+            list[k].bytes += kw_node_bytes(g, &g->node[i]) * (double)kw_program_timed_runs(r->program[p]);
             list[k].seconds += seconds;
             list[k].flops += kw_node_flops(g, &g->node[i]) * (double)kw_program_timed_runs(r->program[p]);
             list[k].count += kw_program_timed_runs(r->program[p]);

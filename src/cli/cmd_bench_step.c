@@ -48,10 +48,13 @@ static kw_status open_pass(session *s, kw_err *e)
     KW_TRY(kw_sd_over(s->arena, s->m->source, NULL, s->store, KW_F32, NULL, NULL, &sd, e));
     if (s->m->o->s.base_dtype)
         kw_sd_int8(sd);
+    double begun = kw_now();
     KW_TRY(kw_bench_graph(s->arena, s->m, sd, &g, e));
     KW_TRY(kw_program_new(s->arena, g, s->store, &o, &s->p, e));
-    s->r->forecast += (double)kw_program_bytes(s->p) + (double)kw_store_bytes(s->store);
     s->r->flops = kw_program_useful_flops(s->p);
+    s->r->forecast = kw_forecast_bytes(s->p);
+    s->r->work = kw_forecast_work(s->p);
+    s->r->plan = kw_now() - begun;
     return kw_bench_feed(s->arena, s->p, e);
 }
 
@@ -96,12 +99,15 @@ static kw_status make_batch(session *s, kw_err *e)
 
 static kw_status open_training(session *s, kw_err *e)
 {
-    double bytes, flops;
+    kw_trainer_cost cost;
     KW_TRY(kw_trainer_over(s->arena, s->m->source, NULL, &s->m->tc, &s->t, e));
     s->store = kw_trainer_base(s->t)->store;
     s->shape = kw_bench_shape(s->m);
-    KW_TRY(kw_trainer_forecast(s->t, &s->shape, &bytes, &flops, e));
-    s->r->forecast += bytes;
+    double begun = kw_now();
+    KW_TRY(kw_trainer_forecast(s->t, &s->shape, &cost, e));
+    s->r->plan = kw_now() - begun;
+    s->r->forecast = cost.bytes;
+    s->r->work = cost.work * s->m->tc.accumulation + cost.update;
     s->r->flops = kw_program_useful_flops(kw_trainer_program(s->t, 0)) * s->m->tc.accumulation;
     return make_batch(s, e);
 }
@@ -176,9 +182,10 @@ static kw_status measure(session *s, const config *o, kw_err *e)
     kw_bench_work work = { .run = once, .start = start, .ctx = s, .compute = s->m->compute,
                            .seconds = (double)o->seconds, .least = o->runs, .most = KW_MAX(o->runs, 1000),
                            .peak_seconds = 0.3 };
-    double begun = kw_now(), now;
+    double begun = kw_now(), now, past;
     KW_TRY(kw_bench_trains(s->m) ? open_training(s, e) : open_pass(s, e));
-    r->forecast += (double)kw_store_mapped_bytes(s->store);
+    kw_process_memory(&now, &past);
+    r->forecast = KW_MAX(r->forecast, past);      /* opening may have taken more than the pass will */
     r->setup = kw_now() - begun;
     begun = kw_now();
     KW_TRY(once(s, e));
@@ -195,10 +202,8 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     config *o = arg;
     kw_bench_model m;
     kw_bench_result r = { .m = &m, .pass = passes[o->b.pass], .top = o->top };
-    double most;
     kw_process_memory_reset();
     KW_TRY(kw_bench_open(c, &o->b, &m, e));
-    kw_process_memory(&r.forecast, &most);        /* what the process has before the model: code, libraries */
     session s = { .arena = c->arena, .m = &m, .r = &r };
     KW_TRY(measure(&s, o, e));
     kw_bench_show(c, &r);

@@ -146,6 +146,7 @@ static inline kw_dtype kw_sum_type(kw_dtype t) { return t == KW_F64 ? KW_F64 : K
 KW_MUST kw_status kw_verify(kw_graph *g, kw_err *e);
 void kw_graph_print(const kw_graph *g, kw_str *text);    /* one line per node, then totals */
 double kw_node_flops(const kw_graph *g, const kw_node *n);
+double kw_node_bytes(const kw_graph *g, const kw_node *n);   /* of inputs and outputs, each once; of a view 0 */
 double kw_graph_flops(const kw_graph *g);                /* of all nodes */
 double kw_graph_useful_flops(const kw_graph *g);         /* without what is computed again to save memory */
 

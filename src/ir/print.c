@@ -9,6 +9,16 @@ double kw_node_flops(const kw_graph *g, const kw_node *n)
     return flops;
 }
 
+double kw_node_bytes(const kw_graph *g, const kw_node *n)
+{
+    double sum = 0;
+    for (int k = 0; k < n->n_in; k++)
+        sum += n->in[k] < 0 ? 0 : (double)kw_value_bytes(g, n->in[k]);
+    for (int k = 0; k < n->n_out; k++)
+        sum += (double)kw_value_bytes(g, n->out[k]);
+    return n->op->view ? 0 : sum;
+}
+
 static double sum_of(const kw_graph *g, bool all)
 {
     double sum = 0;

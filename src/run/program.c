@@ -19,7 +19,7 @@ struct kw_program {
     kw_memory_plan *plan;
     step *steps;
     const void **input;                   /* by value: the host's memory */
-    size_t scratch_at, bytes;
+    size_t scratch_at, bytes, passing, repacked, repacks;
     kw_workspace *last;                   /* where the results lie */
     bool profile;
     double *seconds, packing;             /* by node, without packing; packing weights, of all nodes */
@@ -98,6 +98,29 @@ static kw_status keep_copies(kw_program *p, bool costly, kw_err *e)
     return KW_OK;
 }
 
+static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
+
+/* What the reference takes for a moment: a double for each number that is none. */
+static size_t reference_bytes(const kw_program *p, size_t i)
+{
+    const kw_node *n = &p->g->node[i];
+    size_t sum = 0;
+    for (int k = 0; !is_leaf(n) && !p->steps[i].kernel && k < n->n_in + n->n_out; k++) {
+        kw_val v = k < n->n_in ? n->in[k] : n->out[k - n->n_in];
+        sum += v >= 0 && converts(kw_dtype_of(p->g, v)) ? (size_t)kw_count(kw_shape_of(p->g, v)) * sizeof(double) : 0;
+    }
+    return sum;
+}
+
+/* A mapped weight without a kept copy: its pages are there while it is packed. */
+static size_t pages_read(const kw_program *p, size_t i)
+{
+    const step *s = &p->steps[i];
+    kw_val v = packs(s) && s->copy < 0 ? p->g->node[i].in[s->need.packed_in] : KW_NONE;
+    int state = v < 0 ? KW_NONE : p->plan->state[v];
+    return state >= 0 && kw_store_at(p->store, state)->mapped ? kw_value_bytes(p->g, v) : 0;
+}
+
 static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
 {
     size_t scratch = 0, n = p->g->n_nodes;
@@ -114,6 +137,9 @@ static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw
     KW_TRY(keep_copies(p, false, e));
     for (size_t i = 0; i < n; i++) {      /* what is not kept is packed behind the kernel's own scratch */
         const step *s = &p->steps[i];
+        p->passing = KW_MAX(p->passing, KW_MAX(reference_bytes(p, i), pages_read(p, i)));
+        p->repacked += packs(s) && s->copy < 0 ? s->need.packed_bytes : 0;
+        p->repacks += packs(s) && s->copy < 0;
         scratch = KW_MAX(scratch, aligned(s->need.scratch) + (packs(s) && s->copy < 0 ? aligned(s->need.packed_bytes) : 0));
     }
     p->scratch_at = aligned(p->plan->bytes);
@@ -232,8 +258,6 @@ static kw_status is_packed(const kw_program *p, kw_val v, bool reference, bool *
     return KW_OK;
 }
 
-enum { ITSELF = 96 << 20 };               /* the program, its libraries and what it keeps beside numbers: 60 to 90 MB seen */
-
 /* What there is beside activations and packed copies: the store's own memory, files read in place, room to pack in. */
 static kw_status fixed_bytes(const kw_program *p, bool reference, size_t *bytes, kw_err *e)
 {
@@ -252,7 +276,7 @@ static kw_status fixed_bytes(const kw_program *p, bool reference, size_t *bytes,
         else if (mapped)
             in_place += kw_value_bytes(p->g, n->out[0]);
     }
-    *bytes = ITSELF + kw_store_bytes(p->store) + in_place + largest;
+    *bytes = kw__store_beside(p->store) + KW_RESERVE + kw_store_bytes(p->store) + in_place + largest;
     return KW_OK;
 }
 
@@ -374,8 +398,6 @@ static bool widen_codes(double *to, const void *w, kw_shape s)
     return true;
 }
 
-static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
-
 /* The reference computes in double: what is not double, an integer or a code is converted on the way in and out. */
 static kw_status run_reference(const kw_program *p, const kw_node *n, kw_call *c, kw_err *e)
 {
@@ -494,6 +516,13 @@ const void *kw_program_result(const kw_program *p, const char *name)
 kw_shape kw_program_result_shape(const kw_program *p, const char *name) { return kw_shape_of(p->g, find_result(p, name)); }
 kw_dtype kw_program_result_type(const kw_program *p, const char *name) { return kw_dtype_of(p->g, find_result(p, name)); }
 size_t kw_program_bytes(const kw_program *p) { return p->bytes; }
+size_t kw_program_passing_bytes(const kw_program *p) { return p->passing; }
+size_t kw_program_repacks(const kw_program *p, size_t *bytes)
+{
+    *bytes = p->repacked;
+    return p->repacks;
+}
+const kw_store *kw_program_store(const kw_program *p) { return p->store; }
 
 /* Each state and each copy once. */
 size_t kw_program_weight_bytes(const kw_program *p)
@@ -549,21 +578,12 @@ void kw_program_profile(kw_program *p, bool on)
     memset(p->seconds, 0, p->g->n_nodes * sizeof *p->seconds);
 }
 
-static double bytes_of(const kw_graph *g, const kw_node *n)
-{
-    double sum = 0;
-    for (int k = 0; k < n->n_in; k++)
-        sum += n->in[k] < 0 ? 0 : (double)kw_value_bytes(g, n->in[k]);
-    for (int k = 0; k < n->n_out; k++)
-        sum += (double)kw_value_bytes(g, n->out[k]);
-    return n->op->view ? 0 : sum;
-}
-
 bool kw_program_time(const kw_program *p, int i, kw_op_time *t)
 {
     const kw_op *which = kw_op_at(i);
     if (!which) {
-        *t = (kw_op_time){ .op = "pack", .seconds = p->packing };
+        *t = (kw_op_time){ .op = "pack", .seconds = p->packing, .bytes = (double)p->repacked * (double)p->runs,
+                            .count = (int64_t)p->repacks * p->runs };
         return i >= 0 && i == kw_op_count();
     }
     *t = (kw_op_time){ .op = which->name };
@@ -573,7 +593,7 @@ bool kw_program_time(const kw_program *p, int i, kw_op_time *t)
             continue;
         t->seconds += p->seconds[k];
         t->flops += kw_node_flops(p->g, n) * (double)p->runs;
-        t->bytes += bytes_of(p->g, n) * (double)p->runs;
+        t->bytes += kw_node_bytes(p->g, n) * (double)p->runs;
         t->count += p->runs;
     }
     return true;

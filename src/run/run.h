@@ -48,6 +48,8 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data);
 size_t kw_store_bytes(const kw_store *s);              /* own memory of states and packed copies */
 size_t kw_store_mapped_bytes(const kw_store *s);       /* mapped states read where they lie, without a packed copy */
 
+size_t kw_store_resident(const kw_store *s);           /* of its memory, files' pages too: what lies in memory now */
+
 /* Packed copies are kept while they fit in this many bytes (default: no limit); the rest is packed at each use. */
 void kw_store_limit_packed(kw_store *s, size_t bytes);
 size_t kw_store_packed_bytes(const kw_store *s);
@@ -84,11 +86,37 @@ kw_shape kw_program_result_shape(const kw_program *p, const char *name);
 kw_dtype kw_program_result_type(const kw_program *p, const char *name);
 
 size_t kw_program_bytes(const kw_program *p);          /* of workspace */
+size_t kw_program_passing_bytes(const kw_program *p);  /* that a node takes beside it for a moment (references do) */
+/* How many weights have no kept copy and are laid out anew in each run; *bytes of them. */
+size_t kw_program_repacks(const kw_program *p, size_t *bytes);
+const kw_store *kw_program_store(const kw_program *p);
 size_t kw_program_weight_bytes(const kw_program *p);   /* of states read in place and of packed copies it keeps */
 double kw_program_flops(const kw_program *p);          /* of a run */
 double kw_program_useful_flops(const kw_program *p);   /* without what is computed again to save memory */
 const kw_graph *kw_program_graph(const kw_program *p);
 void kw_program_print(const kw_program *p, kw_str *text);                   /* the plan: nodes, peak, kernels */
+
+/* ---- forecasts, from what was planned (forecast.c) ----------------------------------------------------------- */
+
+/* Kept free under a limit for what a run does beside steps: samples, pictures, logs. */
+enum { KW_RESERVE = 48 << 20 };
+
+/*
+ * Bytes of this process beside the store's, workspaces and what passes: program, libraries, graphs, plans, code.
+ * Read from the system as they are now; call it once programs are made and before any has run.
+ */
+size_t kw_forecast_beside(const kw_store *s);
+/* The most that this process will have once this program, the largest, runs over its store. */
+double kw_forecast_bytes(const kw_program *p);
+
+/*
+ * A run in FLOPs that the processor's peak would do in the same time: seconds = work / peak. By classes of nodes, from
+ * their FLOPs and bytes.
+ */
+double kw_forecast_work(const kw_program *p);
+double kw_forecast_forward(const kw_program *p);       /* of it: what is no gradient and not made a second time */
+double kw_forecast_node(const kw_graph *g, const kw_node *n);
+const char *kw_forecast_class(const kw_graph *g, const kw_node *n);        /* NULL: takes no time */
 
 /* ---- where the time goes ------------------------------------------------------------------------------------ */
 
@@ -98,7 +126,7 @@ void kw_program_profile(kw_program *p, bool on);
 typedef struct {                          /* over all runs that were timed */
     const char *op;                       /* "pack": weights laid out anew for kernels, apart from the ops' own times */
     double seconds, flops, bytes;         /* bytes: inputs and outputs, each once */
-    int64_t count;                        /* nodes x runs; of "pack" 0 */
+    int64_t count;                        /* nodes x runs */
 } kw_op_time;
 
 bool kw_program_time(const kw_program *p, int i, kw_op_time *t);            /* i = 0, 1, ...; false past the end */

@@ -14,6 +14,7 @@ struct kw_store {
     bool *owns; size_t owns_capacity;     /* by state: its memory is the store's */
     packed *copy; size_t n_copies, copy_capacity;
     size_t own_bytes, packed_bytes, packed_limit;
+    size_t beside;                        /* of the process before its first program under a limit; 0: not measured */
     bool limited, tight;
 };
 
@@ -110,6 +111,26 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
 
 size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
 size_t kw_store_packed_bytes(const kw_store *s) { return s->packed_bytes; }
+/* Slices of a flat range are not the store's own: no byte is counted twice. */
+size_t kw_store_resident(const kw_store *s)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < s->n; i++)
+        if (s->owns[i] || s->state[i].mapped)
+            sum += kw__resident_of(s->state[i].data, bytes_of(s->state[i].shape, s->state[i].dtype));
+    for (size_t i = 0; i < s->n_copies; i++)
+        sum += s->copy[i].data ? kw__resident_of(s->copy[i].data, s->copy[i].bytes) : 0;
+    return sum;
+}
+
+/* Once: later there are workspaces, which others count. */
+size_t kw__store_beside(kw_store *s)
+{
+    if (!s->beside)
+        s->beside = kw_forecast_beside(s);
+    return s->beside;
+}
+
 void kw_store_limit_packed(kw_store *s, size_t bytes) { s->packed_limit = bytes; }
 
 void kw__store_allow_packed(kw_store *s, size_t more)

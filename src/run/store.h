@@ -12,4 +12,12 @@ size_t kw__store_copy_bytes(const kw_store *s, int copy);
 /* Its memory, NULL where there is no more; *fresh: it holds the state's present version (it is marked so in any case: pack it if not). */
 void *kw__store_copy(kw_store *s, int copy, bool *fresh);
 
+/* kw_forecast_beside as it was before the first program under a limit. */
+size_t kw__store_beside(kw_store *s);
+
+/* resident.c: what lies in memory now, of this process (code and libraries too), of a range of it; 0 where the system
+ * does not say. */
+size_t kw__resident_bytes(void);
+size_t kw__resident_of(const void *data, size_t bytes);
+
 #endif

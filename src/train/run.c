@@ -95,58 +95,13 @@ static kw_status write_plan(const kw_run *r, kw_err *e)
     return s;
 }
 
-/* ---- forecast ---------------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------------------- */
 
 static double now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* FLOP/s of products of a usual size, for a tenth of a second. */
-static double measure_speed(kw_arena *a)
-{
-    enum { M = 512, K = 320, N = 320 };
-    kw_gemm_shape s = { .m = M, .n = N, .k = K, .tb = true, .lda = K, .ldb = K, .ldc = N, .a = KW_F32, .b = KW_F32,
-                        .c = KW_F32, .alpha = 1 };
-    float *x = kw_alloc_array(a, M * K, 4), *w = kw_alloc_array(a, N * K, 4), *y = kw_alloc_array(a, M * N, 4);
-    void *scratch = kw_alloc(a, kw_gemm_scratch_size(&s) + 64);
-    if (!x || !w || !y || !scratch)
-        return 0;
-    kw_gemm(&s, x, w, NULL, y, scratch);
-    double start = now(), took = 0;
-    int n = 0;
-    for (; took < 0.1; took = now() - start, n++)
-        kw_gemm(&s, x, w, NULL, y, scratch);
-    return 2.0 * M * N * K * n / took;
-}
-
-/* The largest bucket decides; only the sizes of this batch matter. */
-static kw_status forecast(kw_run *r, kw_err *e)
-{
-    static const float some;
-    static const int64_t id;
-    const kw_sd *sd = base(r);
-    int f = r->vae ? 1 : kw_vae_factor(&sd->vae), w = 0, h = 0;
-    for (size_t i = 0; i < r->data->n_buckets; i++)
-        if ((int64_t)r->data->buckets[i].w * r->data->buckets[i].h > (int64_t)w * h)
-            w = r->data->buckets[i].w, h = r->data->buckets[i].h;
-    kw_micro m = { .n = r->s.batch, .h = h / f, .w = w / f, .noise = &some };
-    if (r->vae)
-        m.image = &some;
-    else
-        m.tokens = KW_MAX(r->s.token_length / 75, 1) * kw_tokenizer_max_length(r->tokenizer);
-    if (r->align)
-        m.end = m.order = &id;
-    if (r->learns_text || r->align)
-        m.ids = &id;
-    else
-        m.context = &some;
-    KW_TRY(kw_trainer_forecast(r->trainer, &m, &r->forecast_bytes, &r->forecast_flops, e));
-    r->forecast_flops *= r->s.accumulation;
-    r->speed = measure_speed(r->arena);
-    return KW_OK;
 }
 
 static void free_decoder(void *decoder) { kw_decoder_free(decoder); }
@@ -198,7 +153,7 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     if (r->tokenizer)
         KW_TRY(kw__run_check_captions(r, e));
     kw_err why = { 0 };
-    kw_status planned = forecast(r, &why);     /* builds the layers: then it is known what a file to start from fits */
+    kw_status planned = kw__run_forecast(r, &why);     /* builds the layers: then it is known what a file to start from fits */
     if (r->tc.init && (!planned || planned == KW_EUSAGE))
         KW_TRY(kw__run_check_init(r, e));
     if (planned) {
@@ -270,13 +225,7 @@ void kw_run_plan(const kw_run *r, kw_str *t)
                   (double)r->steps / (double)KW_MAX(r->per_epoch, 1));
     if (tr)
         kw_str_printf(t, kw_translate(N_("trained:     %lld numbers in %zu tensors\n")), (long long)tr->count, tr->n);
-    kw_str_printf(t, kw_translate(N_("memory:      %.2f GB beside the base's own weights\n")),
-                  r->forecast_bytes * 1e-9);
-    if (r->speed > 0)
-        kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes (%.1f GFLOP a step, %.0f GFLOP/s measured, "
-                                         "half of it expected)\n")),
-                      (double)r->steps * r->forecast_flops / (0.5 * r->speed) / 60, r->forecast_flops * 1e-9,
-                      r->speed * 1e-9);
+    kw__run_plan_cost(r, t);
     kw_str_printf(t, kw_translate(N_("rate:        %g, weight decay %g\n")), r->s.learning_rate, r->s.weight_decay);
     plan_settings(r, t);
     plan_times(r, t);

@@ -41,7 +41,8 @@ struct kw_run {
     kw_events *log;
     kw_pipeline *pipeline;                /* draws samples with the trainer's own weights */
     double started;
-    double forecast_bytes, forecast_flops, speed;          /* memory; FLOPs of a step; FLOP/s measured here */
+    kw_trainer_cost cost;                                  /* of the largest batch */
+    double speed;                                          /* the peak measured here, FLOP/s; 0: not */
 };
 
 /* batches.c: the micro-batch of index m (0, 1, ...): a pure function of the run's settings
@@ -73,6 +74,10 @@ KW_MUST kw_status kw__run_check_folder(const kw_run *r, kw_err *e);
 KW_MUST kw_status kw__run_take_folder(kw_run *r, kw_err *e);
 bool kw__run_is_finished(const kw_run *r);       /* the log says so */
 bool kw__run_had_steps(const kw_run *r);
+
+/* run_cost.c: what the run will take: of the largest bucket, by the peak of this machine. */
+KW_MUST kw_status kw__run_forecast(kw_run *r, kw_err *e);
+void kw__run_plan_cost(const kw_run *r, kw_str *t);
 
 /* run_init.c: a LoRA to start from must be one, and go on being trained whole. */
 KW_MUST kw_status kw__run_check_init_file(const kw_run *r, kw_err *e);
@@ -112,6 +117,7 @@ kw_status kw__run_go_on(void *run, const kw_generate_at *at, kw_err *e);
 KW_MUST kw_status kw__run_write_png(kw_run *r, kw_arena *a, const char *name, const kw_picture *p, kw_err *e);
 
 void kw__watch_sheet(kw_run *r);          /* run_sheet.c */
+int64_t kw__sheet_pictures(const kw_run *r, int64_t files);      /* that it has where so many were saved */
 void kw__run_report(kw_run *r);           /* run_report.c: report.html as things stand */
 
 void kw__run_note(const kw_run *r, const char *fmt, ...) KW_PRINTF(2, 3);

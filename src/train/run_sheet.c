@@ -53,6 +53,12 @@ static size_t affordable(const kw_run *r)
     return (size_t)fmin(fmax(training / 4 / row, 1), MOST_FILES);
 }
 
+int64_t kw__sheet_pictures(const kw_run *r, int64_t files)
+{
+    int64_t rows = KW_MIN(files, (int64_t)affordable(r));
+    return r->tc.lora && rows > 0 ? rows * (int64_t)(COLUMNS - 1) + 1 : 0;
+}
+
 /* Some of them, evenly over the run; the last and the one nearest to the best held-out loss are among them. */
 static size_t some_files(const kw_run *r, saved_file *f, size_t n, size_t most)
 {

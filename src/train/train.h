@@ -88,9 +88,15 @@ const kw_adapters *kw_trainer_adapters(const kw_trainer *t);    /* the U-Net's a
 /* Build the programs for batches of this shape and all trained memory. Called by the others as needed. */
 KW_MUST kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e);
 
-/* What a step over batches like this costs: bytes of memory with the trained ranges and packed weights, FLOPs of one
- * micro-batch. Only sizes and which pointers are set matter; nothing is read. */
-KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, double *flops, kw_err *e);
+/* What a step over batches like this costs (run/run.h, forecasts). Only sizes and which pointers are set matter;
+ * nothing is read. */
+typedef struct {
+    double bytes;                         /* of the whole process at most */
+    double flops;                         /* of one micro-batch */
+    double work, update;                  /* FLOPs of the peak: of one micro-batch, of the update after the last */
+    double forward;                       /* of work: the forward pass */
+} kw_trainer_cost;
+KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, kw_trainer_cost *out, kw_err *e);
 
 /* The programs made so far, to look at: micro-batches by shape, the gradient's norm, the update. NULL past the last. */
 kw_program *kw_trainer_program(const kw_trainer *t, int i);

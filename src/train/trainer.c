@@ -166,15 +166,14 @@ kw_status kw_trainer_prepare(kw_trainer *t, const kw_micro *b, kw_err *e)
     return program_for(t, b, true, false, &p, e);
 }
 
-/* What a process has besides once it trains - code of libraries that is run, graphs and plans: 13 to 21 MB seen. */
-enum { KW__ITSELF = 14 << 20 };
-
-kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, double *bytes, double *flops, kw_err *e)
+kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, kw_trainer_cost *out, kw_err *e)
 {
-    kw_program *p;
+    kw_program *p, *update;
     KW_TRY(program_for(t, b, true, false, &p, e));
-    *bytes = (double)kw_program_bytes(p) + (double)kw_store_bytes(t->store) + (double)KW__ITSELF;
-    *flops = kw_program_flops(p);
+    *out = (kw_trainer_cost){ .bytes = kw_forecast_bytes(p), .flops = kw_program_flops(p), .work = kw_forecast_work(p),
+                              .forward = kw_forecast_forward(p) };
+    for (int i = 0; (update = kw_updater_program(t->updater, i)); i++)
+        out->update += kw_forecast_work(update);
     return KW_OK;
 }
 

@@ -20,6 +20,10 @@ step() { "$KIWAME" bench step --model shapes --seconds 0 --runs 1 --json "$@" >"
 for pass in forward lora full vae-encode vae-decode text; do
     step --pass $pass
     has "$WORK/step" seconds tflop tflops peak_tflops fraction rss_bytes forecast_bytes
+    has "$WORK/step" forecast_seconds plan_seconds
+    # seen: 0.1 to 1.6 %
+    sed 's/.*"rss_bytes":\([0-9]*\),"forecast_bytes":\([0-9]*\),.*/\1 \2/' "$WORK/step" |
+        awk '{ exit !($2 < 1.05 * $1 && $2 > 0.95 * $1) }' || fail "$pass: forecast of memory: $(cat "$WORK/step")"
     grep -q '"breakdown":\[{"family"' "$WORK/step" || fail "$pass: no breakdown"
 done
 step --pass lora --size 64x96 --batch 2 --rank 4 --dtype bf16 --weights f16 --targets attention,text

@@ -39,7 +39,7 @@ done
 [ "$(wc -l <"$WORK/train")" = $((STEPS * round)) ] || fail "not every step said how long it took"
 
 # The same work, too: the figure in the plan (every FLOP of the micro-batch) and bench's useful ones.
-said=$(sed -n 's/.*(\([0-9.]*\) GFLOP a step.*/\1/p' "$WORK/run/plan.txt")
+said=$(sed -n 's|^speed: *\([0-9.]*\) GFLOP a step.*|\1|p' "$WORK/run/plan.txt")
 useful=$("$KIWAME" bench step --model data/kiwame-emoji-128 --pass lora --size 128x128 --batch 2 --rank 16 --seconds 0 \
     --runs 1 --json 2>/dev/null | sed 's/.*"tflop":\([^,]*\),"tflops".*/\1/')
 awk -v a="$said" -v b="$useful" 'BEGIN { b *= 1000; exit !(b > 0.5 * a && b < 1.05 * a) }' ||

@@ -145,12 +145,13 @@ static void a_trainer_counts_the_same(void **state)
                            .timesteps = &id,
                            .context = &some };
             kw_graph *g;
-            double bytes, flops;
+            kw_trainer_cost cost;
             c.run.memory = (kw_memory_level)level;
             assert_int_equal(kw_step_graph(m->a, m->sd, &c, &b, &g, &m->e), KW_OK);
             kw_trainer *t = trainer(m, &c);
             assert_null(kw_trainer_program(t, 0));
-            assert_int_equal(kw_trainer_forecast(t, &b, &bytes, &flops, &m->e), KW_OK);
+            assert_int_equal(kw_trainer_forecast(t, &b, &cost, &m->e), KW_OK);
+            double flops = cost.flops;
             double useful = kw_program_useful_flops(kw_trainer_program(t, 0));
             assert_true(useful > 0 && useful == kw_graph_useful_flops(g));
             if (level == KW_FLOOR ? flops <= 1.1 * useful : flops != useful)

@@ -191,10 +191,15 @@ static kw_status bytes_at(const kw_graph *original, choice c, size_t *bytes, kw_
     return s;
 }
 
-static kw_status too_small(size_t least, size_t limit, const kw_run_options *o, kw_err *e)
+enum { ROOM = 2 << 20 };
+
+static kw_status too_small(size_t least, size_t fixed, const kw_run_options *o, kw_err *e)
 {
     char need[32], left[32];
-    kw_size_text((double)least + (double)(o->memory_limit - limit), need);
+    double all = (double)least + (double)fixed;
+    if (o->total)                         /* what is said must be enough: it is rounded, and a process's own bytes vary */
+        all = 1.005 * all + ROOM;
+    kw_size_text(all, need);
     kw_size_text((double)o->memory_limit, left);
     kw_status s = o->total ? kw_fail(e, KW_ENOMEM, N_("%s of memory are needed at least; the limit is %s"), need, left)
                            : kw_fail(e, KW_ENOMEM, "activations need %s at least; the limit leaves %s", need, left);
@@ -222,10 +227,10 @@ static kw_status raise_floor(const kw_graph *g, size_t limit, choice *c, kw_err 
     return s;
 }
 
-/* The first level from o->memory on whose plan fits under the limit. */
-static kw_status choose_level(const kw_graph *g, const kw_run_options *o, size_t limit, choice *c, kw_err *e)
+/* The first level from o->memory on whose plan fits under the limit beside what is fixed. */
+static kw_status choose_level(const kw_graph *g, const kw_run_options *o, size_t fixed, choice *c, kw_err *e)
 {
-    size_t bytes = 0;
+    size_t bytes = 0, limit = o->memory_limit > fixed ? o->memory_limit - fixed : 0;
     *c = (choice){ o->memory, HUGE_VAL };
     if (!o->memory_limit)
         return KW_OK;
@@ -234,7 +239,7 @@ static kw_status choose_level(const kw_graph *g, const kw_run_options *o, size_t
         if (bytes <= limit)
             return c->level == KW_FLOOR ? raise_floor(g, limit, c, e) : KW_OK;
     }
-    return too_small(bytes, limit, o, e);
+    return too_small(bytes, fixed, o, e);
 }
 
 /* ---- a limit for the whole process -------------------------------------------------------------------------------- */
@@ -285,12 +290,13 @@ static kw_status plan(kw_arena *a, kw_program *p, const kw_run_options *o, kw_er
     size_t fixed = 0;
     if (o->total && o->memory_limit)
         KW_TRY(fixed_bytes(p, o->reference, &fixed, e));
-    size_t left = o->memory_limit > fixed ? o->memory_limit - fixed : 0;
     choice c;
-    KW_TRY(choose_level(p->g, o, left, &c, e));
+    KW_TRY(choose_level(p->g, o, fixed, &c, e));
     KW_TRY(plan_at(a, p->g, c, &p->g, &p->plan, e));
-    if (fixed)
+    if (fixed) {                          /* choose_level has refused what has no room beside it */
+        size_t left = o->memory_limit - fixed;
         kw__store_allow_packed(p->store, left - KW_MIN(left, p->plan->bytes));
+    }
     return kw_verify(p->g, e);
 }
 

@@ -7,6 +7,7 @@ CMAKE ?= cmake
 PACKAGES = gcc g++ make cmake ninja-build pkg-config gettext libdnnl-dev libvips-dev libjansson-dev libtomlplusplus-dev \
            libutf8proc-dev libssl-dev libpng-dev liblcms2-dev libcmocka-dev
 PACKAGES_BASE  = python3 libpangocairo-1.0-0 fonts-noto-color-emoji unicode-cldr-core unicode-data
+PACKAGES_DEMO  = fonts-vlgothic
 PACKAGES_CLANG = clang libclang-rt-14-dev libomp-14-dev
 
 .PHONY: all demo base score install test check-full bench asan fuzz-smoke clang packages packages-clang layers clean help
@@ -22,6 +23,7 @@ packages-clang:
 	@tools/packages $(PACKAGES_CLANG)
 
 demo: packages ## the main job on the base that comes along: 16 pictures -> a LoRA -> pictures, in demo/
+	@tools/packages $(PACKAGES_DEMO)
 	@$(MAKE) --no-print-directory all
 	@tools/demo $(BUILD)/kiwame demo
 

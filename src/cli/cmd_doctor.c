@@ -119,9 +119,9 @@ typedef struct { const char *id, *name; double gflop; int steps; double bytes, s
 static const job jobs[] = {
     { "lora-emoji", N_("LoRA, the base that comes along, batch 4"), 6.5, 400, 0.3e9, 0.5 },
     { "generate-sd15", N_("picture, SD 1.5, 512 px, 20 steps"), 34630, 1, 4.5e9, 1 },
-    { "lora-sd15-256", N_("LoRA, SD 1.5, 256 px"), 386, 800, 6.3e9, 0.85 },
-    { "lora-sd15-512", N_("LoRA, SD 1.5, 512 px"), 1722, 800, 8.1e9, 0.9 },
-    { "full-sd15-512", N_("full training, SD 1.5, 512 px"), 2409, 2000, 11.8e9, 0.7 },
+    { "lora-sd15-256", N_("LoRA, SD 1.5, 256 px"), 386, 800, 4.6e9, 0.8 },
+    { "lora-sd15-512", N_("LoRA, SD 1.5, 512 px"), 1722, 800, 6.3e9, 0.86 },
+    { "full-sd15-512", N_("full training, SD 1.5, 512 px"), 2409, 2000, 11.8e9, 0.76 },
 };
 
 static verdict fits(const job *j, const kw_machine *m)

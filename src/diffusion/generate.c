@@ -37,6 +37,7 @@ typedef struct {
     bool guided, together;
     kw_noise_source *seeds;
     float *x, *in, *eps, *t, *drawn;
+    float *more, *plain;                  /* of an inpainting base: mask and picture; x alone as the network takes it */
     kw_sampling *s;
 } job;
 
@@ -147,12 +148,14 @@ static kw_status begin(job *j, kw_err *e)
     uint64_t *seed = kw_alloc_array(j->a, (size_t)j->n, sizeof *seed);
     size_t runs = j->together ? 2 : 1;
     j->x = numbers(j, j->count);
-    j->in = numbers(j, runs * j->count);
+    j->in = numbers(j, runs * j->count / (size_t)j->c * (size_t)j->p->sd->unet.in);
     j->eps = numbers(j, (j->guided ? 2 : 1) * j->count);
     j->drawn = numbers(j, j->count);
     j->t = numbers(j, runs * (size_t)j->n);
-    if (!seed || !j->x || !j->in || !j->eps || !j->drawn || !j->t)
+    j->plain = numbers(j, j->count);
+    if (!seed || !j->x || !j->in || !j->eps || !j->drawn || !j->t || !j->plain)
         return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(kw__inpaint_begin(j->p, j->a, j->r, j->h, j->w, &j->more, e));
     for (int i = 0; i < j->n; i++)
         seed[i] = j->r->wish[i].seed;
     j->seeds = kw_noise_source_new(j->a, j->r->seeds, seed, j->n, j->each);
@@ -188,9 +191,12 @@ static kw_status network(job *j, int n, int tokens, const float *context, float 
 static kw_status predict(job *j, kw_err *e)
 {
     int runs = j->together ? 2 : 1;
-    kw_sampling_input(j->s, j->x, j->in);
+    size_t in = j->count / (size_t)j->c * (size_t)j->p->sd->unet.in;
+    kw_sampling_input(j->s, j->x, j->more ? j->plain : j->in);
+    if (j->more)
+        kw__inpaint_join(j->plain, j->more, j->count / (size_t)j->c, (size_t)j->c, j->in);
     if (j->together)
-        memcpy(j->in + j->count, j->in, j->count * sizeof *j->in);
+        memcpy(j->in + in, j->in, in * sizeof *j->in);
     for (int i = 0; i < runs * j->n; i++)
         j->t[i] = (float)kw_sampling_timestep(j->s);
     KW_TRY(network(j, runs * j->n, j->tokens[0], j->context[0], j->eps, e));
@@ -250,25 +256,31 @@ kw_status kw_pipeline_decode(kw_pipeline *p, const float *latents, int h, int w,
     return s;
 }
 
-kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *latents, kw_err *e)
+kw_status kw_pipeline_encode_pixels(kw_pipeline *p, const float *pixels, int w, int h, float *latents, kw_err *e)
 {
     const kw_vae_config *c = &p->sd->vae;
-    int f = kw_vae_factor(c), h = picture->h / f, w = picture->w / f, hw = h * w;
+    int f = kw_vae_factor(c), hw = h / f * (w / f);
     kw_program *program;
-    if (picture->w % f || picture->h % f)
-        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), picture->w,
-                       picture->h, f);
-    KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__ENCODE, .n = 1, .h = h, .w = w }, &program, e));
+    if (w % f || h % f)
+        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), w, h, f);
+    KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__ENCODE, .n = 1, .h = h / f, .w = w / f }, &program,
+                                e));
+    kw_program_set(program, "image", pixels);
+    KW_TRY(kw_program_run(program, p->w, e));
+    const float *m = kw_program_result(program, "y");
+    for (int i = 0; i < hw; i++)
+        for (int k = 0; k < c->latent; k++)
+            latents[k * hw + i] = (float)(((double)m[i * 2 * c->latent + k] - c->shift) * c->scaling);
+    return KW_OK;
+}
+
+kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *latents, kw_err *e)
+{
     float *pixels = kw_block_new((size_t)picture->w * (size_t)picture->h * 3 * sizeof *pixels);
     if (!pixels)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     kw_picture_to_float(picture, false, pixels);
-    kw_program_set(program, "image", pixels);
-    kw_status s = kw_program_run(program, p->w, e);
-    const float *m = s ? NULL : kw_program_result(program, "y");
-    for (int i = 0; !s && i < hw; i++)
-        for (int k = 0; k < c->latent; k++)
-            latents[k * hw + i] = (float)(((double)m[i * 2 * c->latent + k] - c->shift) * c->scaling);
+    kw_status s = kw_pipeline_encode_pixels(p, pixels, picture->w, picture->h, latents, e);
     kw_block_free(pixels);
     return s;
 }

@@ -129,9 +129,9 @@ static kw_status check_parts(const kw_sd *sd, kw_err *e)
     const char *base = kw_source_path(sd->source);
     if (sd->unet.add_dim)
         return kw_fail(e, KW_EDATA, N_("%s is an SDXL model; generating with SDXL is not built yet"), base);
-    if (sd->unet.in != sd->vae.latent || sd->unet.out != sd->vae.latent)
+    if ((sd->unet.in != sd->vae.latent && !kw__inpaints(sd)) || sd->unet.out != sd->vae.latent)
         return kw_fail(e, KW_EDATA,
-                       N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d (inpainting?)"),
+                       N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d"),
                        base, sd->unet.in, sd->unet.out, sd->vae.latent);
     if (sd->unet.context[0] != sd->text.width)
         return kw_fail(e, KW_EDATA, N_("%s: the text encoder gives %d numbers per token, the U-Net takes %d"), base,

@@ -72,8 +72,8 @@ typedef struct {
 } kw_pipeline_options;
 
 /*
- * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL and inpainting U-Nets, parts that do
- * not belong together, a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
+ * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL, parts that do not belong together,
+ * a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
  * The noise schedule is the base's, with steps_offset 1 and no clipping of samples whatever an old file says: so does
  * diffusers' StableDiffusionPipeline.
  */
@@ -105,6 +105,7 @@ typedef struct {                          /* bytes in memory in all, while ... *
 KW_MUST kw_status kw_pipeline_forecast(kw_pipeline *p, int n, int width, int height, size_t windows, bool guided,
                                        kw_pipeline_memory *out, kw_err *e);
 int kw_pipeline_factor(const kw_pipeline *p);          /* picture pixels per latent pixel */
+bool kw_pipeline_inpaints(const kw_pipeline *p);       /* the U-Net has channels for a mask and a masked picture */
 int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its training pictures; 512 if unknown */
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */
 size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i);    /* keys that fit nothing (options.partial) */
@@ -145,6 +146,12 @@ typedef struct {
     const float *noise;                   /* (n, C, h, w) standard normals instead of the seeds', or NULL */
     const float *const *injected;  int n_injected;     /* [step] likewise what a step puts in; or NULL */
     const float *init;                    /* (n, C, h, w) latents to start from at step sampling.first, or NULL */
+    /*
+     * For an inpainting base (kw_pipeline_inpaints): mask (n, 1, h, w), 1 where it is drawn anew, 0 where the picture
+     * stays; masked (n, C, h, w): the scaled latents of the picture with mid-grey (0 in -1..1) below the mask. Both or
+     * neither; without them everything is drawn anew. KW_EUSAGE with another base.
+     */
+    const float *mask, *masked;
     bool latents_only;                    /* no pictures */
     kw_generate_fn *progress;  void *ctx; /* may be NULL */
 } kw_request;
@@ -164,6 +171,10 @@ KW_MUST kw_status kw_pipeline_generate(kw_pipeline *p, kw_arena *a, const kw_req
 KW_MUST kw_status kw_pipeline_decode(kw_pipeline *p, const float *latents, int h, int w, kw_picture *out, kw_err *e);
 /* A picture of whole latent pixels -> the mean of its scaled latents (C, h, w). */
 KW_MUST kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, float *latents, kw_err *e);
+
+/* The same of (h, w, 3) in -1..1, not rounded to bytes. */
+KW_MUST kw_status kw_pipeline_encode_pixels(kw_pipeline *p, const float *pixels, int w, int h, float *latents,
+                                            kw_err *e);
 
 /* ---- infotext: the text A1111 keeps in a picture ----------------------------------------------------------------- */
 

@@ -60,6 +60,12 @@ KW_MUST kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const ch
                                            int clip_skip,
                                            kw__context *out, kw_err *e);
 
+/* inpaint.c: what an inpainting base sees beside x, (n, h, w, C + 1) on the arena; NULL for any other base. */
+bool kw__inpaints(const kw_sd *sd);
+KW_MUST kw_status kw__inpaint_begin(kw_pipeline *p, kw_arena *a, const kw_request *r, int h, int w, float **out,
+                                    kw_err *e);
+void kw__inpaint_join(const float *x, const float *more, size_t pixels, size_t c, float *out);
+
 /* (C, h, w) of files and seeds <-> (h, w, C) of the graphs, n pictures. */
 void kw__to_nhwc(const float *from, int n, int c, int h, int w, float *to);
 void kw__to_nchw(const float *from, int n, int c, int h, int w, float *to);

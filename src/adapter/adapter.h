@@ -33,6 +33,18 @@ enum {
 /* "attention,ff,conv" -> bits; unknown words are named. */
 KW_MUST kw_status kw_targets_parse(const char *text, unsigned *targets, kw_err *e);
 
+/* ---- names ----------------------------------------------------------------------------------------------------- */
+
+/*
+ * How kohya's programs call layers: SD 1.x and 2.x by diffusers' paths, SDXL's U-Net by LDM's names, whose numbers
+ * depend on the U-Net's levels. All zero: SD 1.x and 2.x.
+ */
+typedef struct { bool xl; kw_key_shape unet; } kw_lora_names;
+kw_lora_names kw_lora_names_of(const kw_unet_config *c);
+enum { KW_LORA_NAME = 512 };              /* room for a module's name */
+/* "lora_unet_input_blocks_4_1_proj_in" of (KW_PART_UNET, "down_blocks.1.attentions.0.proj_in"); false: too long. */
+bool kw_lora_name(const kw_lora_names *s, kw_part part, const char *path, char name[KW_LORA_NAME]);
+
 /* ---- LoRA: y += strength · alpha/r · up(down(x)). Hu et al. 2021 (arXiv:2106.09685) ----------------------------- */
 
 typedef struct {
@@ -42,6 +54,7 @@ typedef struct {
     bool trained;
     int group;                            /* learning-rate group, when trained */
     uint64_t seed;                        /* of the start, when there is no file */
+    kw_lora_names names;                  /* in files: kw_lora_names_of(the U-Net's configuration) */
     const char *strength;                 /* name of the input that holds the strength (1, sum type); NULL: 1 */
 } kw_lora_config;
 

@@ -22,19 +22,6 @@ struct kw_lora {
     kw_lora_module *module; size_t n, capacity;
 };
 
-static const char *prefix(kw_part p) { return p == KW_PART_UNET ? "lora_unet_" : p == KW_PART_TEXT2 ? "lora_te2_" : "lora_te_"; }
-
-/* "down_blocks.0.attn.to_q" -> "lora_unet_down_blocks_0_attn_to_q" */
-static void module_name(kw_part part, const char *path, char *name, size_t size)
-{
-    size_t n = strlen(prefix(part));
-    KW_ASSERT(n + strlen(path) < size);
-    memcpy(name, prefix(part), n);
-    for (const char *s = path; *s; s++)
-        name[n++] = *s == '.' ? '_' : *s;
-    name[n] = 0;
-}
-
 static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t, kw_err *e);
 static int group_of(void *lora, const char *name) { (void)name; return ((const kw_lora *)lora)->c.group; }
 
@@ -173,16 +160,15 @@ static kw_val refuse(kw_net *n, const char *module, int rank, float alpha)
 
 static kw_val attach(kw_lora *l, kw_net *base, kw_geometry s, kw_val x, kw_val y)
 {
-    char module[sizeof base->path];
+    char module[KW_LORA_NAME];
     int rank = 0;
     float alpha = 0;
-    module_name(l->part, base->path, module, sizeof module);
-    if (!wanted(l, base->path, module, s, &rank, &alpha))
+    if (!kw_lora_name(&l->c.names, l->part, base->path, module) || !wanted(l, base->path, module, s, &rank, &alpha))
         return y;
     if (rank < 1 || rank > 65536 || !(fabsf(alpha) < 1e6f))
         return refuse(base, module, rank, alpha);
     kw_net n = kw_net_over(base->g, l->params);
-    memcpy(n.path, module, sizeof n.path);
+    snprintf(n.path, sizeof n.path, "%s", module);
     kw_val h = branch(l, &n, s, rank, x);
     if (h < 0 || remember(l, module, s, rank, alpha, &n, &base->g->err))
         return y;

@@ -248,7 +248,7 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
     if (!wish || !injected)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     for (size_t i = 0; i < n; i++)
-        wish[i] = (kw_wish){ j[i].prompt, j[i].negative, j[i].seed };
+        wish[i] = (kw_wish){ .prompt = j[i].prompt, .negative = j[i].negative, .seed = j[i].seed };
     for (int i = 0; i < s->given.n_steps; i++)
         injected[i] = slice(s->given.step[i], first);
     for (size_t i = 0; i < s->jobs.n_lora; i++)

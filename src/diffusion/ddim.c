@@ -10,11 +10,11 @@
 
 #include <math.h>
 
-static void combine(const kw_sampler_step *step, const kw_sampler_step *before, double eta, kw_lincomb *c)
+static void combine(const kw_sampler_at *at, kw_lincomb *c, kw_lincomb *base)
 {
-    (void)before;
-    kw_mix m = step->from, to = step->to;
-    double ratio = m.a / to.a, std = eta * to.s / m.s * sqrt(fmax(1 - ratio * ratio, 0));
+    (void)base;
+    kw_mix m = at->steps->from, to = at->steps->to;
+    double ratio = m.a / to.a, std = at->eta * to.s / m.s * sqrt(fmax(1 - ratio * ratio, 0));
     *c = (kw_lincomb){ .x0 = to.a, .eps = sqrt(fmax(to.s * to.s - std * std, 0)), .noise = std };
 }
 

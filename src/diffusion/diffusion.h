@@ -11,6 +11,7 @@
  *     kw_sampling *s;
  *     KW_TRY(kw_sampling_start(arena, noise, &o, n, &s, e));
  *     for (kw_sampling_begin(s, x); !kw_sampling_done(s); ) {  x holds unit noise before
+ *         KW_TRY(kw_sampling_churn(s, x, inject, ctx, e));
  *         kw_sampling_input(s, x, in);                         what the network sees, and the timestep it is told:
  *         network(in, kw_sampling_timestep(s), out);
  *         KW_TRY(kw_sampling_next(s, x, out, inject, ctx, e));
@@ -131,12 +132,17 @@ void kw_noise_split(kw_predict p, kw_mix m, const float *xt, const float *model,
 /* Classifier-free guidance (Ho and Salimans 2022): out = uncond + g (cond - uncond); `out` may be an input. */
 void kw_guide(const float *cond, const float *uncond, double g, float *out, size_t n);
 
+/* Lin 2023 (above), equations 15 and 16, one picture: guided *= 1 - phi + phi std(cond)/std(guided) */
+void kw_guide_rescale(const float *cond, double phi, float *guided, size_t n);
+
 /* ---- samplers: one file each, one line in samplers.def ----------------------------------------------- */
 
 typedef struct kw_sampling kw_sampling;
 
-/* next x = x*.x + x0*.x0 + eps*.eps + (x0 of the step before)*.old + noise*.noise */
-typedef struct { double x, x0, eps, old, noise; } kw_lincomb;
+enum { KW_PAST = 3 };                     /* how many evaluations back a sampler may look */
+
+/* x*.x + base*.base + x0*.x0 + eps*.eps + answer*.answer + past[0]*.past[0] + ... + noise*.noise */
+typedef struct { double x, base, x0, eps, answer, past[KW_PAST], noise; } kw_lincomb;
 
 /* Where a step starts and lands, x = a x_0 + s eps on both sides. */
 typedef struct {
@@ -144,7 +150,23 @@ typedef struct {
     double t;                             /* what the network is told; may be fractional */
 } kw_sampler_step;
 
-typedef enum { KW_LISTS_EULER, KW_LISTS_DPM, KW_LISTS_DDIM } kw_lists;
+/* What the formula of a step may ask. steps[-before] .. steps[after] are those of this run, steps[0] is this one. */
+typedef struct {
+    const kw_sampler_step *steps;
+    int before, after;
+    int stage;                            /* 0; 1 when the network is asked a second time within the step */
+    double eta, gamma;
+    kw_predict predict;
+    bool diffusers;                       /* the list is diffusers', and so are the details */
+    const double *abar;  int n_abar;      /* the model's, by timestep */
+} kw_sampler_at;
+
+/* ANSWER: what the network said, in diffusers' lists; eps in others */
+typedef enum { KW_PAST_X0, KW_PAST_EPS, KW_PAST_ANSWER } kw_past;
+
+typedef enum {
+    KW_LISTS_EULER, KW_LISTS_KDPM, KW_LISTS_DPM, KW_LISTS_DDIM, KW_LISTS_PLMS, KW_LISTS_UNIPC, KW_LISTS_LCM
+} kw_lists;
 
 typedef struct kw_sampler {
     const char *name;                     /* ComfyUI's name, "euler_ancestral" */
@@ -156,10 +178,17 @@ typedef struct kw_sampler {
     kw_spacing spacing;                   /* what AUTO means here */
     bool unit_variance;                   /* x keeps a^2 + s^2 = 1 (DDIM); else a = 1 and s = sigma (k-diffusion) */
     double eta;                           /* noise put back, where the user does not say */
-    bool uses_eta;
-    bool needs_old;                       /* reads the x0 of the step before */
-    void (*combine)(const kw_sampler_step *step, const kw_sampler_step *before, double eta, kw_lincomb *c);
-                                          /* `before` is NULL at the first step */
+    bool uses_eta, uses_gamma, uses_noise;      /* options that have a meaning here: eta, gamma, s_noise */
+    bool churns;                          /* noise may be added before a step: s_churn (Karras 2022, algorithm 2) */
+    bool brownian;                        /* noise is the path of one Brownian motion over sigma */
+    bool skips_last_but_one;              /* A1111's lists are made for a step more, the last sigma above 0 left out */
+    int past;                             /* evaluations looked back at, at most KW_PAST */
+    kw_past past_of;                      /* what past[] holds */
+    bool keeps_base;                      /* `base` is written by the formula; else it is x at the start of the step */
+    /* Where the network is asked a second time in this step, or NULL / false: nowhere. */
+    bool (*second)(const kw_sampler_at *at, kw_mix *m);
+    /* The next x, and the next base (UniPC): both from x, base, x0, eps, past as they are. */
+    void (*combine)(const kw_sampler_at *at, kw_lincomb *c, kw_lincomb *base);
 } kw_sampler;
 
 extern const kw_sampler *const kw_samplers[];
@@ -169,16 +198,23 @@ extern const size_t kw_n_samplers;
    "DPM++ 2M Karras" sets *schedule (if not NULL) to "karras". */
 const kw_sampler *kw_sampler_find(const char *name, const char **schedule);
 
+/* What a schedule is made from: the model's sigmas, level[0] the least; and the ends, the model's unless others are
+   wished for. */
+typedef struct { const double *level; int n_levels; double least, most; } kw_sigma_range;
+
 /* Sigma schedules: the spread of noise levels over the steps. */
 typedef struct {
-    const char *name, *label, *help;
-    /* n sigmas, falling; from z's sigmas, level[0] the least, level[z->n - 1] the largest (finite) */
-    void (*fill)(const double *level, int n_levels, int n, double *sigma);
+    const char *name, *label;             /* A1111's; ComfyUI's ids among the aliases, separated by commas */
+    const char *aliases, *help;
+    /* n sigmas, falling; returns how many: "ddim" may differ from n. Room for max(n, n_levels). */
+    int (*fill)(const kw_sigma_range *r, int n, double *sigma);
+    bool by_ends;                         /* needs nothing but least and most; diffusers has it too */
 } kw_sigma_schedule;
 
 extern const kw_sigma_schedule kw_sigma_schedules[];
 extern const size_t kw_n_sigma_schedules;
 const kw_sigma_schedule *kw_sigma_schedule_find(const char *name);    /* NULL if unknown */
+bool kw_sigma_schedule_plain(const kw_sigma_schedule *s);   /* evenly spaced timesteps, as samplers with own lists */
 
 /* k-diffusion's DiscreteSchedule: the fractional timestep of a sigma by interpolating log sigma, and back. */
 double kw_sigma_to_t(const double *level, int n_levels, double sigma);
@@ -192,11 +228,23 @@ typedef struct {
     kw_spacing spacing;
     int steps;
     double eta;                           /* negative: the sampler's own */
+    double gamma;                         /* TCD; negative: 0.3 */
+    double churn, churn_from, churn_to;   /* s_churn, s_tmin, s_tmax (0: no limit) of samplers that churn */
+    double noise_less;                    /* 1 - s_noise: 0 leaves noise as it is */
+    double least, most;                   /* ends of A1111's lists; 0: the model's own */
     int first;                            /* start at this step (picture to picture); 0: from pure noise */
 } kw_sampling_options;
 
-/* The noise to put in at `step` (0 .. steps-1): n standard normals. Asked for only where the sampler uses it. */
-typedef kw_status (*kw_noise_fn)(void *ctx, int step, float *noise, size_t n, kw_err *e);
+/* Which noise is put in: the draw-th of this run's, counted from the list's first step whatever the run's first. */
+typedef struct {
+    int draw;
+    bool brownian;                        /* (W(to) - W(from))/sqrt(from - to) of one path; else fresh normals */
+    double from, to;                      /* sigmas */
+    double least, most;                   /* of the whole list, 0 apart */
+} kw_noise_draw;
+
+/* n numbers of variance 1. Asked for only where the sampler uses them. */
+typedef kw_status (*kw_noise_fn)(void *ctx, const kw_noise_draw *d, float *noise, size_t n, kw_err *e);
 
 /* Make the list of steps and the memory for n numbers (a whole batch is one array). Refused with a reason: step counts
    the lists cannot have, eps prediction where x is pure noise (zero terminal SNR). */
@@ -204,19 +252,27 @@ KW_MUST kw_status kw_sampling_start(kw_arena *a, const kw_noise *z, const kw_sam
                                     kw_sampling **out, kw_err *e);
 
 int kw_sampling_steps(const kw_sampling *s);                /* DDIM as A1111 may differ from the wish */
-int kw_sampling_step(const kw_sampling *s);                 /* the step to come */
+int kw_sampling_step(const kw_sampling *s);                 /* the step to come, or under way */
+int kw_sampling_evaluated(const kw_sampling *s);            /* how often the network was asked in this run */
+int kw_sampling_evaluations(const kw_sampling *s);          /* and will have been at its end */
 bool kw_sampling_done(const kw_sampling *s);
 kw_sampler_step kw_sampling_at(const kw_sampling *s, int step);
 bool kw_sampling_injects(const kw_sampling *s, int step);   /* will noise be asked for at this step? */
 
 void kw_sampling_begin(const kw_sampling *s, float *x);     /* unit noise -> x of the first step */
 void kw_sampling_begin_from(const kw_sampling *s, const float *x0, float *x);  /* x: unit noise -> picture + noise */
+kw_mix kw_sampling_mix(const kw_sampling *s);               /* of x as it is now */
 double kw_sampling_timestep(const kw_sampling *s);
 void kw_sampling_input(const kw_sampling *s, const float *x, float *in);        /* of unit variance; may be in place */
-/* One step: x moves on. `model` is the network's output (guided). noise may be NULL where no step injects. */
+/*
+ * One evaluation: x moves on, to the next step or to where the network is asked once more within this one. `model` is
+ * the network's output (guided). noise may be NULL where no step injects.
+ */
 KW_MUST kw_status kw_sampling_next(kw_sampling *s, float *x, const float *model, kw_noise_fn noise, void *ctx,
                                    kw_err *e);
-/* (n) what the last step took the picture to be: for previews */
+/* Before kw_sampling_input: adds the noise of s_churn where a step begins with it. */
+KW_MUST kw_status kw_sampling_churn(kw_sampling *s, float *x, kw_noise_fn noise, void *ctx, kw_err *e);
+/* (n) what the last evaluation took the picture to be: for previews */
 const float *kw_sampling_x0(const kw_sampling *s);
 
 #ifdef __cplusplus

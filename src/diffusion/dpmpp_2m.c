@@ -10,13 +10,13 @@
 
 #include <math.h>
 
-static void combine(const kw_sampler_step *step, const kw_sampler_step *before, double eta, kw_lincomb *c)
+static void combine(const kw_sampler_at *at, kw_lincomb *c, kw_lincomb *base)
 {
-    (void)eta;
-    double from = step->from.s, to = step->to.s, ratio = to / from, half = 0;
-    if (before && to > 0)
-        half = log(from / to) / log(before->from.s / from) / 2;                 /* 1/2r */
-    *c = (kw_lincomb){ .x = ratio, .x0 = (1 - ratio) * (1 + half), .old = -(1 - ratio) * half };
+    (void)base;
+    double from = at->steps->from.s, to = at->steps->to.s, ratio = to / from, half = 0;
+    if (at->before && to > 0)
+        half = log(from / to) / log(at->steps[-1].from.s / from) / 2;           /* 1/2r */
+    *c = (kw_lincomb){ .x = ratio, .x0 = (1 - ratio) * (1 + half), .past[0] = -(1 - ratio) * half };
 }
 
 extern const kw_sampler kw_sampler_dpmpp_2m;
@@ -24,6 +24,6 @@ const kw_sampler kw_sampler_dpmpp_2m = {
     .name = "dpmpp_2m", .label = "DPM++ 2M", .aliases = "k_dpmpp_2m,dpm++2m",
     .help = N_("second order, uses the step before: settles from about 15 steps on"),
     .paper = "arXiv:2211.01095",
-    .schedule = "karras", .lists = KW_LISTS_DPM, .spacing = KW_SPACING_A1111, .needs_old = true,
+    .schedule = "karras", .lists = KW_LISTS_DPM, .spacing = KW_SPACING_A1111, .past = 1,
     .combine = combine,
 };

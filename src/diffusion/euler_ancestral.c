@@ -5,17 +5,14 @@
  *     up = min(sigma', eta sigma' sqrt(sigma^2 - sigma'^2)/sigma),   down = sqrt(sigma'^2 - up^2)
  *     x' = (down/sigma) x + (1 - down/sigma) x0 + up noise
  */
-#include "diffusion.h"
+#include "sampling.h"
 
-#include <math.h>
-
-static void combine(const kw_sampler_step *step, const kw_sampler_step *before, double eta, kw_lincomb *c)
+static void combine(const kw_sampler_at *at, kw_lincomb *c, kw_lincomb *base)
 {
-    (void)before;
-    double from = step->from.s, to = step->to.s;
-    double up = fmin(to, eta * to * sqrt(fmax(from * from - to * to, 0)) / from);
-    double down = sqrt(fmax(to * to - up * up, 0));
-    *c = (kw_lincomb){ .x = down / from, .x0 = 1 - down / from, .noise = up };
+    (void)base;
+    double from = at->steps->from.s;
+    kw_ancestral n = kw_ancestral_of(from, at->steps->to.s, at->eta);
+    *c = (kw_lincomb){ .x = n.down / from, .x0 = 1 - n.down / from, .noise = n.up };
 }
 
 extern const kw_sampler kw_sampler_euler_ancestral;
@@ -24,5 +21,6 @@ const kw_sampler kw_sampler_euler_ancestral = {
     .help = N_("Euler with fresh noise at every step; the picture keeps changing with the step count"),
     .paper = "arXiv:2206.00364",
     .schedule = "normal", .lists = KW_LISTS_EULER, .spacing = KW_SPACING_A1111, .eta = 1, .uses_eta = true,
+    .uses_noise = true,
     .combine = combine,
 };

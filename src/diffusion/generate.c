@@ -66,6 +66,8 @@ static kw_status check(const job *j, kw_err *e)
         return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: at most %d a side"), r->width, r->height, KW_PICTURE_MAX_SIDE);
     if (!isfinite(r->cfg))
         return kw_fail(e, KW_EUSAGE, N_("the CFG scale must be a number"));
+    if (!(r->cfg_rescale >= 0 && r->cfg_rescale <= 1) || !(r->variation_strength >= 0 && r->variation_strength <= 1))
+        return kw_fail(e, KW_EUSAGE, N_("shares of CFG rescale and of a variation are 0 to 1"));
     if (r->clip_skip < 1 || r->clip_skip > j->p->sd->text.layers)
         return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->clip_skip,
                        j->p->sd->text.layers);
@@ -129,23 +131,40 @@ static kw_status encode_all(job *j, kw_err *e)
 /* ---- noise ------------------------------------------------------------------------------------------------------- */
 
 /* Given noise replaces the seeds', which are drawn all the same: those that follow stay what they were. */
-static void noise_for(job *j, int step, const float *given, float *out)
+static kw_status start_noise(job *j, kw_err *e)
 {
-    kw_noise_source_draw(j->seeds, step, j->drawn);
-    kw__to_nhwc(given ? given : j->drawn, j->n, j->c, j->h, j->w, out);
+    KW_TRY(kw_noise_source_start(j->seeds, j->drawn, e));
+    kw__to_nhwc(j->r->noise ? j->r->noise : j->drawn, j->n, j->c, j->h, j->w, j->x);
+    return KW_OK;
 }
 
-static kw_status inject(void *ctx, int step, float *noise, size_t n, kw_err *e)
+static kw_status inject(void *ctx, const kw_noise_draw *d, float *noise, size_t n, kw_err *e)
 {
     job *j = ctx;
-    (void)n, (void)e;
-    noise_for(j, step, step < j->r->n_injected ? j->r->injected[step] : NULL, noise);
+    const float *given = d->draw < j->r->n_injected ? j->r->injected[d->draw] : NULL;
+    (void)n;
+    KW_TRY(kw_noise_source_sampler(j->seeds, d, j->drawn, e));
+    kw__to_nhwc(given ? given : j->drawn, j->n, j->c, j->h, j->w, noise);
     return KW_OK;
+}
+
+static kw_noise_source *noise_source(const job *j)
+{
+    const kw_request *r = j->r;
+    int f = kw_pipeline_factor(j->p);
+    uint64_t *seed = kw_alloc_array(j->a, 2 * (size_t)j->n, sizeof *seed), *variation = seed ? seed + j->n : NULL;
+    for (int i = 0; seed && i < j->n; i++) {
+        seed[i] = r->wish[i].seed;
+        variation[i] = r->wish[i].variation;
+    }
+    kw_noise_wish wish = { .kind = r->seeds, .seed = seed, .n = j->n, .channels = j->c, .h = j->h, .w = j->w,
+                           .variation = variation, .strength = r->variation_strength, .from_h = r->seed_from_h / f,
+                           .from_w = r->seed_from_w / f, .delta = r->noise_delta };
+    return seed ? kw_noise_source_new(j->a, &wish) : NULL;
 }
 
 static kw_status begin(job *j, kw_err *e)
 {
-    uint64_t *seed = kw_alloc_array(j->a, (size_t)j->n, sizeof *seed);
     size_t runs = j->together ? 2 : 1;
     j->x = numbers(j, j->count);
     j->in = numbers(j, runs * j->count / (size_t)j->c * (size_t)j->p->sd->unet.in);
@@ -153,16 +172,14 @@ static kw_status begin(job *j, kw_err *e)
     j->drawn = numbers(j, j->count);
     j->t = numbers(j, runs * (size_t)j->n);
     j->plain = numbers(j, j->count);
-    if (!seed || !j->x || !j->in || !j->eps || !j->drawn || !j->t || !j->plain)
+    if (!j->x || !j->in || !j->eps || !j->drawn || !j->t || !j->plain)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw__inpaint_begin(j->p, j->a, j->r, j->h, j->w, &j->more, e));
-    for (int i = 0; i < j->n; i++)
-        seed[i] = j->r->wish[i].seed;
-    j->seeds = kw_noise_source_new(j->a, j->r->seeds, seed, j->n, j->each);
+    j->seeds = noise_source(j);
     if (!j->seeds)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_sampling_start(j->a, j->p->noise, &j->r->sampling, j->count, &j->s, e));
-    noise_for(j, -1, j->r->noise, j->x);
+    KW_TRY(start_noise(j, e));
     if (!j->r->init) {
         kw_sampling_begin(j->s, j->x);
         return KW_OK;
@@ -188,6 +205,16 @@ static kw_status network(job *j, int n, int tokens, const float *context, float 
     return KW_OK;
 }
 
+/* Guidance; x holds its input already, so `in` is free for a copy of the prompt's own answer. */
+static void guide(job *j)
+{
+    if (j->r->cfg_rescale > 0)
+        memcpy(j->in, j->eps, j->count * sizeof *j->in);
+    kw_guide(j->eps, j->eps + j->count, j->r->cfg, j->eps, j->count);
+    for (int i = 0; i < j->n && j->r->cfg_rescale > 0; i++)
+        kw_guide_rescale(j->in + (size_t)i * j->each, j->r->cfg_rescale, j->eps + (size_t)i * j->each, j->each);
+}
+
 static kw_status predict(job *j, kw_err *e)
 {
     int runs = j->together ? 2 : 1;
@@ -204,17 +231,18 @@ static kw_status predict(job *j, kw_err *e)
         return KW_OK;
     if (!j->together)
         KW_TRY(network(j, j->n, j->tokens[1], j->context[1], j->eps + j->count, e));
-    kw_guide(j->eps, j->eps + j->count, j->r->cfg, j->eps, j->count);
+    guide(j);
     return KW_OK;
 }
 
 static kw_status steps(job *j, kw_err *e)
 {
     while (!kw_sampling_done(j->s)) {
+        KW_TRY(kw_sampling_churn(j->s, j->x, inject, j, e));
         KW_TRY(predict(j, e));
         KW_TRY(kw_sampling_next(j->s, j->x, j->eps, inject, j, e));
-        KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_STEP, .done = kw_sampling_step(j->s),
-                                         .total = kw_sampling_steps(j->s),
+        KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_STEP, .done = kw_sampling_evaluated(j->s),
+                                         .total = kw_sampling_evaluations(j->s),
                                          .x0 = kw_sampling_x0(j->s) }, e));
     }
     return KW_OK;

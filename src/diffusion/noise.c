@@ -174,3 +174,20 @@ void kw_guide(const float *cond, const float *uncond, double g, float *out, size
     for (size_t i = 0; i < n; i++)
         out[i] = (float)((double)uncond[i] + g * ((double)cond[i] - (double)uncond[i]));
 }
+
+static double deviation(const float *v, size_t n)
+{
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)v[i];
+    for (size_t i = 0; i < n; i++)
+        squares += ((double)v[i] - sum / (double)n) * ((double)v[i] - sum / (double)n);
+    return sqrt(squares / (double)n);
+}
+
+void kw_guide_rescale(const float *cond, double phi, float *guided, size_t n)
+{
+    double now = deviation(guided, n), factor = 1 - phi + (now > 0 ? phi * deviation(cond, n) / now : phi);
+    for (size_t i = 0; i < n; i++)
+        guided[i] = (float)(factor * (double)guided[i]);
+}

@@ -37,12 +37,32 @@ typedef enum {
 const char *kw_seeds_name(kw_seeds k);
 
 /*
- * One generator per picture, each of `each` numbers (C, h, w) per draw. The draws follow each other as in A1111: first
- * the starting noise, then what each step of an ancestral sampler injects. KIWAME: step -1 is the starting noise.
+ * One generator per picture, (C, h, w) numbers per draw. The draws follow each other as in A1111: first the starting
+ * noise, then what each step of an ancestral sampler injects; those of KIWAME are numbered, the starting noise is -1.
+ *
+ * A variation mixes the starting noise with that of another seed, along the arc between them (per channel and column):
+ *     sin((1 - f) w)/sin w noise + sin(f w)/sin w other,   cos w = their cosine
+ * Resized from (w0, h0): the noise of that size is drawn, and put into the middle of one of this size. With a delta the
+ * draws after the first come from generators of seed + delta (A1111's "eta noise seed delta").
  */
+typedef struct {
+    kw_seeds kind;
+    const uint64_t *seed;  int n;         /* (n) */
+    int channels, h, w;
+    const uint64_t *variation;            /* (n), or NULL */
+    double strength;                      /* f; 0: none */
+    int from_h, from_w;                   /* latent pixels; 0: not resized */
+    uint64_t delta;
+} kw_noise_wish;
+
 typedef struct kw_noise_source kw_noise_source;
-KW_MUST kw_noise_source *kw_noise_source_new(kw_arena *a, kw_seeds kind, const uint64_t *seed, int n, size_t each);
-void kw_noise_source_draw(kw_noise_source *s, int step, float *out);    /* (n, each) */
+/* NULL when memory is gone. What the wish points to is copied. */
+KW_MUST kw_noise_source *kw_noise_source_new(kw_arena *a, const kw_noise_wish *w);
+/* The starting noise (n, C, h, w), to be asked for first and once; then the draws. */
+KW_MUST kw_status kw_noise_source_start(kw_noise_source *s, float *out, kw_err *e);
+void kw_noise_source_draw(kw_noise_source *s, int step, float *out);
+/* Likewise, also along a Brownian path: that of torchsde's BrownianTree, see brownian.c. */
+KW_MUST kw_status kw_noise_source_sampler(kw_noise_source *s, const kw_noise_draw *d, float *out, kw_err *e);
 
 /* ---- the pipeline ------------------------------------------------------------------------------------------------ */
 
@@ -123,14 +143,15 @@ KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, 
 typedef struct {
     const char *prompt, *negative;        /* negative NULL: "" */
     uint64_t seed;
+    uint64_t variation;                   /* seed of what variation_strength mixes in */
 } kw_wish;
 
 typedef enum { KW_STAGE_TEXT, KW_STAGE_STEP, KW_STAGE_DECODE } kw_stage;
 
 typedef struct {
     kw_stage stage;
-    int done, total;                      /* of this stage: prompts, steps, pictures */
-    const float *x0;                      /* (n, h, w, C) what the last step took the latents to be; NULL elsewhere */
+    int done, total;                      /* of this stage: prompts, evaluations of the network, pictures */
+    const float *x0;                      /* (n, h, w, C) what the network takes the latents to be; NULL elsewhere */
 } kw_generate_at;
 
 /* Called after each part of the work; anything but KW_OK stops, and is returned. */
@@ -142,9 +163,14 @@ typedef struct {
     kw_sampling_options sampling;
     double cfg;                           /* 1: no guidance, the negative prompt has no part */
     int clip_skip;                        /* 1: the text encoder's last layer */
+    /* brings a guided answer's deviation back to that of the prompt alone, by this share: kw_guide_rescale */
+    double cfg_rescale;
     kw_seeds seeds;
+    double variation_strength;            /* 0 to 1, see kw_noise_wish; 0: none */
+    int seed_from_w, seed_from_h;         /* px, 0: this size */
+    uint64_t noise_delta;
     const float *noise;                   /* (n, C, h, w) standard normals instead of the seeds', or NULL */
-    const float *const *injected;  int n_injected;     /* [step] likewise what a step puts in; or NULL */
+    const float *const *injected;  int n_injected;     /* [draw] likewise what the sampler puts in; or NULL */
     const float *init;                    /* (n, C, h, w) latents to start from at step sampling.first, or NULL */
     /*
      * For an inpainting base (kw_pipeline_inpaints): mask (n, 1, h, w), 1 where it is drawn anew, 0 where the picture

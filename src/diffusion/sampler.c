@@ -1,5 +1,5 @@
 /* sampler.c - the table made from samplers.def, and the names under which users know samplers. */
-#include "diffusion.h"
+#include "sampling.h"
 
 #include <string.h>
 
@@ -17,27 +17,32 @@ const size_t kw_n_samplers = KW_LEN(kw_samplers);
 /* lower case; '-', '_' and blank are one character */
 static int folded(char c) { return c == '-' || c == '_' ? ' ' : c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c; }
 
-static bool same(const char *a, size_t n, const char *b, size_t m)
+bool kw_name_is(const char *name, size_t n, const char *known)
 {
-    if (n != m)
+    if (n != strlen(known))
         return false;
     for (size_t i = 0; i < n; i++)
-        if (folded(a[i]) != folded(b[i]))
+        if (folded(name[i]) != folded(known[i]))
             return false;
     return true;
 }
 
-static bool is_called(const kw_sampler *s, const char *name, size_t n)
+bool kw_name_in(const char *name, size_t n, const char *list)
 {
-    if (same(name, n, s->name, strlen(s->name)) || same(name, n, s->label, strlen(s->label)))
-        return true;
-    for (const char *p = s->aliases; *p; ) {
-        size_t m = strcspn(p, ",");
-        if (same(name, n, p, m))
+    for (const char *p = list; *p; ) {
+        size_t m = strcspn(p, ","), i = 0;
+        while (m == n && i < n && folded(name[i]) == folded(p[i]))
+            i++;
+        if (n && m == n && i == n)
             return true;
         p += m + (p[m] == ',');
     }
     return false;
+}
+
+static bool is_called(const kw_sampler *s, const char *name, size_t n)
+{
+    return kw_name_is(name, n, s->name) || kw_name_is(name, n, s->label) || kw_name_in(name, n, s->aliases);
 }
 
 static const kw_sampler *find(const char *name, size_t n)
@@ -48,15 +53,28 @@ static const kw_sampler *find(const char *name, size_t n)
     return NULL;
 }
 
+/* " Karras" at the end of "DPM++ 2M Karras"; "_ka" at that of "k_dpmpp_2m_ka"; a schedule's name, label or alias */
+static const kw_sigma_schedule *tail_of(const char *name, size_t n)
+{
+    if (kw_name_is(name, n, "ka"))
+        return kw_sigma_schedule_find("karras");
+    if (kw_name_is(name, n, "exp"))
+        return kw_sigma_schedule_find("exponential");
+    for (size_t i = 0; i < kw_n_sigma_schedules; i++)
+        if (kw_name_is(name, n, kw_sigma_schedules[i].name) || kw_name_is(name, n, kw_sigma_schedules[i].label)
+            || kw_name_in(name, n, kw_sigma_schedules[i].aliases))
+            return &kw_sigma_schedules[i];
+    return NULL;
+}
+
 const kw_sampler *kw_sampler_find(const char *name, const char **schedule)
 {
-    static const char *const tails[] = { " karras", " ka" };        /* "DPM++ 2M Karras", "k_dpmpp_2m_ka" */
     size_t n = strlen(name);
     const kw_sampler *s = find(name, n);
-    for (size_t i = 0; !s && i < KW_LEN(tails); i++) {
-        size_t m = strlen(tails[i]);
-        if (n > m && same(name + n - m, m, tails[i], m) && (s = find(name, n - m)) && schedule)
-            *schedule = "karras";
+    for (size_t i = n; !s && i-- > 1; ) {
+        const kw_sigma_schedule *tail = folded(name[i]) == ' ' ? tail_of(name + i + 1, n - i - 1) : NULL;
+        if (tail && (s = find(name, i)) && schedule)
+            *schedule = tail->name;
     }
     return s;
 }

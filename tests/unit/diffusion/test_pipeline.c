@@ -101,7 +101,7 @@ static void check(const char *name, const kw_generated *g)
 static void ddim(void **state)
 {
     (void)state;
-    kw_wish wish = { prompt, negative, 0 };
+    kw_wish wish = { .prompt = prompt, .negative = negative };
     kw_request r = request(&wish, 1, "ddim", 4);
     r.noise = answer("ddim", "noise")->data;
     kw_generated g = made(open_base(), &r);
@@ -111,7 +111,8 @@ static void ddim(void **state)
 static void euler_ancestral_from_seeds(void **state)
 {
     (void)state;
-    kw_wish wish[2] = { { prompt, negative, 3 }, { prompt, negative, 4 } };
+    kw_wish wish[2] = { { .prompt = prompt, .negative = negative, .seed = 3 },
+                        { .prompt = prompt, .negative = negative, .seed = 4 } };
     kw_request r = request(wish, 2, "Euler a", 4);
     kw_pipeline *p = open_base();
     kw_generated both = made(p, &r), one;
@@ -125,7 +126,7 @@ static void euler_ancestral_from_seeds(void **state)
 static void emphasis_and_clip_skip(void **state)
 {
     (void)state;
-    kw_wish wish = { "a (red:1.4) [cat] on (a (blue) house)", negative, 0 };
+    kw_wish wish = { .prompt = "a (red:1.4) [cat] on (a (blue) house)", .negative = negative };
     kw_request r = request(&wish, 1, "euler", 1);
     r.clip_skip = 2;
     r.noise = answer("emphasis", "noise")->data;
@@ -142,13 +143,15 @@ static void seeds(void **state)
                                   0.14518388f };     /* A1111's rng_philox.py */
     uint64_t seed[] = { 0, 7 };
     float x[2 * 12], y[2 * 12], first[2 * 12];
-    kw_noise_source *s = kw_noise_source_new(a, KW_SEEDS_GPU, seed, 2, 12);
-    kw_noise_source_draw(s, -1, x);
+    kw_noise_wish wish = { .kind = KW_SEEDS_GPU, .seed = seed, .n = 2, .channels = 1, .h = 3, .w = 4 };
+    kw_noise_source *s = kw_noise_source_new(a, &wish);
+    assert_int_equal(kw_noise_source_start(s, x, NULL), KW_OK);
     for (int i = 0; i < 4; i++)
         assert_true(fabsf(x[i] - cuda[i]) < 1e-6f);
     kw_noise_source_draw(s, 0, y);
     assert_memory_not_equal(x, y, sizeof x);
-    s = kw_noise_source_new(a, KW_SEEDS_KIWAME, seed, 2, 12);
+    wish.kind = KW_SEEDS_KIWAME;
+    s = kw_noise_source_new(a, &wish);
     kw_noise_source_draw(s, 3, x);
     kw_noise_source_draw(s, -1, first);
     kw_noise_source_draw(s, 3, y);
@@ -161,11 +164,12 @@ static void given_noise_leaves_the_rest_alone(void **state)
     (void)state;
     float noise[4 * 8 * 8], step[4 * 8 * 8];
     const float *injected[2] = { NULL, step };
-    kw_wish wish = { prompt, negative, 3 };
+    kw_wish wish = { .prompt = prompt, .negative = negative, .seed = 3 };
     kw_pipeline *p = open_base();
     kw_request r = request(&wish, 1, "Euler a", 4);
     kw_generated seeded = made(p, &r), same, other;
-    kw_noise_source *s = kw_noise_source_new(a, KW_SEEDS_CPU, &wish.seed, 1, KW_LEN(noise));
+    kw_noise_wish drawn = { .kind = KW_SEEDS_CPU, .seed = &wish.seed, .n = 1, .channels = 4, .h = 8, .w = 8 };
+    kw_noise_source *s = kw_noise_source_new(a, &drawn);
     kw_noise_source_draw(s, -1, noise);
     kw_noise_source_draw(s, 0, step);
     kw_noise_source_draw(s, 1, step);
@@ -187,7 +191,7 @@ static void long_prompt_short_negative(void **state)
     char text[2000] = "";
     for (int i = 0; i < 60; i++)
         strcat(text, "red cat blue house ");
-    kw_wish wish = { text, negative, 3 };
+    kw_wish wish = { .prompt = text, .negative = negative, .seed = 3 };
     kw_pipeline *p = open_base();
     kw_request r = request(&wish, 1, "euler", 4);
     size_t n;
@@ -200,7 +204,7 @@ static void long_prompt_short_negative(void **state)
 static void over_open_parts(void **state)
 {
     (void)state;
-    kw_wish wish = { prompt, negative, 3 };
+    kw_wish wish = { .prompt = prompt, .negative = negative, .seed = 3 };
     kw_request r = request(&wish, 1, "euler", 4);
     kw_pipeline *p = open_base(), *q;
     kw_generated g = made(p, &r), h;
@@ -215,7 +219,7 @@ static void over_open_parts(void **state)
 static void encode_is_the_way_back(void **state)
 {
     (void)state;
-    kw_wish wish = { prompt, negative, 3 };
+    kw_wish wish = { .prompt = prompt, .negative = negative, .seed = 3 };
     kw_pipeline *p = open_base();
     kw_request r = request(&wish, 1, "euler", 4);
     kw_generated g = made(p, &r);
@@ -270,7 +274,7 @@ static void lora_strengths(void **state)
 {
     (void)state;
     const char *path = lora_file(WIDTH, false);
-    kw_wish wish = { prompt, negative, 3 };
+    kw_wish wish = { .prompt = prompt, .negative = negative, .seed = 3 };
     kw_request r = request(&wish, 1, "euler", 4);
     size_t bytes = 4 * 8 * 8 * sizeof(float);
     kw_pipeline *p = open_with(path, 1);
@@ -322,7 +326,7 @@ static kw_status stop(void *count, const kw_generate_at *at, kw_err *e)
 static void refused(void **state)
 {
     (void)state;
-    kw_wish wish = { prompt, negative, 3 };
+    kw_wish wish = { .prompt = prompt, .negative = negative, .seed = 3 };
     kw_pipeline *p = open_base();
     kw_generated g;
     kw_err e;
@@ -351,7 +355,7 @@ static void memory_changes_no_bit(void **state)
     static const struct { uint64_t memory; int tile; } rows[] = {
         { 0, KW_VAE_WHOLE }, { 1, KW_VAE_AUTO }, { 1, KW_VAE_WHOLE }, { 1000000000000, KW_VAE_AUTO }, { 0, 8 },
     };
-    kw_wish wish = { prompt, negative, 3 };
+    kw_wish wish = { .prompt = prompt, .negative = negative, .seed = 3 };
     kw_request r = request(&wish, 1, "euler", 4);
     kw_generated first = { 0 };
     (void)state;

@@ -19,13 +19,13 @@ static void start_noise(float *x)
         x[i] = (float)(1.5 * sin(0.9 * i + 0.3) + 0.4 * cos(2.3 * i));
 }
 
-static kw_status step_noise(void *ctx, int step, float *noise, size_t n, kw_err *e)
+static kw_status step_noise(void *ctx, const kw_noise_draw *d, float *noise, size_t n, kw_err *e)
 {
     (void)e;
     if (ctx)
         ++*(int *)ctx;
     for (size_t i = 0; i < n; i++)
-        noise[i] = (float)(1.3 * sin(1.7 * (double)i + 2.3 * step + 0.1));
+        noise[i] = (float)(1.3 * sin(1.7 * (double)i + 2.3 * d->draw + 0.1));
     return KW_OK;
 }
 
@@ -187,13 +187,24 @@ static void names_of_samplers(void **state)
     assert_null(kw_sampler_find("DPM++ 9M", NULL));
     assert_null(kw_sampler_find("karras", NULL));
     assert_null(kw_sampler_find("", NULL));
-    assert_null(kw_sigma_schedule_find("exponential"));
+    assert_string_equal(kw_sampler_find("DPM++ 2M SDE Exponential", &schedule)->name, "dpmpp_2m_sde");
+    assert_string_equal(schedule, "exponential");
+    assert_string_equal(kw_sampler_find("DPM++ 2M SDE Heun Karras", &schedule)->name, "dpmpp_2m_sde_heun");
+    assert_string_equal(kw_sampler_find("DPM2 a SGM Uniform", &schedule)->name, "dpm_2_ancestral");
+    assert_string_equal(schedule, "sgm_uniform");
+    assert_string_equal(kw_sampler_find("k_dpm_2_a_ka", &schedule)->label, "DPM2 a");
+    assert_string_equal(kw_sampler_find("UniPC", NULL)->name, "uni_pc");
+    assert_string_equal(kw_sigma_schedule_find("SGMUniform")->label, "SGM Uniform");
+    assert_string_equal(kw_sigma_schedule_find("ddim_uniform")->name, "ddim");
+    assert_null(kw_sigma_schedule_find("align"));
+    assert_null(kw_sigma_schedule_find(""));
     kw_spacing s;
     assert_false(kw_spacing_find("", &s));
     for (size_t i = 0; i < kw_n_samplers; i++) {
         assert_ptr_equal(kw_sampler_find(kw_samplers[i]->name, NULL), kw_samplers[i]);
         assert_ptr_equal(kw_sampler_find(kw_samplers[i]->label, NULL), kw_samplers[i]);
-        assert_true(strlen(kw_samplers[i]->help) < 90 && kw_sigma_schedule_find(kw_samplers[i]->schedule));
+        assert_true(strlen(kw_samplers[i]->help) < 90);
+        assert_true(kw_sigma_schedule_find(kw_samplers[i]->schedule));
     }
 }
 

@@ -1,0 +1,328 @@
+/* test_samplers.c - every sampler and schedule against k-diffusion, diffusers and A1111's: tools/golden/samplers.py. */
+#include "diffusion/diffusion.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SIZE = 24 };
+#define SD "{\"beta_start\": 0.00085, \"beta_end\": 0.012, \"beta_schedule\": \"scaled_linear\""
+
+/* the same functions as in tools/golden/diffusion.py */
+static void start_noise(float *x)
+{
+    for (int i = 0; i < SIZE; i++)
+        x[i] = (float)(1.5 * sin(0.9 * i + 0.3) + 0.4 * cos(2.3 * i));
+}
+
+static kw_status step_noise(void *ctx, const kw_noise_draw *d, float *noise, size_t n, kw_err *e)
+{
+    (void)ctx, (void)e;
+    for (size_t i = 0; i < n; i++)
+        noise[i] = (float)(1.3 * sin(1.7 * (double)i + 2.3 * d->draw + 0.1));
+    return KW_OK;
+}
+
+static void network(const float *x, double t, float *out)
+{
+    for (int i = 0; i < SIZE; i++)
+        out[i] = (float)(0.3 * (double)x[i] + 0.5 * sin(0.7 * i + 0.004 * t) + 0.2 * cos((double)x[i]));
+}
+
+static kw_noise *build(kw_arena *a, const char *json)
+{
+    kw_noise_spec c;
+    kw_noise *z = NULL;
+    kw_err e;
+    if (kw_noise_spec_parse(a, "golden", json, strlen(json), &c, &e) || kw_noise_build(a, &c, &z, &e))
+        fail_msg("%s", e.what);
+    return z;
+}
+
+/* runs to the end; returns the largest difference from the wanted timesteps */
+static double run(kw_sampling *s, float *x, const char *timesteps)
+{
+    float in[SIZE], out[SIZE];
+    double worst = 0;
+    int asked = 0;
+    start_noise(x);
+    for (kw_sampling_begin(s, x); !kw_sampling_done(s); asked++) {
+        char *end;
+        assert_int_equal(kw_sampling_churn(s, x, step_noise, NULL, NULL), KW_OK);
+        double want = strtod(timesteps, &end);
+        worst = fmax(worst, fabs(kw_sampling_timestep(s) - want));
+        if (timesteps == end)
+            fail_msg("more evaluations than in the golden file");
+        timesteps = end;
+        kw_sampling_input(s, x, in);
+        network(in, kw_sampling_timestep(s), out);
+        assert_int_equal(kw_sampling_evaluated(s), asked);
+        assert_int_equal(kw_sampling_next(s, x, out, step_noise, NULL, NULL), KW_OK);
+    }
+    assert_int_equal(kw_sampling_evaluations(s), asked);
+    assert_int_equal(strspn(timesteps, " \n"), strlen(timesteps));
+    return worst;
+}
+
+static double relative(const float *x, const char *values)
+{
+    double error = 0, size = 0;
+    for (int i = 0; i < SIZE; i++) {
+        double want = strtod(values, (char **)&values);
+        error += ((double)x[i] - want) * ((double)x[i] - want);
+        size += want * want;
+    }
+    return sqrt(error / size);
+}
+
+static void option(kw_sampling_options *o, const char *word)
+{
+    static const struct { const char *name; size_t at; } rows[] = {
+        { "eta=", offsetof(kw_sampling_options, eta) }, { "gamma=", offsetof(kw_sampling_options, gamma) },
+        { "churn=", offsetof(kw_sampling_options, churn) }, { "from=", offsetof(kw_sampling_options, churn_from) },
+        { "to=", offsetof(kw_sampling_options, churn_to) },
+    };
+    for (size_t i = 0; i < KW_LEN(rows); i++)
+        if (strncmp(word, rows[i].name, strlen(rows[i].name)) == 0)
+            *(double *)((char *)o + rows[i].at) = strtod(word + strlen(rows[i].name), NULL);
+    if (strncmp(word, "noise=", 6) == 0)
+        o->noise_less = 1 - strtod(word + 6, NULL);
+    if (strncmp(word, "first=", 6) == 0)
+        o->first = atoi(word + 6);
+}
+
+/*
+ * header: SOURCE SAMPLER SCHEDULE STEPS OPTION=VALUE ... Measured: 6e-7 (k-diffusion, A1111), 7e-7 (diffusers, which
+ * has sigmas in float32), 2e-6 with zero terminal SNR: torch's alphas_cumprod are 4e-6 off, x starts at 4500.
+ */
+static bool golden_case(char *header, const char *json, const char *timesteps, const char *values, double worst[3])
+{
+    char source[16], sampler[32], schedule[16];
+    int used = 0;
+    kw_arena *a = kw_arena_new();
+    kw_err e;
+    kw_sampling_options o = { .eta = -1, .gamma = -1 };
+    assert_int_equal(sscanf(header, "%15s %31s %15s %d%n", source, sampler, schedule, &o.steps, &used), 4);
+    for (char *word = strtok(header + used, " \n"); word; word = strtok(NULL, " \n"))
+        option(&o, word);
+    o.sampler = kw_sampler_find(sampler, NULL);
+    assert_non_null(o.sampler);
+    assert_string_equal(o.sampler->name, sampler);
+    o.schedule = kw_sigma_schedule_find(schedule);
+    assert_true(kw_spacing_find(source, &o.spacing));
+    kw_sampling *s;
+    if (kw_sampling_start(a, build(a, json), &o, SIZE, &s, &e))
+        fail_msg("%s%s", header, e.what);
+    float x[SIZE];
+    bool zero = strstr(json, "zero_snr"), single = !strcmp(source, "diffusers");
+    double t = run(s, x, timesteps), r = relative(x, values);
+    bool good = t < 2e-3 && r < (zero ? 1e-5 : 2e-6);
+    if (!good)
+        print_error("%s %s %s %d: timesteps differ by %g, x by %g\n    %s", source, sampler, schedule, o.steps, t, r,
+                    json);
+    worst[zero ? 2 : single] = fmax(worst[zero ? 2 : single], r);
+    kw_arena_free(a);
+    return good;
+}
+
+static void samplers_follow_the_references(void **state)
+{
+    (void)state;
+    FILE *f = fopen(KW_TESTS "/golden/diffusion/more_samplers.txt", "r");
+    assert_non_null(f);
+    static char lines[4][8192];
+    int n = 0, cases = 0, bad = 0;
+    double worst[3] = { 0 };
+    while (fgets(lines[n], sizeof lines[n], f)) {
+        if (*lines[n] == '#')
+            continue;
+        if (++n == 4) {
+            bad += !golden_case(lines[0], lines[1], lines[2], lines[3], worst);
+            n = 0;
+            cases++;
+        }
+    }
+    fclose(f);
+    print_message("%d cases: x within %.2g (k-diffusion, A1111), %.2g (diffusers), %.2g (zero SNR)\n", cases, worst[0],
+                  worst[1], worst[2]);
+    assert_true(cases >= 250 && !bad);
+}
+
+static void schedules_are_those_of_a1111(void **state)
+{
+    (void)state;
+    FILE *f = fopen(KW_TESTS "/golden/diffusion/sigmas.txt", "r");
+    static char header[256], values[8192];
+    char name[32];
+    int zero, n, rows = 0;
+    double worst = 0;
+    assert_non_null(f);
+    while (fgets(header, sizeof header, f)) {
+        if (*header == '#')
+            continue;
+        assert_non_null(fgets(values, sizeof values, f));
+        assert_int_equal(sscanf(header, "%31s %d %d", name, &zero, &n), 3);
+        kw_arena *a = kw_arena_new();
+        kw_noise *z = build(a, zero ? SD ", \"rescale_betas_zero_snr\": true, \"prediction_type\": \"v_prediction\"}"
+                                    : SD "}");
+        kw_sampling_options o = { .sampler = kw_sampler_find("euler", NULL), .schedule = kw_sigma_schedule_find(name),
+                                  .steps = n, .eta = -1 };
+        kw_sampling *s;
+        assert_int_equal(kw_sampling_start(a, z, &o, 1, &s, NULL), KW_OK);
+        char *at = values;
+        for (int i = 0; i < kw_sampling_steps(s); i++) {
+            double want = strtod(at, &at), r = fabs(kw_sampling_at(s, i).from.s / want - 1);
+            worst = fmax(worst, zero ? 0 : r);
+            if (!(r < (zero ? 3e-6 : 1e-9)))                /* zero SNR: torch's square root in the levels */
+                fail_msg("%s n %d zero-SNR %d: sigma %d is off by %g", name, n, zero, i, r);
+        }
+        assert_int_equal(strspn(at, " \n"), strlen(at));
+        assert_true(kw_sampling_at(s, kw_sampling_steps(s) - 1).to.s == 0);
+        kw_arena_free(a);
+        rows++;
+    }
+    print_message("%d lists within %.2g\n", rows, worst);
+    assert_int_equal(rows, 90);
+    fclose(f);
+}
+
+static void ends_of_noise_levels(void **state)
+{
+    (void)state;
+    kw_arena *a = kw_arena_new();
+    kw_noise *z = build(a, "{}");
+    kw_sampling_options o = { .sampler = kw_sampler_find("euler", NULL), .schedule = kw_sigma_schedule_find("karras"),
+                              .steps = 10, .eta = -1, .least = 0.1, .most = 10 };
+    kw_sampling *s;
+    kw_err e;
+    assert_int_equal(kw_sampling_start(a, z, &o, 1, &s, NULL), KW_OK);
+    assert_true(fabs(kw_sampling_at(s, 0).from.s - 10) < 1e-12 && fabs(kw_sampling_at(s, 9).from.s - 0.1) < 1e-12);
+    o.least = 20;
+    assert_int_equal(kw_sampling_start(a, z, &o, 1, &s, &e), KW_EUSAGE);
+    assert_non_null(strstr(e.what, "10 down to") ? e.what : strstr(e.what, "from 10"));
+    kw_arena_free(a);
+}
+
+/* ---- noise ----------------------------------------------------------------------------------------------------- */
+
+static float *numbers(kw_arena *a, const char *line, int *n)
+{
+    float *out = kw_alloc_array(a, 512, sizeof *out);
+    char *end;
+    for (*n = 0; (void)(out[*n] = strtof(line, &end)), end != line; line = end)
+        ++*n;
+    return out;
+}
+
+/* measured 7e-7, float32 sums in another order */
+static void brownian_paths_are_those_of_torchsde(void **state)
+{
+    (void)state;
+    FILE *f = fopen(KW_TESTS "/golden/diffusion/brownian.txt", "r");
+    static char header[256], points[4096], values[8192];
+    char kind[16];
+    int rows = 0;
+    double worst = 0;
+    assert_non_null(f);
+    while (fgets(header, sizeof header, f)) {
+        uint64_t seed;
+        if (*header == '#' || !strncmp(header, "words", 5))
+            continue;
+        assert_int_equal(sscanf(header, "%15s %lu", kind, &seed), 2);
+        assert_true(fgets(points, sizeof points, f) && fgets(values, sizeof values, f));
+        kw_arena *a = kw_arena_new();
+        int n, m;
+        float *p = numbers(a, points, &n), *want = numbers(a, values, &m), got[64];
+        kw_noise_wish w = { .kind = !strcmp(kind, "cpu") ? KW_SEEDS_CPU : KW_SEEDS_GPU, .seed = &seed, .n = 1,
+                            .channels = 4, .h = 4, .w = 4 };
+        kw_noise_source *s = kw_noise_source_new(a, &w);
+        float least = p[0], most = p[0];
+        for (int i = 0; i < n; i++) {
+            least = fminf(least, p[i]);
+            most = fmaxf(most, p[i]);
+        }
+        for (int i = 0; i < n / 2; i++) {
+            kw_noise_draw d = { .draw = i, .brownian = true, .from = (double)p[2 * i], .to = (double)p[2 * i + 1],
+                                .least = (double)least, .most = (double)most };
+            assert_int_equal(kw_noise_source_sampler(s, &d, got, NULL), KW_OK);
+            for (int k = 0; k < 8; k++)
+                worst = fmax(worst, fabs((double)got[k] - (double)want[8 * i + k]));
+        }
+        assert_int_equal(m, 8 * (n / 2));
+        kw_arena_free(a);
+        rows++;
+    }
+    print_message("%d paths within %.2g\n", rows, worst);
+    assert_true(rows == 6 && worst < 5e-6);
+    fclose(f);
+}
+
+static void variations_are_those_of_a1111(void **state)
+{
+    (void)state;
+    FILE *f = fopen(KW_TESTS "/golden/diffusion/variations.txt", "r");
+    static char header[256], values[2][8192];
+    char kind[16];
+    int rows = 0;
+    double worst = 0;
+    assert_non_null(f);
+    while (fgets(header, sizeof header, f)) {
+        kw_noise_wish w = { .n = 1, .channels = 4, .h = 6, .w = 8 };
+        uint64_t seed, other;
+        if (*header == '#')
+            continue;
+        assert_int_equal(sscanf(header, "%15s %lu %lu %lf %d %d %lu", kind, &seed, &other, &w.strength, &w.from_h,
+                                &w.from_w, &w.delta), 7);
+        assert_true(fgets(values[0], sizeof values[0], f) && fgets(values[1], sizeof values[1], f));
+        kw_arena *a = kw_arena_new();
+        float got[192];
+        int n;
+        w.kind = !strcmp(kind, "cpu") ? KW_SEEDS_CPU : KW_SEEDS_GPU;
+        w.seed = &seed;
+        w.variation = &other;
+        kw_noise_source *s = kw_noise_source_new(a, &w);
+        for (int k = 0; k < 2; k++) {
+            float *want = numbers(a, values[k], &n);
+            if (k)
+                kw_noise_source_draw(s, 0, got);
+            else
+                assert_int_equal(kw_noise_source_start(s, got, NULL), KW_OK);
+            for (int i = 0; i < n; i++)
+                worst = fmax(worst, fabs((double)got[7 * i] - (double)want[i]));
+        }
+        kw_arena_free(a);
+        rows++;
+    }
+    print_message("%d variations within %.2g\n", rows, worst);
+    assert_true(rows == 10 && worst < 3e-6);
+    fclose(f);
+}
+
+static void guidance_is_rescaled(void **state)
+{
+    (void)state;
+    float cond[4] = { 1, 2, 3, 4 }, guided[4] = { 2, 6, 10, 14 };   /* deviations 1 : 4 */
+    kw_guide_rescale(cond, 0.7, guided, 4);
+    assert_float_equal(guided[0], 2 * (0.7 / 4 + 0.3), 1e-6);
+    assert_float_equal(guided[3], 14 * (0.7 / 4 + 0.3), 1e-6);
+    kw_guide_rescale(cond, 0, guided, 4);
+    assert_float_equal(guided[0], 2 * (0.7 / 4 + 0.3), 1e-6);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(samplers_follow_the_references),
+        cmocka_unit_test(schedules_are_those_of_a1111),
+        cmocka_unit_test(ends_of_noise_levels),
+        cmocka_unit_test(brownian_paths_are_those_of_torchsde),
+        cmocka_unit_test(variations_are_those_of_a1111),
+        cmocka_unit_test(guidance_is_rescaled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -35,16 +35,18 @@ static const kw_option options[] = {
                   .alias = "cfg-scale|scale"),
     KW_ROW_SEED("seed", C, seed, 0, N_("seed of the first picture"), .letter = 's',
                 .text = "random"),
-    KW_ROW_TEXT("sampler", C, sampler, "Euler a", N_("Euler, Euler a, DDIM, DPM++ 2M; A1111's and ComfyUI's names")),
+    KW_ROW_TEXT("sampler", C, sampler, "Euler a", N_("A1111's or ComfyUI's name, \"DPM++ 2M Karras\" too; help lists all")),
     KW_ROW_TEXT("schedule", C, schedule, NULL,
-                N_("spread of noise levels: normal, karras; the sampler's own unless given"), .alias = "scheduler"),
+                N_("spread of noise levels, help lists all; the sampler's own unless given"), .alias = "scheduler"),
     KW_ROW_CHOICE("spacing", C, spacing, KW_SPACING_AUTO, "auto|a1111|diffusers|leading|trailing|linspace",
                   N_("which timesteps belong to the steps")),
     KW_ROW_DOUBLE("eta", C, eta, -1, 0, 1, N_("noise put back at each step"), .word = "sampler", .word_is = -1),
+    KW_GENERATE_SAMPLING_ROWS(C, how),
     KW_ROW_CHOICE("rng", C, rng, KW_SEEDS_GPU, "gpu|cpu|kiwame",
                   N_("numbers behind a seed: torch's on CUDA (A1111's default), torch's on the CPU, or Kiwame's")),
+    KW_GENERATE_NOISE_ROWS(C, how),
     KW_ROW_PATH("noise", C, noise, NULL,
-                N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for what step I puts in")),
+                N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for the I-th the sampler puts in")),
     KW_ROW_GROUP(N_("Output")),
     KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png, which is replaced"), .letter = 'o'),
     KW_ROW_CHOICE("format", C, format, 0, "png", N_("kind of file; settings are kept in it as A1111 does")),
@@ -225,7 +227,7 @@ static kw_status progress(void *ctx, const kw_generate_at *at, kw_err *e)
     if (s->jobs.n > 1)
         snprintf(extra, sizeof extra, _(N_("picture %zu of %zu")), s->at + 1, s->jobs.n);
     if (at->stage == KW_STAGE_STEP)
-        kw_progress_at(&s->progress, s->done + at->done, extra);
+        kw_progress_at(&s->progress, s->done + (int64_t)at->done * s->jobs.job[s->at].steps / at->total, extra);
     return KW_OK;
 }
 
@@ -248,15 +250,23 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
     if (!wish || !injected)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     for (size_t i = 0; i < n; i++)
-        wish[i] = (kw_wish){ .prompt = j[i].prompt, .negative = j[i].negative, .seed = j[i].seed };
+        wish[i] = (kw_wish){ .prompt = j[i].prompt, .negative = j[i].negative, .seed = j[i].seed,
+                               .variation = j[i].variation };
     for (int i = 0; i < s->given.n_steps; i++)
         injected[i] = slice(s->given.step[i], first);
     for (size_t i = 0; i < s->jobs.n_lora; i++)
         KW_TRY(kw_pipeline_strength(s->p, i, j->strength[i].te, j->strength[i].unet, e));
+    const kw_generate_sampling *how = &s->c->how;
+    int from_w, from_h;
+    KW_TRY(kw_seed_from(how->seed_from, &from_w, &from_h, e));
     kw_request r = {
         .wish = wish, .n = (int)n, .width = j->width, .height = j->height, .cfg = j->cfg, .clip_skip = s->c->clip_skip,
         .sampling = { .sampler = j->sampler, .schedule = j->schedule, .spacing = (kw_spacing)s->c->spacing,
-                      .steps = j->steps, .eta = s->c->eta },
+                      .steps = j->steps, .eta = s->c->eta, .gamma = how->gamma, .churn = how->churn,
+                      .churn_from = how->churn_from, .churn_to = how->churn_to, .noise_less = 1 - how->noise,
+                      .least = how->least, .most = how->most },
+        .cfg_rescale = how->cfg_rescale, .variation_strength = how->variation_strength, .seed_from_w = from_w,
+        .seed_from_h = from_h, .noise_delta = how->noise_delta,
         .seeds = (kw_seeds)s->c->rng, .noise = slice(s->given.noise, first), .injected = injected,
         .n_injected = s->given.n_steps,
         .progress = progress, .ctx = s,
@@ -378,6 +388,10 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
     session s = { .cli = cli, .c = config };
     kw_generate_config *given = config;
     const char *sheet;
+    if (kw_asks_for_list(given->sampler) || kw_asks_for_list(given->schedule)) {
+        (kw_asks_for_list(given->sampler) ? kw_list_samplers : kw_list_schedules)(cli);
+        return KW_OK;
+    }
     if (!given->base)
         given->base = kw_embedded_base(cli->arena);
     static const char *const wishes[] = { "sampler", "steps", "cfg" };
@@ -385,6 +399,8 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
         KW_TRY(kw_base_wishes(cli, given->base, wishes[i], wishes[i], e));
     if (kw_options_from(cli->options, "seed") == KW_FROM_DEFAULT)
         KW_TRY(kw_options_set(cli->options, "seed", "random", KW_FROM_PRESET, "--seed", e));
+    if (kw_options_from(cli->options, "variation-seed") == KW_FROM_DEFAULT)
+        KW_TRY(kw_options_set(cli->options, "variation-seed", "random", KW_FROM_PRESET, "--variation-seed", e));
     KW_TRY(kw_jobs_read(cli->arena, s.c, &s.jobs, e));
     tell_prompts(&s);
     kw_say(cli, _(N_("opening the model")));

@@ -4,6 +4,7 @@
 
 #include "cli.h"
 #include "diffusion/diffusion.h"
+#include "generate_sampling.h"
 
 typedef struct {
     kw_texts words, prompt, lora;
@@ -12,13 +13,14 @@ typedef struct {
     uint64_t seed, memory;
     int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format, columns;
     bool partial, sheet;
+    kw_generate_sampling how;
 } kw_generate_config;
 
 typedef struct { double te, unet; } kw_strengths;
 
 typedef struct {                          /* one picture */
     const char *prompt, *negative;        /* prompt: with its tags */
-    uint64_t seed;
+    uint64_t seed, variation;
     int width, height, steps;             /* 0: the base's size */
     double cfg;
     const kw_sampler *sampler;

@@ -193,20 +193,18 @@ static kw_status apply_loras(reader *r, kw_job *j)
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
-/* --count pictures of one prompt, with rising seeds. */
+/* --count pictures of one prompt, with rising seeds; or with one seed and rising variations, as in A1111. */
 static kw_status add(reader *r, const kw_job *one)
 {
     for (int k = 0; k < r->c->count; k++) {
         KW_TRY(kw_grow(r->a, &r->out->job, &r->capacity, r->out->n, sizeof *one, r->e));
         kw_job *j = &r->out->job[r->out->n++];
         *j = *one;
-        j->seed += (uint64_t)k;
         if (!k)
             KW_TRY(apply_loras(r, j));
         else {
-            uint64_t seed = j->seed;
             *j = j[-1];
-            j->seed = seed;
+            ++*(r->c->how.variation_strength > 0 ? &j->variation : &j->seed);
         }
     }
     return KW_OK;
@@ -216,7 +214,8 @@ static kw_status defaults(reader *r, const char *prompt, kw_job *j)
 {
     const kw_generate_config *c = r->c;
     const char *negative = c->negative ? c->negative : "";
-    *j = (kw_job){ .prompt = prompt, .negative = negative, .seed = c->seed, .width = c->width, .height = c->height,
+    *j = (kw_job){ .prompt = prompt, .negative = negative, .seed = c->seed,
+                   .variation = c->how.variation, .width = c->width, .height = c->height,
                    .steps = c->steps, .cfg = c->cfg };
     KW_TRY(sampler_of(c->sampler, j, r->e));
     return schedule_of(c->schedule, j, r->e);

@@ -130,10 +130,11 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
 static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
 {
     kw_infotext_lora lora[KW_PIPELINE_LORAS];
-    kw_meta extra[5];
+    kw_meta extra[5 + 16];
     char eta[32];
     kw_infotext t = {
-        .prompt = j->prompt, .negative = j->negative, .steps = j->steps, .sampler = j->sampler->label,
+        .prompt = j->prompt, .negative = j->negative, .steps = j->steps,
+        .sampler = j->sampler->known_as ? j->sampler->known_as : j->sampler->label,
         .schedule = j->schedule ? j->schedule->label : "Automatic", .cfg = j->cfg, .seed = j->seed, .width = j->width,
         .height = j->height,
         .model = w->model, .model_hash = w->model_hash, .vae = w->vae, .vae_hash = w->vae_hash,
@@ -141,6 +142,7 @@ static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
         .rng = w->c->rng == KW_SEEDS_CPU ? "CPU" : w->c->rng == KW_SEEDS_KIWAME ? "Kiwame" : NULL,
         .extra = extra, .lora = lora, .version = "kiwame " KW_VERSION,
     };
+    t.n_extra = kw_sampling_meta(w->cli->arena, &w->c->how, j->sampler, j->variation, extra);
     if (w->c->eta >= 0 && j->sampler->uses_eta) {
         snprintf(eta, sizeof eta, "%.6g", w->c->eta);
         extra[t.n_extra++] = (kw_meta){ j->sampler->unit_variance ? "Eta DDIM" : "Eta", eta };

@@ -172,6 +172,8 @@ typedef struct kw_sampler {
     const char *name;                     /* ComfyUI's name, "euler_ancestral" */
     const char *label;                    /* A1111's name, "Euler a": what goes into infotext */
     const char *aliases;                  /* further names, separated by commas */
+    /* where A1111 has it as a setting of another sampler: that one's label, and the setting in infotext; else NULL */
+    const char *known_as, *variant_key, *variant;
     const char *help, *paper;
     const char *schedule;                 /* the sigma schedule A1111's "Automatic" takes: "normal", "karras" */
     kw_lists lists;                       /* how diffusers' scheduler of this kind makes its list */

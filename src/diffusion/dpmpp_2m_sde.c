@@ -39,7 +39,7 @@ const kw_sampler kw_sampler_dpmpp_2m_sde = {
 };
 const kw_sampler kw_sampler_dpmpp_2m_sde_heun = {
     .name = "dpmpp_2m_sde_heun", .label = "DPM++ 2M SDE Heun", .aliases = "k_dpmpp_2m_sde_heun,dpmpp_2m_sde_heun_gpu",
-    .help = N_("the same with Heun's weights"),
+    .help = N_("DPM++ 2M SDE with Heun's weights"),
     .paper = "arXiv:2211.01095",
     .schedule = "exponential", .lists = KW_LISTS_DPM, .spacing = KW_SPACING_A1111, .eta = 1, .uses_eta = true,
     .uses_noise = true, .brownian = true, .past = 1,

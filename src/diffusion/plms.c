@@ -35,7 +35,7 @@ static void combine(const kw_sampler_at *at, kw_lincomb *c, kw_lincomb *base)
 extern const kw_sampler kw_sampler_plms;
 const kw_sampler kw_sampler_plms = {
     .name = "plms", .label = "PLMS", .aliases = "k_plms,pndm",
-    .help = N_("DDIM with the eps of the steps before: fourth order"),
+    .help = N_("DDIM along the slopes of the steps before; from about 25 steps on"),
     .paper = "arXiv:2202.09778",
     .schedule = "normal", .lists = KW_LISTS_PLMS, .spacing = KW_SPACING_A1111, .unit_variance = true,
     .past = 3, .past_of = KW_PAST_ANSWER,

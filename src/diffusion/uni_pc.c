@@ -123,7 +123,8 @@ const kw_sampler kw_sampler_uni_pc = {
 };
 const kw_sampler kw_sampler_uni_pc_bh2 = {
     .name = "uni_pc_bh2", .label = "UniPC bh2", .aliases = "unipc_bh2",
-    .help = N_("the same with bh2, as diffusers and ComfyUI's uni_pc_bh2"),
+    .known_as = "UniPC", .variant_key = "UniPC variant", .variant = "bh2",
+    .help = N_("UniPC with bh2, as in diffusers and as ComfyUI's uni_pc_bh2"),
     .paper = "arXiv:2302.04867",
     .schedule = "normal", .lists = KW_LISTS_UNIPC, .spacing = KW_SPACING_A1111, .past = 3, .keeps_base = true,
     .combine = bh2,

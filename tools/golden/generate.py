@@ -2,10 +2,12 @@
 """generate.py - pictures of `kiwame generate` against diffusers' StableDiffusionPipeline, from the same noise or seeds.
 
   generate.py --kiwame build/kiwame P           P: the folder of make_models.py --pipelines
+  generate.py --kiwame build/kiwame P --samplers      every sampler there is, instead of the cases of the pipeline
   generate.py --golden tests/golden/pipeline    writes the base and the answers that tests/unit/diffusion uses
 
 Each case: latents within 1e-4 relative L2, pictures within 1 of 255 and PSNR >= 40 dB. Exit status 1 when one fails.
-Emphasis, several windows and clip skip are computed here with transformers from A1111's definitions.
+With --samplers: diffusers' scheduler where there is one, else k-diffusion's with A1111's list (samplers.py); latents within
+1e-3 (the network makes rounding grow from step to step). Emphasis, several windows and clip skip are computed here with transformers from A1111's definitions.
 """
 import argparse
 import math
@@ -27,11 +29,38 @@ from configs import text, unet, vae
 LATENTS, PSNR, PIXEL = 1e-4, 40.0, 1
 SCHEDULERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "euler_ancestral": "EulerAncestralDiscreteScheduler",
               "dpmpp_2m": "DPMSolverMultistepScheduler"}
+MORE = {"heun": "HeunDiscreteScheduler", "lms": "LMSDiscreteScheduler", "dpm_2": "KDPM2DiscreteScheduler",
+        "dpm_2_ancestral": "KDPM2AncestralDiscreteScheduler", "dpmpp_2m_sde": "DPMSolverMultistepScheduler",
+        "dpmpp_sde": "DPMSolverSDEScheduler", "plms": "PNDMScheduler", "uni_pc_bh2": "UniPCMultistepScheduler",
+        "lcm": "LCMScheduler", "tcd": "TCDScheduler"}
+CONFIG = {"dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++"}, "plms": {"skip_prk_steps": True}}
+K_ONLY = ("dpmpp_2s_ancestral", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
+A1111_ONLY = ("uni_pc",)
 PROMPT, NEGATIVE = "a photo of a red cat on a blue house", "dark water"
 LONG = "a red cat, a blue house, " * 20
 
 TINY = {"unet": unet([8, 16], "-x", 4, 2, 16, 1, sample_size=8), "vae": vae([8, 8], 4, 1, 4, sample_size=16),
         "text": text(16, 32, 2, 2, 77, 0), "prediction": "epsilon", "scheduler": "DDIMScheduler"}
+
+
+def sampler_cases(name):
+    """Each sampler; with zero terminal SNR those whose reference has an answer there (k-diffusion's get a small alpha)."""
+    zero, x0 = name == "pipe-zero-snr", name == "pipe-x0"
+    for sampler in [*SCHEDULERS, *MORE, *K_ONLY]:
+        if zero and sampler in (*SCHEDULERS, *MORE) and sampler not in ("ddim", "euler", "euler_ancestral", "lcm", "tcd", "uni_pc_bh2"):
+            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True} if sampler not in ("plms",) else None
+        elif x0 and sampler in ("plms", "lms", "heun", "dpm_2", "dpm_2_ancestral", "dpmpp_sde", "euler_ancestral"):
+            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True} if sampler not in ("plms",) else None
+        elif sampler in K_ONLY:
+            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True}
+        else:
+            yield sampler, {"sampler": sampler, "cfg": 4.0, "gamma": 0.3}
+    for sampler in (*SCHEDULERS, "dpm_2", "dpmpp_2m_sde", "dpmpp_sde", "heun", "lms"):
+        if sampler != "ddim" and not zero and not x0:
+            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True}
+    for sampler in () if zero or x0 else ("dpmpp_sde", "dpmpp_2m_sde", "euler_ancestral"):      # A1111's noise, "RNG: CPU"
+        yield f"{sampler}, a1111, seed", {"sampler": sampler, "cfg": 4.0, "k": True, "seeds": [11]}
+    yield "cfg rescale 0.7", {"sampler": "ddim", "cfg": 7.5, "rescale": 0.7}
 
 
 def cases(name):
@@ -132,12 +161,18 @@ def draw(pipe, config, case, noise, injected):
     """Latents, pictures (n, h, w, 3) of diffusers. injected: noise by step, or None where the generators give it."""
     import diffusers
     # StableDiffusionPipeline sets a file's clip_sample to false, but a file without it (PNDM's) would make DDIM clip
-    pipe.scheduler = getattr(diffusers, SCHEDULERS[case["sampler"]]).from_config(config, clip_sample=config.get("clip_sample", False))
+    if case.get("k"):
+        return draw_k(pipe, config, case, noise, injected)
+    name = {**SCHEDULERS, **MORE}[case["sampler"]]
+    pipe.scheduler = getattr(diffusers, name).from_config(config, clip_sample=config.get("clip_sample", False),
+                                                          **CONFIG.get(case["sampler"], {}))
     module = sys.modules[type(pipe.scheduler).__module__]
-    saved, turn = module.randn_tensor, iter(injected or ())
+    saved, turn = getattr(module, "randn_tensor", None), iter(injected or ())
     generator = None
     if injected is not None:
         module.randn_tensor = lambda *a, **k: next(turn).clone()
+        if name == "DPMSolverSDEScheduler":          # it makes its sampler at the first step, from the seed
+            module.BrownianTreeNoiseSampler = lambda *a, **k: (lambda *b: next(turn).clone())
     else:
         generator = [torch.Generator().manual_seed(s) for s in case["seeds"]]
     prompt, negative, n = case.get("prompt", PROMPT), case.get("negative", NEGATIVE), len(case.get("seeds", [0]))
@@ -146,7 +181,8 @@ def draw(pipe, config, case, noise, injected):
         with torch.no_grad():
             c, u = embed(pipe, prompt, case.get("skip", 1)), embed(pipe, negative, case.get("skip", 1))
             run = dict(prompt_embeds=c.repeat(n, 1, 1), negative_prompt_embeds=u.repeat(n, 1, 1), num_inference_steps=case["steps"],
-                       guidance_scale=case["cfg"], latents=noise, generator=generator, eta=case.get("eta", 0.0), width=w, height=h)
+                       guidance_scale=case["cfg"], latents=noise, generator=generator, width=w, height=h,
+                       eta=case["gamma"] if case["sampler"] == "tcd" else case.get("eta", 0.0), guidance_rescale=case.get("rescale", 0.0))
             latents = pipe(output_type="latent", **run).images
             x = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     finally:
@@ -155,14 +191,58 @@ def draw(pipe, config, case, noise, injected):
     return latents, pixels
 
 
+# ---- k-diffusion ----------------------------------------------------------------------------------------------------
+
+def draw_k(pipe, config, case, noise, injected):
+    """A1111's list of this sampler, sampled by k-diffusion with the pipeline's U-Net."""
+    import samplers as k
+    spec = {key: config[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
+                                         "rescale_betas_zero_snr") if key in config}
+
+    class Model(k.Denoiser):
+        def forward(self, x, sigma):
+            s, t = float(sigma[0]), self.told(sigma)
+            r = math.sqrt(1 + s * s)
+            y = pipe.unet((x / r).float().repeat(2, 1, 1, 1), torch.tensor(t), encoder_hidden_states=self.words).sample.double()
+            y = y[1:] + case["cfg"] * (y[:1] - y[1:])
+            return {"epsilon": x - s * y, "v_prediction": x / r ** 2 - s / r * y, "sample": y}[self.kind]
+
+    turn, name = iter(injected or ()), case["sampler"]
+    generator = torch.Generator().manual_seed(case.get("seeds", [0])[0])
+    side = pipe.unet.config.sample_size
+    noise = torch.randn((1, pipe.unet.config.in_channels, side, side), generator=generator) if noise is None else noise
+    with torch.no_grad():
+        torch.set_default_dtype(torch.float64)
+        model = Model(spec)
+        torch.set_default_dtype(torch.float32)
+        model.words = torch.cat([embed(pipe, case.get("prompt", PROMPT), 1), embed(pipe, case.get("negative", NEGATIVE), 1)])
+        cut = name in k.DISCARD
+        sigmas = k.schedule(k.DEFAULT.get(name, "normal"), model, case["steps"] + cut)
+        sigmas = torch.tensor((sigmas[:-1] if cut else sigmas) + [0.0], dtype=torch.float64)
+        more = {"noise_sampler": lambda *a: next(turn).double()} if name in k.STOCHASTIC else {}
+        if injected is None and name == "euler_ancestral":
+            more["noise_sampler"] = lambda *a: torch.randn(noise.shape, generator=generator).double()
+        elif injected is None:
+            path = k.K.BrownianTreeNoiseSampler(noise, sigmas[-2].float(), sigmas[0].float(), seed=case["seeds"])
+            more["noise_sampler"] = lambda a, b: path(a.float(), b.float()).double()
+        if name.startswith("dpmpp_2m_sde"):
+            more["solver_type"] = "heun" if name.endswith("heun") else "midpoint"
+        x = getattr(k.K, "sample_" + name.removesuffix("_heun"))(model, noise.double() * sigmas[0], sigmas, disable=True, **more)
+        latents = x.float()
+        x = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    return latents, ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
 # ---- the program ------------------------------------------------------------------------------------------------------
 
 def kiwame(o, base, case, noise, injected, work):
     out = os.path.join(work, "out")
     line = [*o.kiwame.split(), "generate", case.get("prompt", PROMPT), "--negative", case.get("negative", NEGATIVE), "--base", base,
-            "--sampler", case["sampler"], "--spacing", "diffusers", "--steps", str(case["steps"]), "--cfg", str(case["cfg"]),
+            "--sampler", case["sampler"], "--spacing", "a1111" if case.get("k") else "diffusers", "--steps", str(case["steps"]), "--cfg", str(case["cfg"]),
             "--clip-skip", str(case.get("skip", 1)), "--out", out, "--save-latents", os.path.join(work, "l.safetensors"), "--no-sheet",
             "--rng", "cpu", "--seed", str(case.get("seeds", [0])[0]), "--count", str(len(case.get("seeds", [0]))), "--batch", "2", "-q"]
+    line += ["--gamma", str(case["gamma"])] if case["sampler"] == "tcd" else []
+    line += ["--cfg-rescale", str(case["rescale"])] if "rescale" in case else []
     if "size" in case:
         line += ["--width", str(case["size"][0]), "--height", str(case["size"][1])]
     if "eta" in case:
@@ -192,14 +272,16 @@ def noise_for(pipe, case, seed):
     w, h = case.get("size", (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2)
     shape = (1, pipe.unet.config.in_channels, h // pipe.vae_scale_factor, w // pipe.vae_scale_factor)
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=g), [torch.randn(shape, generator=g) for _ in range(case["steps"])]
+    return torch.randn(shape, generator=g), [torch.randn(shape, generator=g) for _ in range(2 * case["steps"] + 2)]
 
 
 def check(o, name):
     base, bad = os.path.join(o.models, name), 0
     pipe = pipeline(base)
     config = pipe.scheduler.config
-    for i, (title, case) in enumerate(cases(name)):
+    for i, (title, case) in enumerate((sampler_cases if o.samplers else cases)(name)):
+        if case is None:
+            continue
         case["steps"] = case.get("steps", 8)
         noise, injected = noise_for(pipe, case, 100 + i)
         theirs, pixels = draw(pipe, config, case, noise, injected)
@@ -210,7 +292,7 @@ def check(o, name):
             bad += 1
             continue
         error, psnr, worst = compare(ours, theirs, got, pixels)
-        good = error <= LATENTS and psnr >= PSNR and worst <= PIXEL
+        good = error <= (1e-3 if o.samplers else LATENTS) and psnr >= PSNR and worst <= PIXEL
         bad += not good
         print(f"{name:14} {title:26} latents {error:.1e}  PSNR {psnr:5.1f} dB  largest {worst}/255  {'ok' if good else 'FAILED'}", flush=True)
     return bad
@@ -241,6 +323,7 @@ def main():
     a.add_argument("--kiwame")
     a.add_argument("--only", help="names of pipelines, comma separated")
     a.add_argument("--golden", metavar="DIR")
+    a.add_argument("--samplers", action="store_true")
     o = a.parse_args()
     reference.quiet()
     if o.golden:

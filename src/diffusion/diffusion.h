@@ -34,13 +34,13 @@ typedef enum { KW_BETA_LINEAR, KW_BETA_SCALED_LINEAR, KW_BETA_COSINE, KW_BETA_TR
 typedef enum { KW_PREDICT_EPS, KW_PREDICT_V, KW_PREDICT_X0 } kw_predict;
 
 /*
- * Which list of timesteps and sigmas belongs to n steps. AUTO: the k-samplers do as A1111, DDIM does as diffusers.
+ * Which list of timesteps and sigmas belongs to n steps. AUTO: as A1111; DDIM and TCD as diffusers.
  * A1111: k-diffusion's lists. DIFFUSERS: the list that diffusers' scheduler of this sampler makes from this model's
  * configuration. The last three: diffusers' lists of that name (table 2 of "Common diffusion noise schedules and sample
  * steps are flawed", Lin 2023), whatever the configuration says.
  */
 #define KW_SPACING_MAP(X) \
-    X(AUTO, "auto", N_("k-samplers as A1111, DDIM as the model's configuration says")) \
+    X(AUTO, "auto", N_("as A1111; DDIM and TCD as the model's configuration says")) \
     X(A1111, "a1111", N_("the steps A1111 and k-diffusion take")) \
     X(DIFFUSERS, "diffusers", N_("the steps diffusers takes with this model's configuration")) \
     X(LEADING, "leading", N_("diffusers' \"leading\": every k-th step from the first one")) \

@@ -191,6 +191,69 @@ static void schedules_are_those_of_a1111(void **state)
     fclose(f);
 }
 
+/* few steps, every schedule, later starts; half of noise put back: no division by nothing anywhere */
+static void every_combination_is_finite(void **state)
+{
+    (void)state;
+    int runs = 0;
+    for (size_t i = 0; i < kw_n_samplers; i++)
+        for (size_t k = 0; k <= kw_n_sigma_schedules; k++)
+            for (int steps = 1; steps <= 6; steps++)
+                for (int first = 0; first < steps; first++) {
+                    kw_arena *a = kw_arena_new();
+                    kw_sampling_options o = { .sampler = kw_samplers[i], .steps = steps, .first = first, .gamma = -1,
+                                              .eta = steps % 2 ? -1 : 0.5, .churn = 0.3,
+                                              .schedule = k ? &kw_sigma_schedules[k - 1] : NULL };
+                    kw_sampling *s;
+                    float x[SIZE], in[SIZE], out[SIZE];
+                    start_noise(x);
+                    kw_status st = kw_sampling_start(a, build(a, "{}"), &o, SIZE, &s, NULL);
+                    if (!st) {
+                        for (kw_sampling_begin(s, x); !kw_sampling_done(s); ) {
+                            assert_int_equal(kw_sampling_churn(s, x, step_noise, NULL, NULL), KW_OK);
+                            kw_sampling_input(s, x, in);
+                            network(in, kw_sampling_timestep(s), out);
+                            assert_true(kw_sampling_timestep(s) >= 0 && kw_sampling_timestep(s) <= 999);
+                            if (kw_sampling_next(s, x, out, step_noise, NULL, NULL))
+                                fail_msg("%s %zu, %d steps from %d", o.sampler->name, k, steps, first);
+                        }
+                        runs++;
+                    }
+                    kw_arena_free(a);
+                }
+    print_message("%d runs\n", runs);
+    assert_true(runs > 3500);
+}
+
+/* a network that knows the picture: whatever the sampler, from whichever step, it comes out */
+static void a_known_picture_comes_out(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < kw_n_samplers; i++)
+        for (int first = 0; first < 12; first += 3) {
+            kw_arena *a = kw_arena_new();
+            kw_sampling_options o = { .sampler = kw_samplers[i], .steps = 12, .first = first, .gamma = 0.3, .eta = -1 };
+            kw_sampling *s;
+            float x[SIZE], in[SIZE], out[SIZE];
+            assert_int_equal(kw_sampling_start(a, build(a, "{\"prediction_type\": \"sample\"}"), &o, SIZE, &s, NULL),
+                             KW_OK);
+            float picture[SIZE];
+            for (int k = 0; k < SIZE; k++)
+                picture[k] = out[k] = 0.1f * (float)k - 1;
+            start_noise(x);
+            for (kw_sampling_begin_from(s, picture, x); !kw_sampling_done(s); ) {
+                kw_sampling_input(s, x, in);
+                assert_int_equal(kw_sampling_next(s, x, out, step_noise, NULL, NULL), KW_OK);
+            }
+            kw_mix end = kw_sampling_at(s, kw_sampling_steps(s) - 1).to;
+            double left = o.sampler->lists == KW_LISTS_LCM || end.s > 0 ? 0.03 * 3 + 0.01 : 2e-5;   /* some end on noise */
+            for (int k = 0; k < SIZE; k++)
+                if (!(fabs((double)x[k] - (double)picture[k]) < left))
+                    fail_msg("%s from %d: %g is not %g", o.sampler->name, first, (double)x[k], (double)picture[k]);
+            kw_arena_free(a);
+        }
+}
+
 static void ends_of_noise_levels(void **state)
 {
     (void)state;
@@ -319,6 +382,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(samplers_follow_the_references),
         cmocka_unit_test(schedules_are_those_of_a1111),
+        cmocka_unit_test(every_combination_is_finite),
+        cmocka_unit_test(a_known_picture_comes_out),
         cmocka_unit_test(ends_of_noise_levels),
         cmocka_unit_test(brownian_paths_are_those_of_torchsde),
         cmocka_unit_test(variations_are_those_of_a1111),

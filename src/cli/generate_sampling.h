@@ -14,7 +14,7 @@ typedef struct {
 /* Rows of the command's table; C is its config struct, f its field of the struct above. */
 #define KW_GENERATE_SAMPLING_ROWS(C, f) \
     KW_ROW_DOUBLE("cfg-rescale", C, f.cfg_rescale, 0, 0, 1, \
-                  N_("how far guidance keeps the contrast of the prompt alone: 0.7 for models with zero terminal SNR"), \
+                  N_("how far guidance keeps the contrast of the prompt alone: 0.7 for zero terminal SNR"), \
                   .alias = "guidance-rescale"), \
     KW_ROW_DOUBLE("gamma", C, f.gamma, 0.3, 0, 1, N_("TCD: share of the noise that is put back")), \
     KW_ROW_DOUBLE("s-churn", C, f.churn, 0, 0, 1e6, \

@@ -20,8 +20,8 @@ struct kw__brownian {
     uint64_t seed;
     size_t n;
     double from, to;
-    float *whole, *increment, *z, *at;    /* (n) W(to) - W(from), of a node, normals, W(known) - W(from) */
-    double known;
+    float *whole, *increment, *z;         /* (n) W(to) - W(from), of a node, normals */
+    struct { double at; float *w; } known[2];     /* W(at) - W(from) of the last two points: steps begin where one ended */
 };
 
 /* Python's round(x, 6): by the number's true value. Middles of points end in half a millionth, so it shows. */
@@ -58,16 +58,18 @@ kw__brownian *kw__brownian_new(kw_arena *a, kw_seeds kind, uint64_t seed, size_t
     b->whole = kw_alloc_array(a, n, sizeof *b->whole);
     b->increment = kw_alloc_array(a, n, sizeof *b->increment);
     b->z = kw_alloc_array(a, n, sizeof *b->z);
-    b->at = kw_alloc_array(a, n, sizeof *b->at);
-    if (!b->whole || !b->increment || !b->z || !b->at)
+    for (int k = 0; k < 2; k++)
+        b->known[k].w = kw_alloc_array(a, n, sizeof *b->z);
+    if (!b->whole || !b->increment || !b->z || !b->known[0].w || !b->known[1].w)
         return NULL;
     kw__seed_sequence(seed, NULL, 0, POOL, state, 3);
     normals(b, state[0], b->whole);
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         b->whole[i] = (float)((double)b->whole[i] * sqrt(single(most) - single(least)));
-        b->at[i] = 0;
+    for (int k = 0; k < 2; k++) {
+        memset(b->known[k].w, 0, n * sizeof *b->z);
+        b->known[k].at = b->from;
     }
-    b->known = b->from;
     return b;
 }
 
@@ -101,20 +103,23 @@ static void path(kw__brownian *b, double t, float *out)
         out[i] += b->increment[i];
 }
 
+/* where among the known W(t) is; the other one stays */
+static int find(kw__brownian *b, double t, int other)
+{
+    for (int k = 0; k < 2; k++)
+        if (b->known[k].at == t)
+            return k;
+    int k = other < 0 ? 0 : 1 - other;
+    path(b, t, b->known[k].w);
+    b->known[k].at = t;
+    return k;
+}
+
 void kw__brownian_draw(kw__brownian *b, double from, double to, float *out)
 {
     double length = fabs(to - from), r = length > 0 ? 1 / sqrt(length) : 0;
-    from = fmin(fmax(rounded(single(from)), b->from), b->to);
-    to = fmin(fmax(rounded(single(to)), b->from), b->to);
-    if (from != b->known) {
-        path(b, from, out);
-        memcpy(b->at, out, b->n * sizeof *out);
-        b->known = from;
-    }
-    path(b, to, out);
-    memcpy(b->z, out, b->n * sizeof *out);
+    int start = find(b, fmin(fmax(rounded(single(from)), b->from), b->to), -1);
+    int end = find(b, fmin(fmax(rounded(single(to)), b->from), b->to), start);
     for (size_t i = 0; i < b->n; i++)
-        out[i] = (float)(r * ((double)out[i] - (double)b->at[i]));
-    memcpy(b->at, b->z, b->n * sizeof *out);
-    b->known = to;
+        out[i] = (float)(r * ((double)b->known[end].w[i] - (double)b->known[start].w[i]));
 }

@@ -120,7 +120,7 @@ static kw_status add_hashes(kw_cli *c, const char *path, bool long_enough, json_
     KW_TRY(kw_sha256_file(path, sha, e));
     json_object_set_new(h, "sha256", json_string(sha));
     json_object_set_new(h, "autov2", json_stringn(sha, 10));
-    if (kw_tensors_open(c->arena, path, &t, NULL) || !kw_ends_with(path, ".safetensors"))
+    if (kw_tensors_look(c->arena, path, &t, NULL) || !kw_ends_with(path, ".safetensors"))
         return KW_OK;
     KW_TRY(kw_tensors_hash(t, data, e));
     json_object_set_new(h, "autov3", json_stringn(data, 12));
@@ -143,7 +143,7 @@ static kw_status look_at_tensors(kw_cli *c, const config *g, const char *path, j
 {
     kw_tensors *t;
     kw_err inner;
-    KW_TRY(kw_tensors_open(c->arena, path, &t, e));
+    KW_TRY(kw_tensors_look(c->arena, path, &t, e));
     if (kw_is_lora(t) || kw_inspect_base(c, path, g->hashes, r, &inner)) {
         bool base = !kw_is_lora(t);
         json_object_del(r, "kind");

@@ -3,17 +3,6 @@
 
 #include <string.h>
 
-static const char *family(const kw_source *s)
-{
-    json_int_t width = json_integer_value(json_object_get(kw_source_config(s, KW_PART_UNET), "cross_attention_dim"));
-    if (kw_source_has(s, KW_PART_TEXT2) || width == 2048)
-        return N_("SDXL");
-    if (!kw_source_has(s, KW_PART_UNET))
-        width = json_integer_value(json_object_get(kw_source_config(s, KW_PART_TEXT), "hidden_size"));
-    return width == 768 ? N_("Stable Diffusion 1.x") : width == 1024 ? N_("Stable Diffusion 2.x")
-        : N_("Stable Diffusion, another size");
-}
-
 static void add_list(kw_str *s, const char *what, const json_t *list)
 {
     if (!json_is_array(list))
@@ -52,10 +41,14 @@ static kw_status add_part(kw_arena *a, kw_source *s, kw_part p, bool hash, json_
     int64_t numbers = 0;
     char hex[65];
     const kw_tensor **t = kw_alloc_array(a, n + 1, sizeof *t);
-    if (!t)
+    kw_tensor *list = kw_alloc_array(a, n + 1, sizeof *list);
+    if (!t || !list)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (size_t i = 0; i < n; i++)
-        t[i] = kw_source_at(s, p, i);
+    for (size_t i = 0; i < n; i++) {
+        list[i] = *kw_source_at(s, p, i);
+        list[i].dtype = kw_source_raw(s, p, i)->dtype;            /* as it lies in the file */
+        t[i] = &list[i];
+    }
     json_t *types = kw_inspect_types(t, n, &numbers), *part = json_object();
     json_object_set_new(part, "parameters", json_integer(numbers));
     json_object_set_new(part, "dtypes", types);
@@ -72,8 +65,8 @@ static kw_status add_part(kw_arena *a, kw_source *s, kw_part p, bool hash, json_
 static json_t *scheduler(const kw_source *s)
 {
     const kw_noise_config *c = kw_source_noise(s);
-    return json_pack("{s:s, s:s, s:f, s:f, s:s, s:i, s:b, s:b}", "prediction_type", c->prediction_type, "beta_schedule",
-                     c->beta_schedule,
+    return json_pack("{s:s, s:s*, s:s, s:f, s:f, s:s, s:i, s:b, s:b}", "prediction_type", c->prediction_type,
+                     "prediction_from", c->prediction_from, "beta_schedule", c->beta_schedule,
                      "beta_start", c->beta_start, "beta_end", c->beta_end, "timestep_spacing", c->timestep_spacing,
                          "num_train_timesteps",
                      c->num_train_timesteps, "rescale_betas_zero_snr", (int)c->rescale_betas_zero_snr, "is_guess",
@@ -103,7 +96,9 @@ kw_status kw_inspect_base(kw_cli *c, const char *path, bool hashes, json_t *r, k
     KW_TRY(kw_source_open(c->arena, path, &s, e));
     json_t *parts = json_object();
     json_object_set_new(r, "kind", json_string(kw_source_is_single(s) ? N_("model file") : N_("model folder")));
-    json_object_set_new(r, "family", json_string(family(s)));
+    json_object_set_new(r, "family", json_string(kw_source_family(s)));
+    if (kw_source_input(s))
+        json_object_set_new(r, "input", json_string(kw_source_input(s)));
     json_object_set_new(r, "parts", parts);
     for (int p = 0; p < KW_N_PARTS; p++)
         if (kw_source_has(s, (kw_part)p))

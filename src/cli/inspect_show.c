@@ -8,6 +8,7 @@ enum { LABEL = 16, LONGEST = 300 };
 static const struct { const char *key, *label; } labels[] = {
     { "kind", N_("kind") }, { "family", N_("family") }, { "bytes", N_("size") }, { "hashes", N_("hashes") },
     { "parts", N_("parts") },
+    { "input", N_("input") }, { "prediction_type", N_("predicts") }, { "prediction_from", N_("known from") },
     { "parameters", N_("parameters") }, { "tensors", N_("tensors") }, { "dtypes", N_("types") },
     { "shape", N_("shape") },
     { "scheduler", N_("noise schedule") }, { "tokenizer", N_("tokenizer") }, { "modules", N_("layers") },
@@ -56,7 +57,7 @@ static void add_text(kw_str *s, const char *text, bool translate)
 
 static void add_value(kw_str *s, const char *key, const json_t *v)
 {
-    static const char *const ours[] = { "kind", "family", "notes" };
+    static const char *const ours[] = { "kind", "family", "input", "prediction_from", "notes" };
     bool translate = false;
     for (size_t i = 0; i < KW_LEN(ours); i++)
         translate |= !strcmp(key, ours[i]);

@@ -32,6 +32,7 @@ struct kw_conversion {
     kw__texts left;
     kw__small *small;                     /* configurations, tokenizers: for folders */
     size_t n_small, small_capacity;
+    bool scaled;                          /* 8 bit numbers with scales become others */
 };
 
 KW_MUST kw_status kw__small_add(kw_conversion *c, const char *path, const char *from, const char *text, size_t n,

@@ -174,6 +174,14 @@ static kw_status add_ldm(kw_conversion *c, kw__new_file *f, kw_part p, const spe
     return add(c, f, p, one, (kw__origin){ .from = { t }, .n = 1, .turned = how == KW__TRANSPOSED }, e);
 }
 
+static const kw_tensors *single_file(const kw_source *s)
+{
+    for (int p = 0; p < KW_N_PARTS; p++)
+        if (s->parts[p].n)
+            return s->parts[p].file;
+    return NULL;
+}
+
 /* ---- what is no parameter ---------------------------------------------------------------------------------------- */
 
 static int by_text(const void *x, const void *y) { return strcmp(*(const char *const *)x, *(const char *const *)y); }
@@ -208,8 +216,11 @@ static kw_status for_rest(kw_conversion *c, const kw_tensors *file, each_rest *t
     return KW_OK;
 }
 
+/* What markers and scales say has a place of its own: the scheduler's configuration, the numbers. */
 static kw_status leave(kw_conversion *c, const kw_tensor *t, kw_err *e)
 {
+    if (!strcmp(t->name, "v_pred") || !strcmp(t->name, "ztsnr") || kw__is_scale(single_file(c->source), t->name))
+        return KW_OK;
     return kw__text_add(c->arena, &c->left, t->name, e);
 }
 
@@ -217,6 +228,8 @@ static kw_status leave(kw_conversion *c, const kw_tensor *t, kw_err *e)
 
 static kw_status keep_name(kw_conversion *c, const kw_tensor *t, void *user, kw_err *e)
 {
+    if (c->scaled && kw__is_scale(single_file(c->source), t->name))
+        return KW_OK;
     if (c->want.averages && kw_starts_with(t->name, "model_ema."))
         return leave(c, t, e);
     return add_as_is(c, user, KW_N_PARTS, t->name, t, e);
@@ -243,14 +256,6 @@ static bool is_ldm(const kw_source *s)
     return parts == 1 || !canonical;
 }
 
-static const kw_tensors *single_file(const kw_source *s)
-{
-    for (int p = 0; p < KW_N_PARTS; p++)
-        if (s->parts[p].n)
-            return s->parts[p].file;
-    return NULL;
-}
-
 /* Under the names it has. A tensor that q, k and v were is one tensor. */
 static kw_status copy_file(kw_conversion *c, kw__new_file *f, const kw_tensors *file, kw_err *e)
 {
@@ -267,13 +272,32 @@ static kw_status copy_file(kw_conversion *c, kw__new_file *f, const kw_tensors *
     return for_rest(c, file, keep_name, f, e);
 }
 
+/* SDXL files say so by an empty tensor where they predict v; other programs know no other sign. */
+static kw_status add_markers(kw_conversion *c, kw__new_file *f, kw_err *e)
+{
+    static const char none[8];
+    static const kw_tensor markers[] = {
+        { .name = "v_pred", .dtype = KW_F32, .rank = 1, .data = none },
+        { .name = "ztsnr", .dtype = KW_F32, .rank = 1, .data = none },
+    };
+    const kw_source *s = c->source;
+    bool v = !strcmp(s->noise.prediction_type, "v_prediction") && s->parts[KW_PART_UNET].n;
+    bool xl = json_integer_value(json_object_get(s->parts[KW_PART_UNET].config, "cross_attention_dim")) == 2048
+        || s->parts[KW_PART_TEXT2].n;
+    for (size_t i = 0; i < 2 && v && xl && (!i || s->noise.rescale_betas_zero_snr); i++)
+        if (!s->is_single || !kw_tensors_find(single_file(s), markers[i].name))
+            KW_TRY(add_as_is(c, f, KW_N_PARTS, markers[i].name, &markers[i], e));
+    return KW_OK;
+}
+
 static kw_status to_file(kw_conversion *c, kw_err *e)
 {
     const kw_source *s = c->source;
     kw__new_file *f = &c->files[c->n++];
     f->shown.file = "";
     f->part = KW_N_PARTS;
-    if (s->is_single && is_ldm(s))
+    c->scaled = kw__n_scaled(s) && c->want.type != KW_KEEP;       /* their products are written */
+    if (s->is_single && is_ldm(s) && !c->scaled)
         return copy_file(c, f, single_file(s), e);
     for (int p = 0; p < KW_N_PARTS; p++) {
         spelling sp = spelling_of(s, (kw_part)p);
@@ -283,6 +307,7 @@ static kw_status to_file(kw_conversion *c, kw_err *e)
         if (!s->is_single && s->parts[p].file)
             KW_TRY(for_rest(c, s->parts[p].file, keep_below, &rest, e));
     }
+    KW_TRY(add_markers(c, f, e));
     return s->is_single ? for_rest(c, single_file(s), keep_name, f, e) : KW_OK;
 }
 

@@ -23,9 +23,14 @@ typedef struct {
     void *user;
 } writer;
 
-/* Whole pages of a mapping that are no longer needed; a page shared with a neighbour is read again. */
-static void let_go(const kw_tensor *t)
+/* Whole pages of a mapping that are no longer needed; a page shared with a neighbour is read again. Copies go too. */
+static void let_go(const kw_source *s, const kw_tensor *t)
 {
+    kw__entry *one = kw__entry_of(s, t);
+    if (one)
+        kw__entry_empty(one);
+    if (one && one->room)
+        t = one->raw;
     const uintptr_t page = 4096, from = ((uintptr_t)t->data + page - 1) & ~(page - 1),
                     to = ((uintptr_t)t->data + t->bytes) & ~(page - 1);
     if (t->mapped && to > from)
@@ -40,13 +45,14 @@ static bool is_finite_f8(uint8_t b) { return (b & 127) != 127; }
 /* A finite number that the new type cannot hold would be infinite or none: refused before anything is damaged. */
 static kw_status check(const kw_tensor *to, const kw_tensor *from, const void *made, kw_err *e)
 {
-    char shown[96];
-    size_t n = (size_t)kw_tensor_count(from);
+    char shown[96], one[8];
+    size_t n = (size_t)kw_tensor_count(from), size = kw_dtype_size(from->dtype);
     for (size_t i = 0; i < n; i++) {
         float x;
         if (to->dtype == KW_F16 ? is_finite_f16(((const uint16_t *)made)[i]) : is_finite_f8(((const uint8_t *)made)[i]))
             continue;
-        kw_convert(KW_F32, &x, from->dtype, (const char *)from->data + i * kw_dtype_size(from->dtype), 1);
+        memcpy(one, (const char *)from->data + i * size, size);
+        kw_convert(KW_F32, &x, from->dtype, one, 1);
         if (isfinite(x))
             return kw_advise(e, kw_fail(e, KW_ENUMERIC, N_("\"%s\" holds %g, which is too large for %s"),
                                         kw__shown(to->name, shown), (double)x, kw_dtype_name(to->dtype)),
@@ -55,10 +61,26 @@ static kw_status check(const kw_tensor *to, const kw_tensor *from, const void *m
     return KW_OK;
 }
 
+/* From numbers at odd bytes, in pieces. */
+static void convert_loose(const kw_tensor *to, const kw_tensor *from, char *made)
+{
+    enum { PIECE = 4096 };
+    uint64_t room[PIECE];
+    size_t n = (size_t)kw_tensor_count(from), size = kw_dtype_size(from->dtype);
+    for (size_t at = 0; at < n; at += PIECE) {
+        size_t k = KW_MIN(n - at, (size_t)PIECE);
+        memcpy(room, (const char *)from->data + at * size, k * size);
+        kw_convert(to->dtype, made + at * kw_dtype_size(to->dtype), from->dtype, room, k);
+    }
+}
+
 static kw_status convert(const kw_tensor *to, const kw_tensor *from, void *made, kw_err *e)
 {
     bool narrow = to->dtype == KW_F16 || to->dtype == KW_F8_E4M3;
-    kw_convert(to->dtype, made, from->dtype, from->data, (size_t)kw_tensor_count(from));
+    if ((uintptr_t)from->data % kw_dtype_size(from->dtype))
+        convert_loose(to, from, made);
+    else
+        kw_convert(to->dtype, made, from->dtype, from->data, (size_t)kw_tensor_count(from));
     return narrow && to->dtype != from->dtype ? check(to, from, made, e) : KW_OK;
 }
 
@@ -69,13 +91,18 @@ static kw_status give(void *user, size_t i, const void **data, kw_err *e)
     const kw__origin *from = &w->f->from[i];
     size_t size = kw_dtype_size(to->dtype), at = 0;
     for (int k = 0; k < w->n_before; k++)
-        let_go(w->before[k]);
+        let_go(w->c->source, w->before[k]);
     w->n_before = 0;
     if (w->tell)
         KW_TRY(w->tell(w->user, w->done, e));
     w->done += to->bytes;
     for (int k = 0; k < from->n; k++)
         w->before[w->n_before++] = from->from[k];
+    for (int k = 0; k < from->n; k++) {
+        kw__entry *one = kw__entry_of(w->c->source, from->from[k]);
+        if (one)
+            kw__entry_fill(one);
+    }
     if (from->n == 1 && !from->turned && from->from[0]->dtype == to->dtype) {
         *data = from->from[0]->data;
         return KW_OK;
@@ -142,7 +169,7 @@ static kw_status copy_pieces(const char *data, size_t n, kw_writer *w, kw_err *e
     for (size_t at = 0; at < n; at += piece) {
         const kw_tensor part = { .data = data + at, .bytes = KW_MIN(piece, n - at), .mapped = true };
         KW_TRY(kw_writer_put(w, part.data, (size_t)part.bytes, e));
-        let_go(&part);
+        let_go(NULL, &part);
     }
     return KW_OK;
 }
@@ -259,6 +286,8 @@ kw_status kw_conversion_write(kw_conversion *c, const char *path, bool replace, 
     KW_TRY(check_target(c, name, replace, e));
     char *dir = kw_path_dir(c->arena, name);
     KW_TRY(dir ? kw_mkdirs(dir, e) : kw__no_memory(e, path));
+    kw_status cleaned = kw_remove_stale(dir, NULL, NULL);         /* an earlier one that was killed; space for this one */
+    (void)cleaned;
     KW_TRY(check_space(c, name, e));
     rooms(c, &room, &turn);
     w.room = kw_block_new((size_t)room + 1);

@@ -10,11 +10,28 @@
 #include <time.h>
 #include <unistd.h>
 
+static void let_go(void *arg) { kw_io_now->close(*(int *)arg); }
+
+/* Locked while it is filled, so that nobody takes it for a dead process's; where there are no locks, it is not. */
+static kw_status hold(kw_arena *a, const char *path, kw_err *e)
+{
+    int *fd = kw_alloc(a, sizeof *fd);
+    if (!fd)
+        return kw__no_memory(e, path);
+    *fd = kw_io_now->open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+    if (*fd < 0)
+        return KW_OK;
+    (void)kw_io_now->flock(*fd, LOCK_EX | LOCK_NB);
+    return kw_defer(a, let_go, fd) ? kw__no_memory(e, path) : KW_OK;
+}
+
 kw_status kw_temp_dir(kw_arena *a, const char *parent, char **path, kw_err *e)
 {
     if (!(*path = kw__temp_name(a, parent)))
         return kw__no_memory(e, parent);
-    return kw_io_now->mkdir(*path, 0777) ? kw__sys_fail(e, KW_ESTORAGE, N_("make a folder in"), parent) : KW_OK;
+    if (kw_io_now->mkdir(*path, 0777))
+        return kw__sys_fail(e, KW_ESTORAGE, N_("make a folder in"), parent);
+    return hold(a, *path, e);
 }
 
 /* The files in it were synced by their writers; here the names are, then the folder's own. */
@@ -62,11 +79,20 @@ kw_status kw_remove_all(const char *path, kw_err *e)
     return s;
 }
 
-/* A process of that number may be another program by now: then its leftover stays until next time. */
-static bool is_stale(const char *name)
+/* A process of that number may be another program by now: then its leftover stays until next time. One that cannot be
+ * seen (another machine's, another container's) holds the lock. */
+static bool is_stale(const char *dir, const char *name, kw_arena *a)
 {
     long pid;
-    return kw__is_temp_name(name, &pid) && pid != getpid() && kill((pid_t)pid, 0) && errno == ESRCH;
+    if (!kw__is_temp_name(name, &pid) || pid == getpid() || !kill((pid_t)pid, 0) || errno != ESRCH)
+        return false;
+    char *path = kw_path_join(a, dir, name);
+    int fd = path ? kw_io_now->open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0) : -1;
+    if (fd < 0)
+        return path && errno != EACCES;
+    bool held = kw_io_now->flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK;
+    kw_io_now->close(fd);
+    return !held;
 }
 
 static kw_status remove_stale(kw_arena *a, const char *dir, size_t *n_removed, kw_err *e)
@@ -75,7 +101,7 @@ static kw_status remove_stale(kw_arena *a, const char *dir, size_t *n_removed, k
     size_t n;
     KW_TRY(kw_dir_list(a, dir, &names, &n, e));
     for (size_t i = 0; i < n; i++) {
-        if (!is_stale(names[i]))
+        if (!is_stale(dir, names[i], a))
             continue;
         char *path = kw_path_join(a, dir, names[i]);
         KW_TRY(path ? remove_tree(a, path, 0, e) : kw__no_memory(e, dir));
@@ -119,8 +145,6 @@ kw_status kw_can_write(const char *dir, kw_err *e)
 }
 
 /* ---- the lock: flock on DIR/.lock, with "pid start" in it for whoever comes second ---------------------- */
-
-static void let_go(void *arg) { kw_io_now->close(*(int *)arg); }
 
 static kw_status tell_holder(int fd, const char *dir, kw_err *e)
 {

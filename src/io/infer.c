@@ -63,9 +63,16 @@ static kw_status keep(reader *r, json_t *c)
 {
     r->s->parts[r->p].config = c;
     r->s->parts[r->p].inferred = true;
-    if (kw_defer(r->s->arena, release, c))
-        return kw__no_memory(r->e, r->s->path);
-    return kw__note(r->s, r->e, N_("%s: no configuration; it is inferred from the weights"), kw_part_name(r->p));
+    return kw_defer(r->s->arena, release, c) ? kw__no_memory(r->e, r->s->path) : KW_OK;
+}
+
+/* A published part is known, not guessed; name: whose it is, or NULL. */
+static kw_status tell(reader *r, const char *name)
+{
+    const char *part = kw_part_name(r->p);
+    return name ? kw__note(r->s, r->e, N_("%s: no configuration; by its weights it is that of %s"), part,
+                           kw_translate(name))
+                : kw__note(r->s, r->e, N_("%s: no configuration; it is inferred from the weights"), part);
 }
 
 static kw_status incomplete(reader *r, const char *name)
@@ -82,13 +89,16 @@ typedef struct {
     bool up[MOST_LEVELS], is_linear;      /* attentions in up block i; projections are linear layers */
 } unet;
 
-static long depth_of(const reader *r, const char *block)
+/* Transformer blocks of one attention. */
+static long blocks_of(const reader *r, const char *block, int attention)
 {
     long n = 0;
-    while (n < 1000 && find(r, "%s.attentions.0.transformer_blocks.%ld.norm1.weight", block, n))
+    while (n < 1000 && find(r, "%s.attentions.%d.transformer_blocks.%ld.norm1.weight", block, attention, n))
         n++;
     return n;
 }
+
+static long depth_of(const reader *r, const char *block) { return blocks_of(r, block, 0); }
 
 static void look_at_unet(const reader *r, unet *u)
 {
@@ -113,7 +123,8 @@ static void look_at_unet(const reader *r, unet *u)
     u->is_linear = in && in->rank == 2;
 }
 
-static void unet_blocks(const unet *u, bool mid, json_t *c)
+/* one: a single resnet is all that is in the middle. */
+static void unet_blocks(const unet *u, bool mid, bool one, json_t *c)
 {
     json_t *down = json_array(), *up = json_array();
     for (int i = 0; i < u->levels; i++) {
@@ -122,7 +133,8 @@ static void unet_blocks(const unet *u, bool mid, json_t *c)
     }
     set(c, "down_block_types", down);
     set(c, "up_block_types", up);
-    set(c, "mid_block_type", mid ? json_string("UNetMidBlock2DCrossAttn") : json_null());
+    set(c, "mid_block_type", !mid ? json_null()
+        : json_string(one ? "UNetMidBlock2D" : "UNetMidBlock2DCrossAttn"));
 }
 
 /* One number when all levels with attentions agree; levels without count as 1. */
@@ -137,6 +149,33 @@ static json_t *depths(const reader *r, const unet *u)
     return same ? json_integer(first) : numbers(list, u->levels);
 }
 
+/* Up blocks mirror the down blocks, or (SSD-1B) are given apart: a list for each level, one number where all agree. */
+static void up_depths(const reader *r, const unet *u, json_t *c)
+{
+    json_t *all = json_array();
+    bool mirrored = true;
+    char block[64];
+    for (int i = 0; i < u->levels; i++) {
+        long first, mirror = u->depth[u->levels - 1 - i];
+        json_t *list = json_array();
+        bool same = true;
+        snprintf(block, sizeof block, "up_blocks.%d", i);
+        first = depth_of(r, block);
+        for (int j = 0; first && j <= u->layers; j++) {
+            long n = blocks_of(r, block, j);
+            json_array_append_new(list, json_integer(n));
+            same = same && n == first;
+            mirrored = mirrored && n == (mirror ? mirror : n);
+        }
+        json_array_append_new(all, same ? json_integer(first ? first : 1) : json_incref(list));
+        json_decref(list);
+    }
+    if (mirrored)
+        json_decref(all);
+    else
+        set(c, "reverse_transformer_layers_per_block", all);
+}
+
 /* SD 1.x: 8 heads everywhere; SD 2.x and SDXL: heads of width 64. In diffusers' files `attention_head_dim` holds the
  * number of heads of each level, against its name. */
 static kw_status heads(reader *r, const unet *u, json_t *c)
@@ -148,6 +187,8 @@ static kw_status heads(reader *r, const unet *u, json_t *c)
         list[i] = u->channels[i] / 64;
     }
     set(c, "attention_head_dim", by_width ? numbers(list, u->levels) : json_integer(8));
+    if (kw__published(c))
+        return KW_OK;
     return kw__note(r->s, r->e, by_width ? N_("unet: attention heads of width 64 are assumed")
                                          : N_("unet: 8 attention heads are assumed"));
 }
@@ -181,11 +222,13 @@ static kw_status infer_unet(reader *r)
         return kw__no_memory(r->e, r->s->path);
     KW_TRY(keep(r, c));
     set(c, "block_out_channels", numbers(u.channels, u.levels));
-    unet_blocks(&u, find(r, "mid_block.resnets.0.conv1.weight"), c);
+    unet_blocks(&u, find(r, "mid_block.resnets.0.conv1.weight"), !find(r, "mid_block.resnets.1.conv1.weight"), c);
     set(c, "cross_attention_dim", u.width ? json_integer(u.width) : json_null());
     set(c, "transformer_layers_per_block", depths(r, &u));
+    up_depths(r, &u, c);
     set(c, "sample_size", json_integer(find(r, "add_embedding.linear_1.weight") ? 128 : 64));
     added_embedding(r, c);
+    KW_TRY(tell(r, kw__published(c)));
     KW_TRY(heads(r, &u, c));
     return groups(r, c, u.channels, u.levels);
 }
@@ -219,13 +262,21 @@ static void look_at_vae(const reader *r, vae *v)
     v->out = dim(find(r, "decoder.conv_out.weight"), 0);
 }
 
+/* That of SD 1.x, 2.x and SDXL; which of them, weights do not tell. */
+static bool is_usual(const vae *v)
+{
+    static const long channels[] = { 128, 256, 512, 512 };
+    return v->levels == 4 && v->layers == 2 && v->latent == 4 && !memcmp(v->channels, channels, sizeof channels);
+}
+
 static kw_status infer_vae(reader *r)
 {
     vae v = { 0 };
     look_at_vae(r, &v);
     if (!v.levels || !v.layers || !v.latent)
         return incomplete(r, "encoder.conv_in.weight");
-    bool xl = r->s->parts[KW_PART_TEXT2].n > 0;
+    json_t *of = r->s->parts[KW_PART_UNET].config;
+    bool xl = r->s->parts[KW_PART_TEXT2].n || json_integer_value(json_object_get(of, "cross_attention_dim")) == 2048;
     double scale = xl ? 0.13025 : 0.18215;
     json_t *c = json_pack("{s:s, s:i, s:i, s:i, s:i, s:s, s:f, s:b, s:b, s:i}", "_class_name", "AutoencoderKL",
                           "in_channels", (int)(v.in ? v.in : v.out), "out_channels", (int)(v.out ? v.out : v.in),
@@ -242,8 +293,10 @@ static kw_status infer_vae(reader *r)
     const kw_tensor *attention = find(r, "decoder.mid_block.attentions.0.to_q.weight");
     set(c, "mid_block_add_attention",
         json_boolean(attention || find(r, "encoder.mid_block.attentions.0.to_q.weight")));
-    KW_TRY(kw__note(r->s, r->e, N_("vae: the scaling factor %g is assumed"), scale));
-    return groups(r, c, v.channels, v.levels);
+    KW_TRY(groups(r, c, v.channels, v.levels));
+    const char *known = r->s->parts[KW_PART_UNET].n && is_usual(&v) ? kw__published(of) : NULL;
+    KW_TRY(tell(r, known));
+    return known ? KW_OK : kw__note(r->s, r->e, N_("vae: the scaling factor %g is assumed"), scale);
 }
 
 /* ---- the text encoder -------------------------------------------------------------------------------------------- */
@@ -274,6 +327,12 @@ static kw_status infer_text(reader *r)
     if (!c)
         return kw__no_memory(r->e, r->s->path);
     KW_TRY(keep(r, c));
+    const char *known = !even ? NULL : width == 768 && layers == 12 ? N_("CLIP ViT-L/14")
+                      : open && width == 1024 && (layers == 23 || layers == 24) ? N_("OpenCLIP ViT-H/14")
+                      : open && width == 1280 && layers == 32 ? N_("OpenCLIP ViT-bigG/14") : NULL;
+    KW_TRY(tell(r, known));
+    if (known)
+        return KW_OK;
     return kw__note(r->s, r->e, N_("%s: %ld attention heads and %s are assumed"), kw_part_name(r->p),
                     even ? width / 64 : 1, open ? "gelu" : "quick_gelu");
 }

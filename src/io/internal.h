@@ -48,6 +48,8 @@ struct kw_tensors {
 };
 
 KW_MUST kw_status kw__tensors_index(kw_arena *a, kw_tensors *t, kw_err *e);
-KW_MUST kw_status kw__shards_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
+KW_MUST kw_status kw__shards_open(kw_arena *a, const char *path, bool loose, kw_tensors **out, kw_err *e);
+/* loose: tensors stay in the file even where they lie at odd bytes; such numbers are to be copied before use. */
+KW_MUST kw_status kw__tensors_open(kw_arena *a, const char *path, bool loose, kw_tensors **out, kw_err *e);
 
 #endif

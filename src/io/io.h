@@ -104,7 +104,7 @@ KW_MUST kw_status kw_temp_dir(kw_arena *a, const char *parent, char **path, kw_e
 KW_MUST kw_status kw_temp_dir_commit(const char *temp, const char *path, kw_err *e);
 /* Removes a file or a folder with all in it; links are removed, not followed. Absent is fine. */
 KW_MUST kw_status kw_remove_all(const char *path, kw_err *e);
-/* Removes `.tmp-<pid>-<hex>` left in a folder by dead processes. Call under the folder's lock. */
+/* Removes `.tmp-<pid>-<hex>` left in a folder by dead processes; one that is being written is locked, and stays. */
 KW_MUST kw_status kw_remove_stale(const char *dir, size_t *n_removed, kw_err *e);
 
 /* Could files be made in this folder, or it itself where it is not there yet? Looks only: KW_ESTORAGE with the reason. */
@@ -158,6 +158,8 @@ typedef struct kw_tensors kw_tensors;
  * Or a checkpoint of PyTorch (.ckpt, .pt, .pth, .bin; known by its first bytes): its pickle is read as data, nothing in
  * it is run, and what asks for more than tensors need is refused by name. */
 KW_MUST kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
+/* The same for names, shapes, metadata and bytes alone: data may lie at any byte, numbers are not to be read from it. */
+KW_MUST kw_status kw_tensors_look(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
 /* The same from memory, which must stay; `shown` is the name in messages. */
 KW_MUST kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out,
                                    kw_err *e);

@@ -42,6 +42,8 @@ extern const size_t kw__n_ignored;
 
 /* Models of other families, by a piece of a name. */
 typedef struct { const char *piece, *is; } kw__stranger;
+extern const kw__stranger kw__impostors[];        /* refused even where a U-Net was recognised beside it */
+extern const size_t kw__n_impostors;
 extern const kw__stranger kw__strangers[];
 extern const size_t kw__n_strangers;
 

@@ -1,6 +1,7 @@
 /* noise.c - the noise schedule a model was trained with: scheduler_config.json, with each class's own defaults. */
 #include "source_internal.h"
 
+#include <math.h>
 #include <string.h>
 
 /* What diffusers assumes for fields that the file lacks. All: betas 0.0001 to 0.02, linear, 1000 steps, epsilon. */
@@ -106,18 +107,86 @@ static kw_status read(reader *r, kw_noise_config *c)
     return truth(r, "clip_sample", &c->clip_sample);
 }
 
+/* ---- eps or v, where no configuration tells ---------------------------------------------------------------------- */
+
+/* The spread of one bias tells SD 2's two kinds apart: above 0.09 in v models (a rule of thumb of ComfyUI's). */
+static bool looks_like_v(kw__entry *one)
+{
+    float v[4096];
+    const kw_tensor *t = one ? &one->t : NULL;
+    size_t n = t ? (size_t)kw_tensor_count(t) : 0;
+    if (!n || n > KW_LEN(v))
+        return false;
+    kw__entry_fill(one);
+    kw_convert(KW_F32, v, t->dtype, t->data, n);
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += v[i];
+        squares += (double)v[i] * v[i];
+    }
+    double mean = sum / (double)n;
+    return sqrt(fmax(0, squares / (double)n - mean * mean)) > 0.09;
+}
+
+/* Markers that trainers put beside the weights: empty tensors v_pred, and ztsnr for a schedule that ends in noise. */
+static bool has_marker(const kw_tensors *t, const char *name)
+{
+    return t && kw_tensors_find(t, name);
+}
+
+static kw_status guess_sd2(kw_source *s, kw_err *e)
+{
+    const char *name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
+    json_t *unet = s->parts[KW_PART_UNET].config;
+    bool v = json_integer_value(json_object_get(unet, "in_channels")) == 4      /* its inpainting model predicts noise */
+        && looks_like_v(kw__part_entry(s, KW_PART_UNET, name));
+    if (v && s->parts[KW_PART_UNET].inferred && json_object_set_new(unet, "sample_size", json_integer(96)))
+        return kw__no_memory(e, s->path);
+    s->noise.prediction_type = v ? "v_prediction" : "epsilon";
+    s->noise.prediction_from = N_("a guess from the weights");
+    return kw__note(s, e, N_("the file does not say what the model predicts: %s is a guess from its weights"),
+                    s->noise.prediction_type);
+}
+
+static kw_status find_prediction(kw_source *s, kw_err *e)
+{
+    const kw_tensors *file = s->parts[KW_PART_UNET].file;
+    const char *said = file ? kw_tensors_meta(file, "modelspec.prediction_type") : NULL;
+    json_t *width = json_object_get(s->parts[KW_PART_UNET].config, "cross_attention_dim");
+    if (has_marker(file, "v_pred")) {
+        s->noise.prediction_type = "v_prediction";
+        s->noise.prediction_from = N_("the marker v_pred in the file");
+        if (has_marker(file, "ztsnr")) {
+            s->noise.rescale_betas_zero_snr = true;
+            s->noise.timestep_spacing = "trailing";
+        }
+        return KW_OK;
+    }
+    if (said) {
+        s->noise.prediction_type = *said == 'v' ? "v_prediction" : "epsilon";
+        s->noise.prediction_from = N_("the file's metadata (modelspec)");
+        return KW_OK;
+    }
+    return json_integer_value(width) == 1024 ? guess_sd2(s, e) : KW_OK;
+}
+
 kw_status kw__read_noise(kw_source *s, kw_err *e)
 {
     reader r = { s, s->scheduler, e };
     if (s->scheduler) {
         class_defaults(s->scheduler, &s->noise);
+        s->noise.prediction_from = given(&r, "prediction_type") ? N_("the scheduler's configuration")
+                                                               : N_("the scheduler's default");
         return read(&r, &s->noise);
     }
     s->noise = usual;
-    if (s->prediction)
-        s->noise.prediction_type = s->prediction;
+    s->noise.prediction_from = N_("the usual one, a guess");
     if (!s->parts[KW_PART_UNET].n)
         return KW_OK;
-    return kw__note(s, e, N_("no scheduler configuration: Stable Diffusion's usual one is assumed (betas 0.00085 to "
-                             "0.012, scaled linear, %s)"), s->noise.prediction_type);
+    KW_TRY(find_prediction(s, e));
+    return kw__note(s, e, s->noise.rescale_betas_zero_snr
+        ? N_("no scheduler configuration: Stable Diffusion's usual one is assumed (betas 0.00085 to 0.012, scaled "
+             "linear, %s), ending in pure noise as the marker ztsnr says")
+        : N_("no scheduler configuration: Stable Diffusion's usual one is assumed (betas 0.00085 to 0.012, scaled "
+             "linear, %s)"), s->noise.prediction_type);
 }

@@ -144,6 +144,9 @@ kw_status kw_source_save(const kw_source *s, kw_part p, const kw_values *v, size
                          const kw_meta *meta, size_t n_meta, const char *path, kw_err *e)
 {
     job j = { .file = s->parts[p].file, .type = type };
+    if (kw__n_scaled(s))
+        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: its matrices have scales, and are not written anew"), s->path),
+                         N_("convert it first: kiwame convert MODEL NEW.safetensors --dtype bf16"));
     kw_arena *a = j.file ? kw_arena_new() : NULL;
     if (!a)
         return j.file ? kw__no_memory(e, path) : kw_fail(e, KW_EDATA, N_("%s has no %s"), s->path, kw_part_name(p));

@@ -243,13 +243,13 @@ const kw_tensor *kw_tensors_find(const kw_tensors *t, const char *name)
 
 /* ---- opening -------------------------------------------------------------------------------------------------- */
 
-static kw_status parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped, kw_tensors **out,
-                       kw_err *e)
+static kw_status parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped, bool loose,
+                       kw_tensors **out, kw_err *e)
 {
     uint64_t size = 0;
     kw__header h = { 0 };
     if (!may_be_header(p, n) && kw__is_torch(p, n))
-        return kw__torch_parse(a, shown, p, n, mapped, out, e);
+        return kw__torch_parse(a, shown, p, n, mapped, loose, out, e);
     KW_TRY(header_size(shown, p, n, &size, e));
     kw_tensors *t = kw_alloc(a, sizeof *t);
     if (!t || !(t->path = kw_strdup(a, shown)))
@@ -263,29 +263,40 @@ static kw_status parse(kw_arena *a, const char *shown, const void *p, size_t n, 
     for (size_t i = 0; i < t->n; i++)
         t->tensors[i].mapped = mapped;
     KW_TRY(kw__tensors_index(a, t, e));
-    KW_TRY(align(a, shown, t, e));
+    if (!loose)
+        KW_TRY(align(a, shown, t, e));
     *out = t;
     return KW_OK;
 }
 
 kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out, kw_err *e)
 {
-    return parse(a, shown, p, n, false, out, e);
+    return parse(a, shown, p, n, false, false, out, e);
 }
 
-kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e)
+kw_status kw__tensors_open(kw_arena *a, const char *path, bool loose, kw_tensors **out, kw_err *e)
 {
     const void *p;
     size_t n;
     struct stat st;
     if (kw_ends_with(path, ".json"))
-        return kw__shards_open(a, path, out, e);
+        return kw__shards_open(a, path, loose, out, e);
     KW_TRY(kw_file_map(a, path, &p, &n, e));
     if (kw_io_now->stat(path, &st))
         return kw__sys_fail(e, KW_EDATA, N_("open"), path);
-    KW_TRY(parse(a, path, p, n, true, out, e));
+    KW_TRY(parse(a, path, p, n, true, loose, out, e));
     (*out)->st = st;
     return KW_OK;
+}
+
+kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e)
+{
+    return kw__tensors_open(a, path, false, out, e);
+}
+
+kw_status kw_tensors_look(kw_arena *a, const char *path, kw_tensors **out, kw_err *e)
+{
+    return kw__tensors_open(a, path, true, out, e);
 }
 
 size_t kw_tensors_n(const kw_tensors *t) { return t->n; }

@@ -12,8 +12,8 @@ static bool is_plain(const char *name)
         && strlen(name) < 256 && (kw_ends_with(name, ".safetensors") || kw_ends_with(name, ".bin"));
 }
 
-static kw_status open_shard(kw_arena *a, kw_tensors *t, const char *dir, const char *name, kw_tensors **shard,
-                            kw_err *e)
+static kw_status open_shard(kw_arena *a, kw_tensors *t, const char *dir, const char *name, bool loose,
+                            kw_tensors **shard, kw_err *e)
 {
     char shown[96];
     if (!is_plain(name))
@@ -29,18 +29,19 @@ static kw_status open_shard(kw_arena *a, kw_tensors *t, const char *dir, const c
     char *path = kw_path_join(a, dir, name);
     if (!path)
         return kw__no_memory(e, t->path);
-    KW_TRY(kw_tensors_open(a, path, shard, e));
+    KW_TRY(kw__tensors_open(a, path, loose, shard, e));
     t->shards[t->n_shards++] = *shard;
     return KW_OK;
 }
 
-static kw_status take_tensor(kw_arena *a, kw_tensors *t, const char *dir, const char *name, json_t *file, kw_err *e)
+static kw_status take_tensor(kw_arena *a, kw_tensors *t, const char *dir, const char *name, json_t *file, bool loose,
+                             kw_err *e)
 {
     char shown[96];
     kw_tensors *shard = NULL;
     if (!json_is_string(file))
         return kw_fail(e, KW_EDATA, N_("%s: \"%s\" names no file"), t->path, kw__shown(name, shown));
-    KW_TRY(open_shard(a, t, dir, json_string_value(file), &shard, e));
+    KW_TRY(open_shard(a, t, dir, json_string_value(file), loose, &shard, e));
     const kw_tensor *one = kw_tensors_find(shard, name);
     if (!one)
         return kw_fail(e, KW_EDATA, N_("%s: tensor \"%s\" is not there, though %s says so"), shard->path,
@@ -49,7 +50,7 @@ static kw_status take_tensor(kw_arena *a, kw_tensors *t, const char *dir, const 
     return KW_OK;
 }
 
-kw_status kw__shards_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e)
+kw_status kw__shards_open(kw_arena *a, const char *path, bool loose, kw_tensors **out, kw_err *e)
 {
     json_t *index, *file;
     const char *name;
@@ -64,7 +65,7 @@ kw_status kw__shards_open(kw_arena *a, const char *path, kw_tensors **out, kw_er
         || !(t->shards = kw_alloc_array(a, MOST_SHARDS, sizeof *t->shards)))
         return kw__no_memory(e, path);
     json_object_foreach(map, name, file)
-        KW_TRY(take_tensor(a, t, dir, name, file, e));
+        KW_TRY(take_tensor(a, t, dir, name, file, loose, e));
     t->meta = t->shards[0]->meta;
     t->n_meta = t->shards[0]->n_meta;
     KW_TRY(kw__tensors_index(a, t, e));

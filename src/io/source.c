@@ -100,6 +100,7 @@ static kw_status add(kw_source *s, kw_part p, const char *canonical, kw__how how
         return odd_shape(s, p, raw, e);
     if (done || !(one->t.name = kw_strdup(s->arena, canonical)))
         return kw__no_memory(e, part->shown);
+    KW_TRY(kw__entry_prepare(s, part, one, part->from, e));
     part->n++;
     return KW_OK;
 }
@@ -131,12 +132,12 @@ kw_status kw__part_take(kw_source *s, kw_part p, int k, const kw_key_shape *shap
                         const kw_tensors *t, kw_err *e)
 {
     s->parts[p].shown = kw_tensors_path(t);
-    s->parts[p].file = t;
+    s->parts[p].file = s->parts[p].from = t;
     s->parts[p].prefix = prefix;
     s->parts[p].keys = k;
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *raw = kw_tensors_at(t, i);
-        if (kw_starts_with(raw->name, prefix))
+        if (kw_starts_with(raw->name, prefix) && !kw__is_scale(t, raw->name))
             KW_TRY(translate(s, p, k, shape, raw->name + strlen(prefix), raw, e));
     }
     return KW_OK;
@@ -181,6 +182,7 @@ const kw_tensor *kw_source_find(kw_source *s, kw_part p, const char *name)
     if (!one)
         return NULL;
     one->used = true;
+    kw__entry_fill(one);
     return &one->t;
 }
 
@@ -223,6 +225,10 @@ static kw_status open_source(kw_arena *a, const char *path, bool averages, kw_so
     }
     if (!total)
         return none_found(s, e);
+    KW_TRY(kw__refuse_relatives(s, e));
+    if (kw__n_scaled(s))
+        KW_TRY(kw__note(s, e, N_("%zu matrices of 8 bits have scales (as ComfyUI writes them): their products are used, as "
+                                 "bf16"), kw__n_scaled(s)));
     KW_TRY(kw__read_noise(s, e));
     *out = s;
     return KW_OK;
@@ -258,18 +264,23 @@ size_t kw_source_n_notes(const kw_source *s) { return s->notes.n; }
 const char *kw_source_note(const kw_source *s, size_t i) { return s->notes.texts[i]; }
 
 /*  SHA-256 over, for each tensor by name:  name 0 dtype 0 shape 0 data  */
-static bool hash_part(const kw__part *part, char hex[65])
+static bool hash_part(kw__part *part, char hex[65])
 {
     kw_sha256 h;
     char shape[160];
     kw_sha256_start(&h);
     for (size_t i = 0; i < part->n; i++) {
-        const kw_tensor *t = &part->entries[i].t;
+        kw__entry *one = &part->entries[i];
+        const kw_tensor *t = &one->t;
+        bool filled = one->filled;
         const char *dtype = kw_dtype_name(t->dtype), *extent = kw_shape_text(t, shape);
         kw_sha256_add(&h, t->name, strlen(t->name) + 1);
         kw_sha256_add(&h, dtype, strlen(dtype) + 1);
         kw_sha256_add(&h, extent, strlen(extent) + 1);
+        kw__entry_fill(one);
         kw_sha256_add(&h, t->data, (size_t)t->bytes);
+        if (!filled)
+            kw__entry_empty(one);
     }
     return kw_sha256_end(&h, hex);
 }

@@ -41,6 +41,7 @@ typedef struct {                          /* scheduler_config.json, absent field
     int num_train_timesteps, steps_offset;
     bool rescale_betas_zero_snr, set_alpha_to_one, clip_sample;
     bool is_guess;                        /* no configuration was found: SD 1.x/2.x's usual values */
+    const char *prediction_from;          /* where prediction_type is known from, as a text to be translated */
 } kw_noise_config;
 
 typedef struct kw_source kw_source;
@@ -63,6 +64,11 @@ bool kw_source_has(const kw_source *s, kw_part p);                /* its weights
 /* For kw_tokenizer_open: the folder of the part's tokenizer, or the file whose metadata hold it; NULL: none. */
 const char *kw_source_tokenizer(const kw_source *s, kw_part p);
 const kw_noise_config *kw_source_noise(const kw_source *s);
+
+/* The published family (Stable Diffusion 1.x, SSD-1B ...) by the U-Net's geometry, as a text to be translated. */
+const char *kw_source_family(const kw_source *s);
+/* What a U-Net takes beside 4 latent channels, as a text to be translated; NULL: nothing. */
+const char *kw_source_input(const kw_source *s);
 
 /* config.json of the part; else the file's own metadata; else inferred from the weights (then see the notes). */
 json_t *kw_source_config(const kw_source *s, kw_part p);

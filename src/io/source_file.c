@@ -1,17 +1,22 @@
 /* source_file.c - a model in one file: which parts are in it, under which prefix, in which spelling. */
 #include "source_internal.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-const char *kw__stranger_name(const kw_tensors *t)
+static const char *named(const kw_tensors *t, const kw__stranger *list, size_t n)
 {
-    for (size_t k = 0; k < kw__n_strangers; k++)
+    for (size_t k = 0; k < n; k++)
         for (size_t i = 0; i < kw_tensors_n(t); i++)
-            if (strstr(kw_tensors_at(t, i)->name, kw__strangers[k].piece))
-                return kw__strangers[k].is;
+            if (strstr(kw_tensors_at(t, i)->name, list[k].piece))
+                return list[k].is;
     return NULL;
+}
+
+const char *kw__stranger_name(const kw_tensors *t, bool has_unet)
+{
+    const char *is = named(t, kw__impostors, kw__n_impostors);
+    return is || has_unet ? is : named(t, kw__strangers, kw__n_strangers);
 }
 
 static const kw_tensor *find(const kw_tensors *t, const char *prefix, const char *name)
@@ -159,7 +164,7 @@ static kw_status take_parts(kw_source *s, const kw_tensors *t, kw_err *e)
         bool mine = false;
         for (int p = 0; p < KW_N_PARTS; p++)
             mine |= taken[p] && kw_starts_with(t->tensors[i].name, taken[p]->prefix);
-        if (!mine)
+        if (!mine && !kw__is_scale(t, t->tensors[i].name))
             KW_TRY(kw__text_add(s->arena, &s->unknown, t->tensors[i].name, e));
     }
     return KW_OK;
@@ -170,9 +175,6 @@ static kw_status take_parts(kw_source *s, const kw_tensors *t, kw_err *e)
 static kw_status own_metadata(kw_source *s, const kw_tensors *t, kw_err *e)
 {
     const char *text = kw_tensors_meta(t, KW_META_CONFIG);
-    const char *prediction = kw_tensors_meta(t, "modelspec.prediction_type");
-    if (prediction)
-        s->prediction = *prediction == 'v' ? "v_prediction" : "epsilon";
     if (!text)
         return KW_OK;
     json_t *all;
@@ -210,40 +212,12 @@ static kw_status sibling_config(kw_source *s, const char *path, kw_err *e)
     return KW_OK;
 }
 
-/* ---- eps or v: SD 2's two kinds have the same shapes ------------------------------------------------------------ */
-
-/* The spread of one bias tells them apart: above 0.09 in v models (a rule of thumb that ComfyUI uses too). */
-static bool looks_like_v(const kw_tensor *t)
+static bool has_unet(const kw_tensors *t)
 {
-    float v[4096];
-    size_t n = t ? (size_t)kw_tensor_count(t) : 0;
-    if (!n || n > KW_LEN(v))
-        return false;
-    kw_convert(KW_F32, v, t->dtype, t->data, n);
-    double sum = 0, squares = 0;
-    for (size_t i = 0; i < n; i++) {
-        sum += v[i];
-        squares += (double)v[i] * v[i];
-    }
-    double mean = sum / (double)n;
-    return sqrt(fmax(0, squares / (double)n - mean * mean)) > 0.09;
-}
-
-static kw_status guess_prediction(kw_source *s, const kw_tensors *t, kw_err *e)
-{
-    if (s->prediction || s->scheduler || !s->parts[KW_PART_UNET].n)
-        return KW_OK;
-    json_t *width = json_object_get(s->parts[KW_PART_UNET].config, "cross_attention_dim");
-    if (kw_tensors_find(t, "v_pred")) {
-        s->prediction = "v_prediction";
-        return KW_OK;
-    }
-    if (json_integer_value(width) != 1024)
-        return KW_OK;
-    bool v = looks_like_v(find(t, "model.diffusion_model.", "output_blocks.11.1.transformer_blocks.0.norm1.bias"));
-    s->prediction = v ? "v_prediction" : "epsilon";
-    return kw__note(s, e, N_("the file does not say what the model predicts: %s is a guess from its weights"),
-                    s->prediction);
+    for (size_t k = 0; k < kw__n_spellings; k++)
+        if (kw__spellings[k].part == KW_PART_UNET && find(t, kw__spellings[k].prefix, kw__spellings[k].probe))
+            return true;
+    return false;
 }
 
 kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
@@ -252,24 +226,19 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
     if (!some)
         return kw__no_memory(e, path);
     s->is_single = true;
-    KW_TRY(kw_tensors_open(s->arena, path, &all, e));
+    KW_TRY(kw__tensors_open(s->arena, path, true, &all, e));
     if (all->note)
         KW_TRY(kw__note(s, e, "%s", all->note));
     KW_TRY(own_metadata(s, all, e));
-    KW_TRY(without_ignored(s, all, some, e));
-    KW_TRY(take_parts(s, some, e));
-    size_t total = 0;
-    for (int p = 0; p < KW_N_PARTS; p++) {
-        total += s->parts[p].n;
-        s->parts[p].file = s->parts[p].file ? all : NULL;
-    }
-    const char *stranger = total ? NULL : kw__stranger_name(all);
+    const char *stranger = kw__stranger_name(all, has_unet(all));
     if (stranger)
         return kw_fail(e, KW_EDATA, N_("%s: is %s, which cannot be used as the base"), path, kw_translate(stranger));
+    KW_TRY(without_ignored(s, all, some, e));
+    KW_TRY(take_parts(s, some, e));
+    for (int p = 0; p < KW_N_PARTS; p++)
+        s->parts[p].file = s->parts[p].file ? all : NULL;
     KW_TRY(sibling_config(s, path, e));
     if (kw_tensors_meta(all, KW_META_TOKENIZER) && s->parts[KW_PART_TEXT].n)
         s->parts[KW_PART_TEXT].tokenizer = kw_tensors_path(all);
-    for (int p = 0; p < KW_N_PARTS; p++)
-        KW_TRY(kw__part_finish(s, (kw_part)p, e));
-    return guess_prediction(s, all, e);
+    return KW_OK;
 }

@@ -109,7 +109,7 @@ static kw_status take_weights(kw_source *s, kw_part p, const char *path, kw_err 
     static const int keys[] = { KW__CANONICAL, KW_KEYS_OLD_VAE, KW_KEYS_TEXT, KW_KEYS_TEXT };
     const kw_key_shape shape = { 0 };
     kw_tensors *t;
-    KW_TRY(kw_tensors_open(s->arena, path, &t, e));
+    KW_TRY(kw__tensors_open(s->arena, path, true, &t, e));
     if (t->note)
         KW_TRY(kw__note(s, e, "%s: %s", kw_part_name(p), t->note));
     return kw__part_take(s, p, keys[p], &shape, "", t, e);

@@ -9,13 +9,17 @@ typedef struct {
     kw_tensor t;                          /* canonical */
     const kw_tensor *raw;
     kw__how how;                          /* from raw to t */
-    bool used;
+    bool used, filled;
+    const kw_tensor *scale;               /* of f8 numbers; NULL: none */
+    const void *from;                     /* where t's numbers lie, if room is not NULL */
+    void *room;                           /* t.data: copied (or scaled) there when they are first asked for */
 } kw__entry;
 
 typedef struct {
     kw__entry *entries;                   /* sorted by name once complete */
     size_t n, capacity;
     json_t *config;
+    const kw_tensors *from;               /* where its tensors were looked for */
     const kw_tensors *file;               /* all of it: also what is no part's; NULL: no weights */
     const char *tokenizer, *shown;        /* shown: the part's file, for messages */
     const char *prefix;                   /* of its names in the file */
@@ -36,7 +40,6 @@ struct kw_source {
     json_t *scheduler;                    /* NULL: none found */
     json_t *index;                        /* model_index.json, as a single file's metadata has it; or NULL */
     const kw_tensors *chosen;             /* of a single file: what may be a part's, averages in their place */
-    const char *prediction;               /* from the file's metadata or weights; NULL: nothing known */
 };
 
 KW_MUST kw_status kw__text_add(kw_arena *a, kw__texts *t, const char *text, kw_err *e);
@@ -50,11 +53,21 @@ const kw_tensor *kw__part_find(const kw_source *s, kw_part p, const char *name);
 kw__entry *kw__part_entry(const kw_source *s, kw_part p, const char *name);
 void kw__transpose(char *out, const char *in, size_t rows, size_t columns, size_t size);   /* of in; size: bytes each */
 
+/* Numbers that must be copied before use; see source_fill.c. Prepare: when the entry is complete but for its name. */
+KW_MUST kw_status kw__entry_prepare(kw_source *s, kw__part *part, kw__entry *one, const kw_tensors *t, kw_err *e);
+void kw__entry_fill(kw__entry *one);
+void kw__entry_empty(kw__entry *one);     /* lets the copy go; it can be filled again */
+kw__entry *kw__entry_of(const kw_source *s, const kw_tensor *t);  /* whose t that is; NULL: none's */
+size_t kw__n_scaled(const kw_source *s);
+bool kw__is_scale(const kw_tensors *t, const char *name);        /* a scale or a marker of 8 bit numbers */
+
 KW_MUST kw_status kw__open_folder(kw_source *s, kw_err *e);
 KW_MUST kw_status kw__open_single(kw_source *s, const char *path, kw_err *e);
 /* The family of a model that is none of ours, by its tensors' names; NULL: not known. */
-const char *kw__stranger_name(const kw_tensors *t);
+const char *kw__stranger_name(const kw_tensors *t, bool has_unet);
 
+const char *kw__published(json_t *unet);  /* the published family with this U-Net's configuration; NULL: none */
+KW_MUST kw_status kw__refuse_relatives(const kw_source *s, kw_err *e);
 KW_MUST kw_status kw__infer_config(kw_source *s, kw_part p, kw_err *e);
 KW_MUST kw_status kw__read_noise(kw_source *s, kw_err *e);
 

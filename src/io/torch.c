@@ -92,34 +92,45 @@ static kw_status check_byte_order(kw__torch *t, const kw__zip *zip, const char *
 {
     char *name = kw_sprintf(t->arena, "%.*s/byteorder", (int)n, head);
     const kw__zip_entry *one = name ? kw__zip_find(zip, name) : NULL;
+    const void *text = NULL;
     if (!name)
         return kw__no_memory(t->e, t->shown);
-    return one && (one->size != 6 || memcmp(one->data, "little", 6))
+    if (one)
+        KW_TRY(kw__zip_read(t->arena, t->shown, one, 16, &text, t->e));
+    return one && (one->size != 6 || memcmp(text, "little", 6))
         ? kw__torch_bad(t, N_("has big-endian numbers, which are not supported")) : KW_OK;
+}
+
+/* Numbers stay where they are in the file, so they cannot be compressed; every byte of them is compared first. */
+static kw_status add_entry(kw__torch *t, const kw__zip_entry *one, const char *key)
+{
+    if (one->compressed)
+        return kw_advise(t->e, kw_fail(t->e, KW_EDATA, N_("%s: its numbers are compressed, which PyTorch's are not"),
+                                       t->shown), N_("if the model lies inside of an archive, unpack it first"));
+    KW_TRY(kw__zip_check(t->shown, one, t->mapped, t->e));
+    return kw__storage_add(t, key, strlen(key), one->data, one->size);
 }
 
 static kw_status read_zip(kw__torch *t)
 {
     kw__zip zip;
     const kw__zip_entry *pickle = NULL;
+    const void *text = NULL;
     size_t used = 0, n = 0;
     KW_TRY(kw__zip_open(t->arena, t->shown, t->data, (size_t)t->size, &zip, t->e));
     KW_TRY(find_pickle(t, &zip, &pickle));
     n = (size_t)(strchr(pickle->name, '/') - pickle->name);
     if (pickle->size > KW__MOST_PICKLE)
         return kw__torch_bad(t, N_("its pickle has more than 64 MB"));
-    if (pickle->crc && pickle->crc != kw__crc32(0, pickle->data, (size_t)pickle->size))       /* 0: left away */
-        return kw_advise(t->e, kw__torch_bad(t, N_("its pickle has not its checksum")),
-                         N_("the file is damaged or its download was cut off: get it again"));
+    KW_TRY(kw__zip_read(t->arena, t->shown, pickle, KW__MOST_PICKLE, &text, t->e));
     KW_TRY(check_byte_order(t, &zip, pickle->name, n));
     for (size_t i = 0; i < zip.n; i++) {
         const kw__zip_entry *one = &zip.entries[i];
-        if (strncmp(one->name, pickle->name, n + 1) || strncmp(one->name + n, "/data/", 6))
-            continue;
-        KW_TRY(kw__storage_add(t, one->name + n + 6, strlen(one->name + n + 6), one->data, one->size));
+        if (!strncmp(one->name, pickle->name, n + 1) && !strncmp(one->name + n, "/data/", 6))
+            KW_TRY(add_entry(t, one, one->name + n + 6));
     }
     kw__storages_sort(t);
-    return kw__pickle_read(t->arena, t->shown, pickle->data, (size_t)pickle->size, &t->root, &used, t->e);
+    return kw__pickle_read(t->arena, t->shown, text, (size_t)pickle->size, &t->root, &used, t->e);
 }
 
 /* ---- legacy ------------------------------------------------------------------------------------------------------ */
@@ -210,15 +221,15 @@ static kw_status read_legacy(kw__torch *t)
 
 /* ---- all three --------------------------------------------------------------------------------------------------- */
 
-kw_status kw__torch_parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped, kw_tensors **out,
-                          kw_err *e)
+kw_status kw__torch_parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped, bool loose,
+                          kw_tensors **out, kw_err *e)
 {
-    kw__torch t = { .arena = a, .data = p, .size = n, .e = e };
+    kw__torch t = { .arena = a, .data = p, .size = n, .mapped = mapped, .loose = loose, .e = e };
     kw_tensors *made = kw_alloc(a, sizeof *made);
     if (!made || !(made->path = t.shown = kw_strdup(a, shown)))
         return kw__no_memory(e, shown);
     KW_TRY(is_zip(p, n) ? read_zip(&t) : is_tar(p, n) ? kw__torch_tar(&t) : read_legacy(&t));
-    KW_TRY(kw__torch_tensors(&t, mapped, made));
+    KW_TRY(kw__torch_tensors(&t, made));
     KW_TRY(kw__tensors_index(a, made, e));
     *out = made;
     return KW_OK;

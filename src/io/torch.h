@@ -39,12 +39,13 @@ typedef struct {
     size_t n_storages, capacity;
     kw__old_tensor *old;                  /* tar: tensors, sorted by number */
     size_t n_old, old_capacity;
+    bool mapped, loose;
     kw_err *e;
 } kw__torch;
 
 bool kw__is_torch(const char *p, size_t n);        /* a zip, a pickle with PyTorch's number, a tar archive */
-/* From a file in memory, which must stay; mapped: it is a mapping of a file. */
-KW_MUST kw_status kw__torch_parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped,
+/* From a file in memory, which must stay; mapped: it is a mapping of a file; loose: numbers may lie at any byte. */
+KW_MUST kw_status kw__torch_parse(kw_arena *a, const char *shown, const void *p, size_t n, bool mapped, bool loose,
                                   kw_tensors **out, kw_err *e);
 
 KW_MUST kw_status kw__torch_tar(kw__torch *t);     /* fills root, storages, old */
@@ -52,7 +53,7 @@ KW_MUST kw_status kw__storage_add(kw__torch *t, const char *key, size_t n_key, c
 void kw__storages_sort(kw__torch *t);
 kw__storage *kw__storage_find(const kw__torch *t, const char *key, size_t n_key);
 /* The tensors under the object's names, those of a "state_dict" alone if there is one. */
-KW_MUST kw_status kw__torch_tensors(kw__torch *t, bool mapped, kw_tensors *out);
+KW_MUST kw_status kw__torch_tensors(kw__torch *t, kw_tensors *out);
 KW_MUST kw_status kw__torch_bad(kw__torch *t, const char *why);     /* "FILE: why" */
 KW_MUST kw_status kw__torch_cut(kw__torch *t);     /* the file ends too early */
 /* The pickle at *at, which moves behind it. */

@@ -199,7 +199,7 @@ static kw_status check(maker *m, const char *name, view *v, kw_tensor *t)
     m->bytes += t->bytes;
     if (m->bytes / 16 > m->t->size)
         return odd(m, name, N_("the tensors have many times the file's size"));
-    if (count && (!is_contiguous(v) || (uintptr_t)t->data % size)) {
+    if (count && (!is_contiguous(v) || (!m->t->loose && (uintptr_t)t->data % size))) {
         t->data = NULL;                   /* to be copied */
         m->copied += (t->bytes + 63) & ~63ull;
     } else if (!count)
@@ -351,12 +351,12 @@ static kw_status note(maker *m)
     return m->out->note ? KW_OK : kw__no_memory(m->t->e, m->t->shown);
 }
 
-kw_status kw__torch_tensors(kw__torch *t, bool mapped, kw_tensors *out)
+kw_status kw__torch_tensors(kw__torch *t, kw_tensors *out)
 {
     maker m = { .t = t, .out = out, .left = KW__MOST_NODES };
     kw_status s = take_root(&m, t->root);
     for (size_t i = 0; !s && i < out->n; i++)
-        out->tensors[i].mapped = mapped;
+        out->tensors[i].mapped = t->mapped;
     if (!s)
         s = copy_all(&m);
     if (!s)

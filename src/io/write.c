@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -111,6 +112,7 @@ kw_status kw_writer_open(kw_arena *a, const char *path, uint64_t size, kw_writer
     if (w->fd < 0)
         return failed(w, N_("write"), e);
     w->exists = true;
+    (void)kw_io_now->flock(w->fd, LOCK_EX | LOCK_NB);             /* nobody takes it for a dead process's */
     kw_sha256_start(&w->sha);
     w->hashing = true;
     if ((errno = reserve(w->fd, size)))

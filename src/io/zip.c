@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { MOST_ENTRIES = 1 << 17, MOST_NAME = 1024, END = 22, RECORD = 46, LOCAL = 30, LOCATOR = 20, END64 = 56 };
 
@@ -113,14 +114,14 @@ static kw_status check_local(const reader *r, kw__zip_entry *one, const unsigned
     const unsigned char *p = r->p + one->at;
     uint64_t head = LOCAL + get(p + 26, 2) + get(p + 28, 2), flags = get(p + 6, 2);
     if (get(p + 26, 2) != n_name || r->n - one->at < head || memcmp(p + LOCAL, one->name, n_name)
-        || get(p + 8, 2) || (flags & ~8ull) != (get(record + 8, 2) & ~8ull))
+        || get(p + 8, 2) != get(record + 10, 2) || (flags & ~8ull) != (get(record + 8, 2) & ~8ull))
         return bad_entry(r, one->name, N_("the list and the entry differ"));
     uint64_t size = get(p + 22, 4), packed = get(p + 18, 4), none = 0;
     if (!read_zip64(p + LOCAL + n_name, get(p + 28, 2), &size, &packed, &none)
-        || (!(flags & 8) && (size != one->size || packed != one->size || get(p + 14, 4) != one->crc))
+        || (!(flags & 8) && (size != one->size || packed != one->packed || get(p + 14, 4) != one->crc))
         || (flags & 8 && size && size != one->size))
         return bad_entry(r, one->name, N_("the list and the entry differ"));
-    if (one->size > r->n - one->at - head)
+    if (one->packed > r->n - one->at - head)
         return kw_advise(r->e, bad_entry(r, one->name, N_("its data reaches beyond the end of the file")),
                          N_("the file is damaged or its download was cut off: get it again"));
     one->data = p + head;
@@ -131,22 +132,21 @@ static kw_status read_entry(kw_arena *a, const reader *r, const unsigned char *r
 {
     size_t n_name = (size_t)get(record + 28, 2);
     const char *name = (const char *)record + RECORD;
-    uint64_t packed = get(record + 20, 4);
     if (!is_safe_name(name, n_name))
         return bad(r, N_("an entry has an impossible name"));
-    *one = (kw__zip_entry){ .name = kw_strndup(a, name, n_name), .size = get(record + 24, 4), .at = get(record + 42, 4),
-                            .crc = (uint32_t)get(record + 16, 4) };
+    *one = (kw__zip_entry){ .name = kw_strndup(a, name, n_name), .size = get(record + 24, 4),
+                            .packed = get(record + 20, 4), .at = get(record + 42, 4),
+                            .crc = (uint32_t)get(record + 16, 4), .compressed = get(record + 10, 2) == 8 };
     if (!one->name)
         return kw__no_memory(r->e, r->shown);
     if (kw_starts_with(one->name, "../") || strstr(one->name, "/../") || kw_ends_with(one->name, "/.."))
         return bad(r, N_("an entry has an impossible name"));
     if (get(record + 8, 2) & 0x2041)
         return bad_entry(r, one->name, N_("it is encrypted"));
-    if (get(record + 10, 2))
-        return kw_advise(r->e, bad_entry(r, one->name, N_("it is compressed, which PyTorch's checkpoints are not")),
-                         N_("if the model lies inside of an archive, unpack it first"));
-    if (!read_zip64(record + RECORD + n_name, get(record + 30, 2), &one->size, &packed, &one->at)
-        || packed != one->size || get(record + 34, 2))
+    if (get(record + 10, 2) && !one->compressed)
+        return bad_entry(r, one->name, N_("it is compressed in an unusual way"));
+    if (!read_zip64(record + RECORD + n_name, get(record + 30, 2), &one->size, &one->packed, &one->at)
+        || (one->packed != one->size && !one->compressed) || get(record + 34, 2))
         return bad_entry(r, one->name, N_("its sizes are damaged"));
     return check_local(r, one, record, n_name);
 }
@@ -168,7 +168,7 @@ static kw_status check_all(const reader *r, kw__zip *zip, uint64_t list_at)
     qsort(zip->entries, zip->n, sizeof *zip->entries, by_place);
     for (size_t i = 0; i < zip->n; i++) {
         const kw__zip_entry *one = &zip->entries[i];
-        uint64_t end = (uint64_t)((const unsigned char *)one->data - r->p) + one->size;
+        uint64_t end = (uint64_t)((const unsigned char *)one->data - r->p) + one->packed;
         if (end > (i + 1 < zip->n ? zip->entries[i + 1].at : list_at))
             return bad_entry(r, one->name, N_("its data overlaps another's"));
     }
@@ -207,19 +207,92 @@ const kw__zip_entry *kw__zip_find(const kw__zip *zip, const char *name)
     return zip->n ? bsearch(&key, zip->entries, zip->n, sizeof key, by_name) : NULL;
 }
 
+/* ---- what is in them ------------------------------------------------------------------------------------------ */
+
+static kw_status wrong(const char *shown, const char *name, const char *why, kw_err *e)
+{
+    reader r = { .shown = shown, .e = e };
+    return kw_advise(e, bad_entry(&r, name, why),
+                     N_("the file is damaged or its download was cut off: get it again"));
+}
+
+/* In pieces, so that a checkpoint of some GB does not fill the memory. 0: a writer that leaves the sum away. */
+kw_status kw__zip_check(const char *shown, const kw__zip_entry *one, bool mapped, kw_err *e)
+{
+    const uintptr_t page = 4096, piece = 8 << 20;
+    const char *p = one->data;
+    uint32_t crc = 0;
+    for (uint64_t at = 0; one->crc && at < one->size; at += piece) {
+        size_t n = (size_t)KW_MIN((uint64_t)piece, one->size - at);
+        crc = kw__crc32(crc, p + at, n);
+        uintptr_t from = ((uintptr_t)(p + at) + page - 1) & ~(page - 1), to = (uintptr_t)(p + at + n) & ~(page - 1);
+        if (mapped && to > from)
+            (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    }
+    return one->crc == crc || !one->crc ? KW_OK
+        : wrong(shown, one->name, N_("its bytes are not those of its checksum"), e);
+}
+
+kw_status kw__zip_read(kw_arena *a, const char *shown, const kw__zip_entry *one, uint64_t most, const void **data,
+                       kw_err *e)
+{
+    char *room;
+    *data = one->data;
+    if (one->size > most) {
+        reader r = { .shown = shown, .e = e };
+        return bad_entry(&r, one->name, N_("it is larger than it may be"));
+    }
+    if (!one->compressed)
+        return kw__zip_check(shown, one, false, e);
+    if (!(room = kw_alloc(a, (size_t)one->size + 1)))
+        return kw__no_memory(e, shown);
+    if (!kw__inflate(one->data, (size_t)one->packed, room, (size_t)one->size))
+        return wrong(shown, one->name, N_("it cannot be unpacked"), e);
+    *data = room;
+    return !one->crc || kw__crc32(0, room, (size_t)one->size) == one->crc ? KW_OK
+        : wrong(shown, one->name, N_("its bytes are not those of its checksum"), e);
+}
+
 /* ---- CRC-32 (IEEE 802.3): the remainder of the reversed polynomial 0xedb88320 --------------------------------- */
+
+/* table[k][b]: byte b with k zero bytes behind it; eight bytes are taken in one step. */
+static void fill_table(uint32_t table[8][256])
+{
+    for (uint32_t b = 0; b < 256; b++) {
+        uint32_t crc = b;
+        for (int i = 0; i < 8; i++)
+            crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+        table[0][b] = crc;
+    }
+    for (int k = 1; k < 8; k++)
+        for (int b = 0; b < 256; b++)
+            table[k][b] = table[k - 1][b] >> 8 ^ table[0][table[k - 1][b] & 255];
+}
 
 uint32_t kw__crc32(uint32_t crc, const void *p, size_t n)
 {
-    static const uint32_t table[16] = {
+    static const uint32_t nibbles[16] = {
         0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
         0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c,
     };
+    enum { WORTH = 1 << 15 };             /* bytes from which a table pays */
     const unsigned char *b = p;
-    for (crc = ~crc; n; n--) {
+    crc = ~crc;
+    if (n >= WORTH) {
+        uint32_t t[8][256], low, high;
+        fill_table(t);
+        for (; n >= 8; n -= 8, b += 8) {
+            memcpy(&low, b, 4);
+            memcpy(&high, b + 4, 4);
+            low ^= crc;
+            crc = t[7][low & 255] ^ t[6][low >> 8 & 255] ^ t[5][low >> 16 & 255] ^ t[4][low >> 24]
+                ^ t[3][high & 255] ^ t[2][high >> 8 & 255] ^ t[1][high >> 16 & 255] ^ t[0][high >> 24];
+        }
+    }
+    for (; n; n--) {
         crc ^= *b++;
-        crc = crc >> 4 ^ table[crc & 15];
-        crc = crc >> 4 ^ table[crc & 15];
+        crc = crc >> 4 ^ nibbles[crc & 15];
+        crc = crc >> 4 ^ nibbles[crc & 15];
     }
     return ~crc;
 }

@@ -15,14 +15,14 @@ import sys
 
 import torch
 from diffusers import (AutoencoderKL, DDIMScheduler, EulerDiscreteScheduler, StableDiffusionInpaintPipeline,
-                       StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
+                       StableDiffusionPipeline, StableDiffusionXLInpaintPipeline, StableDiffusionXLPipeline, UNet2DConditionModel)
 from diffusers.loaders import single_file_utils as sf
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 KIWAME, ROOT = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "convert-check"
-WIDTHS = {"sd15": 64, "sd21": 64, "inpaint": 64, "sdxl": 64, "five": 64}
+XL = ("sdxl", "sdxl-v", "sdxl-inpaint", "ssd", "vega")
 
 
 def text(width, layers, act, kind=CLIPTextModel, projection=None, vocabulary=1000):
@@ -37,19 +37,30 @@ def unet(family):
              norm_num_groups=8, sample_size=16,
              down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
              up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"))
-    if family == "inpaint":
+    if family.endswith("inpaint"):
         c["in_channels"] = 9
-    if family == "sd21":
+    if family.startswith("sd21"):
         c.update(use_linear_projection=True, attention_head_dim=(4, 8, 8))
     if family == "five":
         c.update(block_out_channels=(32, 32, 64, 64, 64), layers_per_block=1, up_block_types=(
             "UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
             down_block_types=("CrossAttnDownBlock2D",) * 4 + ("DownBlock2D",))
-    if family == "sdxl":
+    if family.startswith("bk"):
+        c.update(layers_per_block=1)
+        if family != "bk-base":
+            c.update(mid_block_type=None)
+        if family == "bk-tiny":
+            c.update(down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3)
+    if family in XL:
         c.update(down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
                  up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=64 + 48,
                  transformer_layers_per_block=(1, 2, 3), use_linear_projection=True, attention_head_dim=(2, 4, 8),
                  addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=96)
+    if family == "ssd":                   # SSD-1B: another number of blocks in each attention going up, one resnet in the middle
+        c.update(mid_block_type="UNetMidBlock2D", transformer_layers_per_block=[1, [2, 2], [3, 3]],
+                 reverse_transformer_layers_per_block=[[3, 3, 4], [2, 1, 1], 1])
+    if family == "vega":
+        c.update(mid_block_type="UNetMidBlock2D", transformer_layers_per_block=[1, 1, 2])
     return UNet2DConditionModel(**c)
 
 
@@ -64,14 +75,16 @@ def pipeline(family):
         write(tok)
     tokenizer = CLIPTokenizer.from_pretrained(tok)
     n = len(tokenizer)
-    if family == "sdxl":
-        return StableDiffusionXLPipeline(
+    if family in XL:
+        kind = StableDiffusionXLInpaintPipeline if family == "sdxl-inpaint" else StableDiffusionXLPipeline
+        v = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True) if family == "sdxl-v" else {}
+        return kind(
             vae=vae, unet=unet(family), text_encoder=text(64, 3, "quick_gelu", vocabulary=n), tokenizer=tokenizer,
             text_encoder_2=text(48, 3, "gelu", CLIPTextModelWithProjection, 48, n), tokenizer_2=tokenizer,
             scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                                             steps_offset=1, timestep_spacing="leading"))
-    te = text(64, 23, "gelu", vocabulary=n) if family == "sd21" else text(64, 3, "quick_gelu", vocabulary=n)
-    kind = StableDiffusionInpaintPipeline if family == "inpaint" else StableDiffusionPipeline
+                                             steps_offset=1, timestep_spacing="leading", **v))
+    te = text(64, 23, "gelu", vocabulary=n) if family.startswith("sd21") else text(64, 3, "quick_gelu", vocabulary=n)
+    kind = StableDiffusionInpaintPipeline if family.endswith("inpaint") else StableDiffusionPipeline
     return kind(vae=vae, unet=unet(family), text_encoder=te, tokenizer=tokenizer, safety_checker=None,
                 feature_extractor=None, requires_safety_checker=False,
                 scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
@@ -113,10 +126,10 @@ def by_diffusers(ldm, config, family, folder):
     """What diffusers' converters read from our single file."""
     got = {"unet": sf.convert_ldm_unet_checkpoint(dict(ldm), config["unet"]),
            "vae": sf.convert_ldm_vae_checkpoint(dict(ldm), config["vae"])}
-    if family == "sdxl":
+    if family in XL:
         got["text_encoder"] = sf.convert_ldm_clip_checkpoint(dict(ldm))
         got["text_encoder_2"] = sf.convert_open_clip_checkpoint(Wide(48), dict(ldm), "conditioner.embedders.1.model.")
-    elif family == "sd21":
+    elif family.startswith("sd21"):
         got["text_encoder"] = sf.convert_open_clip_checkpoint(Wide(64), dict(ldm), "cond_stage_model.model.")
     else:
         got["text_encoder"] = sf.convert_ldm_clip_checkpoint(dict(ldm))
@@ -147,15 +160,16 @@ def family_check(family):
     files = sorted(os.path.relpath(os.path.join(d, f), src) for d, _, fs in os.walk(src) for f in fs)
     equal = [f for f in files if os.path.exists(f"{back}/{f}") and open(f"{src}/{f}", "rb").read() == open(f"{back}/{f}", "rb").read()]
     kind = type(p)
-    loaded = kind.from_pretrained(back, **({} if family == "sdxl" else {"safety_checker": None}))
+    loaded = kind.from_pretrained(back, **({} if family in XL else {"safety_checker": None}))
     for part in PARTS:
         if hasattr(loaded, part):
             a, b = getattr(loaded, part).state_dict(), getattr(p, part).state_dict()
             same(bare(b), bare(a), f"{family} {part} loaded")
     print(f"{family}: {n} tensors there and back, by diffusers' converters too; {len(equal)} of {len(files)} files "
           f"byte for byte (others: {[f for f in files if f not in equal]})")
-    if family in ("sd15", "sdxl"):
-        q = kind.from_single_file(one, config=src, **({} if family == "sdxl" else {"safety_checker": None}))
+    assert ("v_pred" in ldm) == ("ztsnr" in ldm) == (family == "sdxl-v"), "markers"
+    if not family.startswith("sd21"):      # whose text encoder diffusers takes from its own copy of the published one
+        q = kind.from_single_file(one, config=src, **({} if family in XL else {"safety_checker": None}))
         for part in PARTS:
             if hasattr(q, part):
                 a, b = getattr(q, part).state_dict(), getattr(p, part).state_dict()
@@ -222,7 +236,7 @@ def types():
 
 def main():
     os.makedirs(ROOT, exist_ok=True)
-    p = {f: family_check(f) for f in ("sd15", "sd21", "inpaint", "five", "sdxl")}
+    p = {f: family_check(f) for f in ("sd15", "sd21", "inpaint", "sd21-inpaint", "five", "bk-base", "bk-small", "bk-tiny", *XL)}
     containers(p["sd15"])
     types()
 

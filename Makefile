@@ -5,7 +5,7 @@ CMAKE ?= cmake
 
 # What a bare Debian 12 lacks; installed by `make test` and `make demo`, with sudo only when needed.
 PACKAGES = gcc g++ make cmake ninja-build pkg-config gettext libdnnl-dev libvips-dev libjansson-dev libtomlplusplus-dev \
-           libutf8proc-dev libssl-dev libpng-dev liblcms2-dev libcmocka-dev
+           libutf8proc-dev libssl-dev libpng-dev liblcms2-dev libcurl4-openssl-dev libcmocka-dev
 PACKAGES_BASE  = python3 libpangocairo-1.0-0 fonts-noto-color-emoji unicode-cldr-core unicode-data
 PACKAGES_DEMO  = fonts-vlgothic
 PACKAGES_CLANG = clang libclang-rt-14-dev libomp-14-dev

@@ -57,7 +57,7 @@ static const char *resolve(reading *r, const kw_option *row, const char *path)
 {
     const char *slash = strrchr(r->file, '/');
     bool plain_name = row->flags & KW_OPT_OR_NAME && !strchr(path, '/');
-    if (!slash || path[0] == '/' || !*path || !strcmp(path, "-") || plain_name)
+    if (!slash || path[0] == '/' || kw__is_model_name(path) || !*path || !strcmp(path, "-") || plain_name)
         return path;
     return kw_sprintf(r->o->arena, "%.*s%s", (int)(slash - r->file + 1), r->file, path);
 }

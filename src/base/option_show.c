@@ -183,7 +183,7 @@ static void add_path(kw_str *out, const kw_option *row, const char *path, bool a
 {
     char here[4096];
     bool plain_name = row->flags & KW_OPT_OR_NAME && !strchr(path, '/');
-    if (!absolute || path[0] == '/' || !strcmp(path, "-") || !*path || plain_name || !getcwd(here, sizeof here)) {
+    if (!absolute || path[0] == '/' || kw__is_model_name(path) || !strcmp(path, "-") || !*path || plain_name || !getcwd(here, sizeof here)) {
         add_quoted(out, path);
         return;
     }

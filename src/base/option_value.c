@@ -231,6 +231,8 @@ static kw_status store_text(kw_options *o, kw__option_entry *x, const char *text
     return KW_OK;
 }
 
+bool kw__is_model_name(const char *path) { return kw_starts_with(path, "hf:") || kw_starts_with(path, "civitai:"); }
+
 bool kw__option_off(const kw_option *row, const char *text)
 {
     bool number = row->type >= KW_OPT_INT && row->type <= KW_OPT_DOUBLE;

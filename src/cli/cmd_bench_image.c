@@ -1,5 +1,6 @@
 /* cmd_bench_image.c - kiwame bench image: pictures from words to pixels, by stages. */
 #include "bench.h"
+#include "net_settings.h"
 
 #include <stdlib.h>
 
@@ -181,6 +182,7 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     session s = { .arena = c->arena, .o = o, .r = { .pass = "image", .top = o->top } };
     double most;
     o->b.pass = KW_BENCH_FORWARD;
+    KW_TRY(kw_model_named(c, &o->b.model, e));
     if (!o->b.model && !(o->b.model = kw_embedded_base(c->arena)))
         return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("no model was given")), N_("name one with --model"));
     s.m = (kw_bench_model){ .o = &o->b, .name = o->b.model };

@@ -1,6 +1,7 @@
 /* cmd_convert.c - kiwame convert: a model in another container, or as other numbers. */
 #include "cli.h"
 #include "convert_show.h"
+#include "net_settings.h"
 
 #include "io/io.h"
 #include "text/text.h"
@@ -177,10 +178,11 @@ static kw_status tell(void *user, uint64_t done, kw_err *e)
 
 static kw_status run(kw_cli *c, void *arg, kw_err *e)
 {
-    const config *g = arg;
+    config *g = arg;
     kw_source *s;
     kw_conversion *v;
     work w;
+    KW_TRY(kw_model_named(c, &g->from, e));
     KW_TRY(plan(c, g, &s, &v, e));
     if (!c->global.json)
         KW_TRY(kw_convert_show(c, s, v, g->from, g->to, e));

@@ -1,5 +1,6 @@
 /* cmd_data.c - kiwame data: what training would make of a folder of pictures. Reads only. */
 #include "data_show.h"
+#include "net_settings.h"
 
 #include <stdlib.h>
 
@@ -170,10 +171,11 @@ static kw_status verdict(const kw_dataset *d, kw_err *e)
 
 static kw_status run(kw_cli *c, void *config_, kw_err *e)
 {
-    const config *g = config_;
+    config *g = config_;
     base_facts f;
     kw_data_view v = { .all = g->all };
     KW_TRY(kw_picture_colour(g->background, v.background, e));
+    KW_TRY(kw_model_named(c, &g->base, e));
     KW_TRY(read_base(c, g, &f, e));
     v.rule = rule_of(g, &f);
     v.base = f.name;

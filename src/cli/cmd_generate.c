@@ -1,5 +1,6 @@
 /* cmd_generate.c - kiwame generate: pictures from words. */
 #include "generate.h"
+#include "net_settings.h"
 
 #include <string.h>
 
@@ -392,6 +393,8 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
         (kw_asks_for_list(given->sampler) ? kw_list_samplers : kw_list_schedules)(cli);
         return KW_OK;
     }
+    KW_TRY(kw_model_named(cli, &given->base, e));
+    KW_TRY(kw_model_named(cli, &given->vae, e));
     if (!given->base)
         given->base = kw_embedded_base(cli->arena);
     static const char *const wishes[] = { "sampler", "steps", "cfg" };

@@ -1,5 +1,6 @@
 /* cmd_inspect.c - kiwame inspect: what a file or folder is. */
 #include "inspect.h"
+#include "net_settings.h"
 
 #include "diffusion/diffusion.h"
 #include "picture/picture.h"
@@ -218,7 +219,9 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     kw_status first = KW_OK;
     for (size_t i = 0; i < g->paths.n; i++) {
         kw_err why = { 0 };
-        kw_status s = one(c, g, g->paths.item[i], &why);
+        kw_status s = kw_model_named(c, &g->paths.item[i], &why);
+        if (!s)
+            s = one(c, g, g->paths.item[i], &why);
         if (s && !first) {
             first = s;
             *e = why;

@@ -1,4 +1,5 @@
 /* cmd_train.c - kiwame train lora|full: from a folder of pictures to a model of one's own. */
+#include "net_settings.h"
 #include "run_frame.h"
 
 #include <errno.h>
@@ -22,6 +23,8 @@ static kw_status train(kw_cli *c, kw_settings *s, const char *method, kw_err *e)
     static const kw_method_names names = { "kiwame train lora", "kiwame train full", "kiwame train align" };
     kw_str text = { 0 };
     KW_TRY(kw_settings_check(c->options, s, &names, e));
+    KW_TRY(kw_model_named(c, &s->base, e));
+    KW_TRY(kw_model_named(c, &s->vae, e));
     if (!s->base)
         s->base = kw_embedded_base(c->arena);
     if (!s->base)

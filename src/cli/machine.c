@@ -1,5 +1,6 @@
 /* machine.c - what this machine is: processor, memory, disk, libraries; and the OpenMP settings it wants. */
 #include "cli.h"
+#include "net/net.h"
 
 #include <cpuid.h>
 #include <dlfcn.h>
@@ -177,7 +178,7 @@ static const char *onednn(void)
 
 const kw_library *kw_libraries(void)
 {
-    static kw_library list[8];
+    static kw_library list[9];
     static char toml[16];
     snprintf(toml, sizeof toml, "%d.%d.%d", TOML_LIB_MAJOR, TOML_LIB_MINOR, TOML_LIB_PATCH);
     size_t n = 0;
@@ -187,6 +188,7 @@ const kw_library *kw_libraries(void)
     list[n++] = (kw_library){ "utf8proc", "libutf8proc2", text_of("utf8proc_version") };
     list[n++] = (kw_library){ "libpng", "libpng16-16", libpng() };
     list[n++] = (kw_library){ "OpenSSL", "libssl3", openssl() };
+    list[n++] = (kw_library){ "libcurl", "libcurl4", kw_net_library() };
     list[n++] = (kw_library){ "toml++", "libtomlplusplus-dev", toml };
     return list;
 }

@@ -42,6 +42,8 @@ extern "C" {
     X(int,             fstat,     (int fd, struct stat *s),                   (fd, s), -1) \
     X(void *,          map,       (int fd, size_t n),                         (fd, n), NULL) \
     X(int,             rename,    (const char *from, const char *to),         (from, to), -1) \
+    X(int,             symlink,   (const char *to, const char *path),         (to, path), -1) \
+    X(int,             link,      (const char *from, const char *path),       (from, path), -1) \
     X(int,             unlink,    (const char *path),                         (path), -1) \
     X(int,             rmdir,     (const char *path),                         (path), -1) \
     X(int,             mkdir,     (const char *path, mode_t mode),            (path, mode), -1) \

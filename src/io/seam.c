@@ -21,6 +21,8 @@ static int sys_stat(const char *path, struct stat *s) { return stat(path, s); }
 static int sys_lstat(const char *path, struct stat *s) { return lstat(path, s); }
 static int sys_fstat(int fd, struct stat *s) { return fstat(fd, s); }
 static int sys_rename(const char *from, const char *to) { return rename(from, to); }
+static int sys_symlink(const char *to, const char *path) { return symlink(to, path); }
+static int sys_link(const char *from, const char *path) { return link(from, path); }
 static int sys_unlink(const char *path) { return unlink(path); }
 static int sys_rmdir(const char *path) { return rmdir(path); }
 static int sys_mkdir(const char *path, mode_t mode) { return mkdir(path, mode); }
@@ -97,6 +99,8 @@ static type faulty_##name parameters \
 #define BEFORE_fstat
 #define BEFORE_map
 #define BEFORE_rename
+#define BEFORE_symlink
+#define BEFORE_link
 #define BEFORE_unlink
 #define BEFORE_rmdir
 #define BEFORE_mkdir

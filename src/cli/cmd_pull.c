@@ -135,7 +135,7 @@ static void show_hub(const session *s, const kw_hub_repo *r, const kw_short_name
     kw_size_text((double)kw_hub_bytes(r, true), missing);
     row(&t, _(N_("repository")), r->name.repo);
     if (brief)
-        row(&t, "", brief->what);
+        row(&t, "", _(brief->what));
     if (brief && brief->note)
         row(&t, "", _(brief->note));
     row(&t, _(N_("revision")), r->commit);
@@ -179,7 +179,7 @@ static void show_short_names(void)
     kw_table t = { .align = "llrll" };
     for (const kw_short_name *s = kw_short_names(); s->name; s++) {
         kw_table_cell(&t, "%s", s->name);
-        kw_table_cell(&t, "%s", s->what);
+        kw_table_cell(&t, "%s", _(s->what));
         kw_table_cell(&t, "%.1f GB", s->size);
         kw_table_cell(&t, "%s", s->licence);
         kw_table_cell(&t, "hf:%s", s->repo);

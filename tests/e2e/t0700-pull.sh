@@ -2,7 +2,7 @@
 # t0700-pull.sh - downloads from a hub that misbehaves: what arrives is whole and verified, or it is said why not.
 . tests/e2e/lib.sh
 SERVER=$(dirname "$KIWAME")/tests/net_server
-"$KIWAME" pull x 2>&1 | grep -q KW_NET=OFF && { echo "built without downloads"; exit 0; }
+HF_ENDPOINT=http://127.0.0.1:1 "$KIWAME" pull hf:a/b --retries 0 2>&1 | grep -q KW_NET=OFF && { echo "built without downloads"; exit 0; }
 export KIWAME_LANG=en HF_HOME="$WORK/hf" XDG_DATA_HOME="$WORK/data" XDG_CONFIG_HOME="$WORK/config" XDG_CACHE_HOME="$WORK/cache"
 unset HF_TOKEN HF_TOKEN_PATH HF_HUB_CACHE HF_HUB_OFFLINE HUGGING_FACE_HUB_TOKEN CIVITAI_TOKEN CIVITAI_API_TOKEN SSL_CERT_FILE \
     http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY no_proxy NO_PROXY CURL_CA_BUNDLE REQUESTS_CA_BUNDLE || true

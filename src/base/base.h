@@ -80,6 +80,8 @@ _Noreturn void kw_bug_at(const char *file, int line, const char *fmt, ...) KW_PR
 /* The translation hook: identity until the command line installs gettext. */
 extern const char *(*kw_translate)(const char *text);
 
+double kw_now(void);                      /* seconds of a clock that never jumps */
+
 /* ---- arena: memory by lifetime ---------------------------------------------------------------- */
 
 typedef struct kw_arena kw_arena;

@@ -169,7 +169,8 @@ static void add_figures(kw_str *o, const kw_bench_result *r)
     kw_str_printf(o, ",\"rss_bytes\":%.0f,\"forecast_bytes\":%.0f,\"setup_seconds\":%.9g,\"first_seconds\":%.9g",
                   r->rss, r->forecast, r->setup, r->first);
     if (r->work > 0)
-        kw_str_printf(o, ",\"forecast_seconds\":%.9g,\"plan_seconds\":%.9g", r->work / peak, r->plan);
+        kw_str_printf(o, ",\"forecast_seconds\":%.9g,\"plan_seconds\":%.9g,\"states_seconds\":%.9g", r->work / peak,
+                      r->plan, r->states);
     if (r->stages)
         kw_str_printf(o, ",\"text_seconds\":%.9g,\"steps_seconds\":%.9g,\"pixels_seconds\":%.9g", r->stages[0] / r->t.n,
                       r->stages[1] / r->t.n, r->stages[2] / r->t.n);

@@ -105,7 +105,8 @@ static kw_status open_training(session *s, kw_err *e)
     s->shape = kw_bench_shape(s->m);
     double begun = kw_now();
     KW_TRY(kw_trainer_forecast(s->t, &s->shape, &cost, e));
-    s->r->plan = kw_now() - begun;
+    s->r->plan = kw_now() - begun - cost.states;
+    s->r->states = cost.states;
     s->r->forecast = cost.bytes;
     s->r->work = cost.work * s->m->tc.accumulation + cost.update;
     s->r->flops = kw_program_useful_flops(kw_trainer_program(s->t, 0)) * s->m->tc.accumulation;

@@ -17,6 +17,4 @@ void kw_speed_measure(kw_speed *s, double seconds, void (*progress)(void *, int 
 double kw_peak_measure(kw_peak k, int threads, double seconds);
 double kw_memory_measure(int threads, double seconds);         /* bytes per second, as kw_speed.memory */
 
-double kw_now(void);                      /* seconds of a clock that never jumps */
-
 #endif

@@ -2,20 +2,12 @@
 #include "cli.h"
 
 #include <string.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 void kw_progress_begin(kw_progress *p, const kw_cli *c, const char *label, const char *unit, int64_t total)
 {
     *p = (kw_progress){ .label = label, .unit = unit, .total = total, .tty = c->term.err_tty,
                         .colour = c->term.err_colour, .quiet = c->global.quiet, .width = c->term.width };
-    p->start = p->mark_time = now();
+    p->start = p->mark_time = kw_now();
     p->last_shown = p->tty ? p->start - 1 : p->start;
 }
 
@@ -90,7 +82,7 @@ static void show(kw_progress *p, int64_t done, const char *extra, double t)
 
 void kw_progress_at(kw_progress *p, int64_t done, const char *extra)
 {
-    double t = now();
+    double t = kw_now();
     measure(p, done, t);
     if (!p->quiet && t - p->last_shown >= (p->tty ? 0.1 : 10))
         show(p, done, extra, t);
@@ -105,7 +97,7 @@ void kw_progress_pause(kw_progress *p)
 
 void kw_progress_end(kw_progress *p, int64_t done, const char *extra)
 {
-    double t = now();
+    double t = kw_now();
     measure(p, done, t);
     if (p->quiet)
         return;

@@ -49,6 +49,7 @@ size_t kw_params_count(const kw_params *p);
 const kw_param_info *kw_params_at(const kw_params *p, size_t i);
 const kw_param_info *kw_params_find(const kw_params *p, const char *name);
 kw_store *kw_params_store(const kw_params *p);
+double kw_params_seconds(const kw_params *p);              /* spent so far in reading and converting values */
 
 /* ---- the net ------------------------------------------------------------------------------------------------ */
 
@@ -118,6 +119,7 @@ typedef struct {
     int values, narrow, gradients;        /* flat states; KW_NONE: there is none */
     kw_param_info **param;  int *gradient;  size_t n;      /* each trained parameter and the state of its gradient */
     kw_dtype type;                        /* of gradients and of the exact part */
+    double seconds;                       /* what moving the values took */
 } kw_trained;
 
 /* o: NULL for a range of gradients and nothing special. */

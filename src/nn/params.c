@@ -12,6 +12,7 @@ struct kw_params {
     size_t n, capacity;
     size_t *slot, n_slots;                /* hash of names: index + 1 */
     bool (*int8)(const char *name);       /* NULL: no matrix is kept in one byte a number */
+    double seconds;                       /* of placing values */
 };
 
 kw_params *kw_params_new(kw_arena *a, kw_store *s, const kw_params_source *src)
@@ -27,6 +28,7 @@ void kw_params_int8(kw_params *p, bool (*fits)(const char *name)) { p->int8 = fi
 size_t kw_params_count(const kw_params *p) { return p->n; }
 const kw_param_info *kw_params_at(const kw_params *p, size_t i) { return i < p->n ? p->info[i] : NULL; }
 kw_store *kw_params_store(const kw_params *p) { return p->store; }
+double kw_params_seconds(const kw_params *p) { return p->seconds; }
 
 static size_t hash(const char *s)
 {
@@ -171,7 +173,9 @@ static kw_status add(kw_params *p, const char *name, kw_shape shape, const kw_pa
     if (p->src.select)
         info->group = p->src.select(p->src.select_ctx, name);
     KW_TRY(check(p, name, shape, &t, e));
+    double begun = kw_now();
     KW_TRY(place(p, info, &t, e));
+    p->seconds += kw_now() - begun;
     KW_TRY(remember(p, info, e));
     *out = info;
     return KW_OK;

@@ -86,11 +86,13 @@ kw_status kw_trained_new(kw_arena *a, kw_params *const *sets, int n_sets, int n_
     t->group_count = kw_alloc_array(a, (size_t)n_groups, sizeof *t->group_count);
     if (!t->group_at || !t->group_count)
         return kw_fail(e, KW_ENOMEM, "out of memory");
+    double begun = kw_now();
     KW_TRY(collect(a, t, sets, n_sets, o->each ? o->each : ROW, e));
     if (!t->n)
         return kw_fail(e, KW_EUSAGE, "nothing is trained: every parameter is frozen");
     KW_TRY(make_ranges(t, o, e));
     KW_TRY(move(a, t, o->passing, e));
+    t->seconds = kw_now() - begun;
     *out = t;
     return KW_OK;
 }

@@ -40,17 +40,10 @@ static int spawn(char **argv, char **env, int theirs, pid_t *pid)
     return bad;
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 bool kw_child_wait(const kw_child *c, double seconds)
 {
-    for (double end = now() + seconds;;) {
-        double left = end - now();
+    for (double end = kw_now() + seconds;;) {
+        double left = end - kw_now();
         struct pollfd p = { .fd = c->sock, .events = POLLIN };
         int got = poll(&p, 1, left > 0 ? (int)(left * 1000) + 1 : 0);
         if (got > 0)

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct {                          /* how one node runs */
     const kw_kernel *kernel;              /* NULL: the reference */
@@ -354,23 +353,16 @@ static void let_go(const kw_program *p, kw_val v)
         kw_pages_drop(s->data, kw_value_bytes(p->g, v));
 }
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 /* Weights are laid out anew when they have changed, or when no copy is kept. */
 static void pack(kw_program *p, size_t i, const kw_call *c, void *to)
 {
     const step *s = &p->steps[i];
     kw_val v = p->g->node[i].in[s->need.packed_in];
-    double start = p->profile ? now() : 0;
+    double start = p->profile ? kw_now() : 0;
     s->kernel->pack(s->need.held, kw_dtype_of(p->g, v), c->in[s->need.packed_in], to);
     let_go(p, v);
     if (p->profile) {
-        double took = now() - start;
+        double took = kw_now() - start;
         p->packing += took;
         p->seconds[i] -= took;
     }
@@ -463,7 +455,7 @@ static kw_status check_inputs(const kw_program *p, kw_err *e)
 /* One look at the clock for each node (some 25 ns): a node lasts from the end of the one before to its own. */
 static void note_time(kw_program *p, size_t i, double *at)
 {
-    double t = now();
+    double t = kw_now();
     p->seconds[i] += t - *at;
     *at = t;
 }
@@ -472,7 +464,7 @@ kw_status kw_program_run(kw_program *p, kw_workspace *w, kw_err *e)
 {
     KW_TRY(check_inputs(p, e));
     KW_TRY(grow(w, p->bytes, e));
-    double at = p->profile ? now() : 0;
+    double at = p->profile ? kw_now() : 0;
     for (size_t i = 0; i < p->g->n_nodes; i++) {
         if (is_leaf(&p->g->node[i]))
             continue;

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); }
 const char *kw_run_dir(const kw_run *r) { return r->dir; }
@@ -96,13 +95,6 @@ static kw_status write_plan(const kw_run *r, kw_err *e)
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void free_decoder(void *decoder) { kw_decoder_free(decoder); }
 static void free_encoder(void *run) { kw_arena_free(((kw_run *)run)->encoder_arena); }
@@ -360,9 +352,9 @@ static kw_status loop(kw_run *r, kw_err *e)
     int bad = 0;
     while (kw_trainer_steps(r->trainer) < r->steps) {
         kw_step_report report;
-        double start = now();
+        double start = kw_now();
         KW_TRY(one_step(r, &report, e));
-        double took = now() - start;
+        double took = kw_now() - start;
         r->seconds = r->seconds > 0 ? 0.9 * r->seconds + 0.1 * took : took;
         KW_TRY(judge(r, &report, &bad, e));
         kw__watch_step(r, &report, took);

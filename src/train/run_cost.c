@@ -8,14 +8,6 @@
 #include "run_internal.h"
 
 #include <omp.h>
-#include <time.h>
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* FLOP/s of multiply-adds on registers, all threads, for a tenth of a second: best of three, others only slow it. */
 static double measure_peak(void)
@@ -23,10 +15,10 @@ static double measure_peak(void)
     int64_t rounds = 1 << 14;
     double best = 0;
     for (int good = 0; good < 3;) {
-        double done = 0, start = now();
+        double done = 0, start = kw_now();
 #pragma omp parallel reduction(+ : done)
         done += kw_kern_get()->peak(KW_PEAK_F32, rounds);
-        double took = now() - start;
+        double took = kw_now() - start;
         if (done <= 0)
             return 0;
         if (took < 0.02 && rounds < INT64_C(1) << 40) {

@@ -95,6 +95,7 @@ typedef struct {
     double flops;                         /* of one micro-batch */
     double work, update;                  /* FLOPs of the peak: of one micro-batch, of the update after the last */
     double forward;                       /* of work: the forward pass */
+    double states;                        /* seconds that making the trained weights took: once, with the first program */
 } kw_trainer_cost;
 KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, kw_trainer_cost *out, kw_err *e);
 

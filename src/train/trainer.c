@@ -174,6 +174,12 @@ kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, kw_trainer_cost 
                               .forward = kw_forecast_forward(p) };
     for (int i = 0; (update = kw_updater_program(t->updater, i)); i++)
         out->update += kw_forecast_work(update);
+    out->states = t->trained->seconds;
+    for (int part = 0; part < KW_N_PARTS; part++)
+        if (t->sd->params[part])
+            out->states += kw_params_seconds(t->sd->params[part]);
+    for (int i = 0; i < t->adapters.n; i++)
+        out->states += kw_params_seconds(kw_lora_params(t->adapters.item[i]));
     return KW_OK;
 }
 

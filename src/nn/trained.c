@@ -146,20 +146,18 @@ kw_status kw_trained_backward_each(kw_trained *t, kw_graph *g, kw_val loss, kw_v
     return kw_backward_each(g, &loss, &dloss, 1, wrt, (int)t->n, d, each, ctx, e);
 }
 
-kw_status kw_trained_backward(kw_trained *t, kw_graph *g, kw_val loss, kw_val dloss, kw_err *e)
+/* At once, not after the whole backward pass: only then is the gradient's memory free for what follows. */
+static kw_status add_to_range(void *trained, kw_graph *g, int i, kw_val grad, kw_err *e)
 {
-    kw_val *wrt, *d;
-    KW_TRY(leaves(t, g, &wrt, &d, e));
-    KW_TRY(kw_backward(g, &loss, &dloss, 1, wrt, (int)t->n, d, e));
-    g->backward = true;
-    for (size_t i = 0; i < t->n; i++) {
-        if (d[i] < 0)
-            continue;
-        kw_val sum = kw_state(g, t->gradient[i], t->param[i]->shape, t->type);
-        kw_bind(g, kw_add(g, sum, d[i]), t->gradient[i]);
-    }
-    g->backward = false;
+    const kw_trained *t = trained;
+    kw_val sum = kw_state(g, t->gradient[i], t->param[i]->shape, t->type);
+    kw_bind(g, kw_add(g, sum, grad), t->gradient[i]);
     if (g->err.status && e)
         *e = g->err;
     return g->err.status;
+}
+
+kw_status kw_trained_backward(kw_trained *t, kw_graph *g, kw_val loss, kw_val dloss, kw_err *e)
+{
+    return kw_trained_backward_each(t, g, loss, dloss, add_to_range, t, e);
 }

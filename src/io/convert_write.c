@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/statvfs.h>
 
 typedef struct {
@@ -31,10 +30,8 @@ static void let_go(const kw_source *s, const kw_tensor *t)
         kw__entry_empty(one);
     if (one && one->room)
         t = one->raw;
-    const uintptr_t page = 4096, from = ((uintptr_t)t->data + page - 1) & ~(page - 1),
-                    to = ((uintptr_t)t->data + t->bytes) & ~(page - 1);
-    if (t->mapped && to > from)
-        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+    if (t->mapped)
+        kw__let_go(t->data, (size_t)t->bytes);
 }
 
 /* ---- one tensor -------------------------------------------------------------------------------------------------- */

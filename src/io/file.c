@@ -153,6 +153,13 @@ static void unmap(void *arg)
         munmap(m->p, m->n);
 }
 
+void kw__let_go(const void *p, size_t n)
+{
+    const uintptr_t page = 4096, from = ((uintptr_t)p + page - 1) & ~(page - 1), to = ((uintptr_t)p + n) & ~(page - 1);
+    if (to > from)
+        (void)madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 kw_status kw_file_map(kw_arena *a, const char *path, const void **data, size_t *n, kw_err *e)
 {
     int fd;

@@ -319,16 +319,29 @@ const char *kw_tensors_meta(const kw_tensors *t, const char *key)
     return NULL;
 }
 
+/* In pieces that are let go: a file of some GB does not fill the memory. */
+static void hash_region(kw_sha256 *s, const void *p, uint64_t n, bool mapped)
+{
+    const uint64_t piece = 8 << 20;
+    for (uint64_t at = 0; at < n; at += piece) {
+        size_t k = (size_t)KW_MIN(piece, n - at);
+        kw_sha256_add(s, (const char *)p + at, k);
+        if (mapped)
+            kw__let_go((const char *)p + at, k);
+    }
+}
+
 kw_status kw_tensors_hash(const kw_tensors *t, char hex[65], kw_err *e)
 {
     kw_sha256 s;
+    bool mapped = t->st.st_ino != 0;
     kw_sha256_start(&s);
     if (t->region)
-        kw_sha256_add(&s, t->region, (size_t)t->region_bytes);
+        hash_region(&s, t->region, t->region_bytes, mapped);
     for (size_t i = 0; !t->region && !t->n_shards && i < t->n; i++)        /* a PyTorch checkpoint */
-        kw_sha256_add(&s, t->tensors[i].data, (size_t)t->tensors[i].bytes);
+        hash_region(&s, t->tensors[i].data, t->tensors[i].bytes, t->tensors[i].mapped);
     for (size_t i = 0; i < t->n_shards; i++)
-        kw_sha256_add(&s, t->shards[i]->region, (size_t)t->shards[i]->region_bytes);
+        hash_region(&s, t->shards[i]->region, t->shards[i]->region_bytes, true);
     return kw_sha256_end(&s, hex) ? KW_OK : kw__no_memory(e, t->path);
 }
 

@@ -281,6 +281,8 @@ static bool hash_part(kw__part *part, char hex[65])
         kw_sha256_add(&h, t->data, (size_t)t->bytes);
         if (!filled)
             kw__entry_empty(one);
+        if (one->raw->mapped)
+            kw__let_go(one->raw->data, (size_t)one->raw->bytes);
     }
     return kw_sha256_end(&h, hex);
 }

@@ -11,7 +11,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { MOST_ENTRIES = 1 << 17, MOST_NAME = 1024, END = 22, RECORD = 46, LOCAL = 30, LOCATOR = 20, END64 = 56 };
 
@@ -219,15 +218,14 @@ static kw_status wrong(const char *shown, const char *name, const char *why, kw_
 /* In pieces, so that a checkpoint of some GB does not fill the memory. 0: a writer that leaves the sum away. */
 kw_status kw__zip_check(const char *shown, const kw__zip_entry *one, bool mapped, kw_err *e)
 {
-    const uintptr_t page = 4096, piece = 8 << 20;
+    const uint64_t piece = 8 << 20;
     const char *p = one->data;
     uint32_t crc = 0;
     for (uint64_t at = 0; one->crc && at < one->size; at += piece) {
-        size_t n = (size_t)KW_MIN((uint64_t)piece, one->size - at);
+        size_t n = (size_t)KW_MIN(piece, one->size - at);
         crc = kw__crc32(crc, p + at, n);
-        uintptr_t from = ((uintptr_t)(p + at) + page - 1) & ~(page - 1), to = (uintptr_t)(p + at + n) & ~(page - 1);
-        if (mapped && to > from)
-            (void)madvise((void *)from, to - from, MADV_DONTNEED);
+        if (mapped)
+            kw__let_go(p + at, n);
     }
     return one->crc == crc || !one->crc ? KW_OK
         : wrong(shown, one->name, N_("its bytes are not those of its checksum"), e);

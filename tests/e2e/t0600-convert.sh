@@ -61,4 +61,16 @@ expect 3 "holds no averaged weights" convert base.safetensors x.safetensors --av
 expect 3 "cannot open" convert nowhere x.safetensors
 [ -z "$(find . -name '.tmp-*')" ] && [ ! -e evil.safetensors ] && [ ! -e x.safetensors ] || fail "leftovers"
 [ ! -e kiwame-was-here ] || fail "the checkpoint's program was run"
+
+# Killed in the middle: what it left is gone with the next one; a folder's unfinished one as well.
+for n in 1 2 3 4 5 6; do
+    for to in killed.safetensors killed; do
+        "$KIWAME" convert "$GOLDEN/v1.safetensors" $to --overwrite >/dev/null 2>&1 &
+        sleep "0.0$n"
+        kill -9 $! 2>/dev/null || true
+        wait $! 2>/dev/null || true
+    done
+done
+expect 0 "last.safetensors" convert base last.safetensors
+[ -z "$(find . -name '.tmp-*')" ] || fail "an unfinished file of a killed conversion stayed"
 echo "containers: there and back"

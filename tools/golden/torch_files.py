@@ -123,6 +123,16 @@ def averaged(ldm):
     return d
 
 
+def rezip(path, to, pack):
+    """The same archive, some of its entries compressed."""
+    import zipfile
+    a = zipfile.ZipFile(path)
+    with zipfile.ZipFile(to, "w") as z:
+        for i in a.infolist():
+            z.writestr(zipfile.ZipInfo(i.filename), a.read(i.filename),
+                       zipfile.ZIP_DEFLATED if pack(i.filename) else zipfile.ZIP_STORED)
+
+
 def main():
     import sys
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -150,6 +160,8 @@ def main():
     torch.save({"state_dict": {k: t.half() for k, t in two.items()}}, f"{OUT}/half.ckpt")
     torch.save({k: t.bfloat16() for k, t in two.items()}, f"{OUT}/bf16.pt", pickle_protocol=4)
     torch.save({"state_dict": two, "x": Evil()}, f"{OUT}/evil.ckpt")
+    rezip(f"{OUT}/bf16.pt", f"{OUT}/deflated.pt", lambda name: name.endswith("data.pkl"))
+    rezip(f"{OUT}/bf16.pt", f"{OUT}/all-deflated.pt", lambda name: True)
 
 
 main()

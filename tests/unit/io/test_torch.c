@@ -75,6 +75,43 @@ static void half_precision_is_read(void **state)
     }
 }
 
+/* A checkpoint that went through another packer: its pickle may be compressed, its numbers may not. */
+static void a_compressed_pickle_is_read(void **state)
+{
+    (void)state;
+    kw_tensors *want = open_file(TORCH "bf16.pt"), *have = open_file(TORCH "deflated.pt"), *none;
+    assert_int_equal(kw_tensors_n(have), kw_tensors_n(want));
+    for (size_t i = 0; i < kw_tensors_n(want); i++)
+        assert_same(kw_tensors_at(want, i), kw_tensors_find(have, kw_tensors_at(want, i)->name));
+    assert_int_equal(kw_tensors_open(arena, TORCH "all-deflated.pt", &none, &err), KW_EDATA);
+    assert_non_null(strstr(err.what, "numbers are compressed"));
+}
+
+/* One bit of one number: its entry's checksum tells. */
+static void every_entry_has_its_checksum(void **state)
+{
+    (void)state;
+    char *data;
+    size_t n, found = 0;
+    kw_tensors *t;
+    must(kw_file_read(arena, TORCH "kinds.pt", 1 << 20, &data, &n, &err));
+    t = open_file(TORCH "kinds.pt");
+    for (size_t i = 0; i < kw_tensors_n(t); i++) {
+        const kw_tensor *one = kw_tensors_at(t, i);
+        char *at = one->bytes >= 8 ? memmem(data, n, one->data, one->bytes) : NULL;
+        if (!at)
+            continue;
+        *at ^= 1;
+        kw_tensors *none;
+        assert_int_equal(kw_tensors_parse(arena, "x", data, n, &none, &err), KW_EDATA);
+        assert_non_null(strstr(err.what, "not those of its checksum"));
+        *at ^= 1;
+        found++;
+    }
+    print_message("%zu entries\n", found);
+    assert_true(found > 8);
+}
+
 /* ---- a Lightning checkpoint as a model ------------------------------------------------------------------------ */
 
 static bool noted(const kw_source *s, const char *text)
@@ -572,6 +609,8 @@ int main(void)
         U(every_kind_of_number_is_read),
         U(the_old_forms_are_read),
         U(half_precision_is_read),
+        U(a_compressed_pickle_is_read),
+        U(every_entry_has_its_checksum),
         U(a_checkpoint_is_a_model),
         U(averaged_weights_can_be_chosen),
         U(a_program_is_refused_and_not_run),

@@ -1,5 +1,5 @@
 /*
- * lora.c - low-rank adaptation in kohya's names.
+ * lora.c - low-rank adaptation as branches beside frozen layers, in kohya's names.
  *
  *   x ─────────── frozen layer ───────────(+)─ y
  *   └─ down (r) ── up (starts at zero) ── · strength · alpha / r
@@ -7,6 +7,7 @@
  * A branch's weights are f32 whatever the base computes in, and so are its inner activations, but for 3x3 convolutions,
  * whose two sides have one type.
  */
+#include "keys.h"
 #include "targets.h"
 
 #include <math.h>
@@ -17,7 +18,8 @@ struct kw_lora {
     kw_arena *arena;
     kw_part part;
     kw_lora_config c;
-    kw_tensors *file;
+    const kw_lora_file *file;             /* NULL: a fresh start */
+    const kw_delta *now;                  /* whose tensors are being looked for */
     kw_params *params;
     kw_lora_module *module; size_t n, capacity;
 };
@@ -26,6 +28,15 @@ static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t
 static int group_of(void *lora, const char *name) { (void)name; return ((const kw_lora *)lora)->c.group; }
 
 kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, kw_tensors *file, kw_lora **out, kw_err *e)
+{
+    kw_lora_file *f = NULL;
+    if (file)
+        KW_TRY(kw_lora_file_of(a, file, c->names.unet.levels ? &c->names : NULL, &f, e));
+    return kw_lora_new_over(a, s, part, c, f, out, e);
+}
+
+kw_status kw_lora_new_over(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, const kw_lora_file *file,
+                           kw_lora **out, kw_err *e)
 {
     kw_lora *l = kw_alloc(a, sizeof *l);
     if (!l)
@@ -38,6 +49,7 @@ kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_conf
 }
 
 kw_params *kw_lora_params(const kw_lora *l) { return l->params; }
+kw_part kw_lora_part(const kw_lora *l) { return l->part; }
 size_t kw_lora_n_modules(const kw_lora *l) { return l->n; }
 const kw_lora_module *kw_lora_at(const kw_lora *l, size_t i) { return &l->module[i]; }
 
@@ -73,24 +85,21 @@ static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t
     kw_lora *l = lora;
     if (!l->file)
         return start(l, name, shape, t, e);
-    const kw_tensor *found = kw_tensors_find(l->file, name);
-    if (!found)
-        return kw_fail(e, KW_EDATA, "%s: tensor %s is missing", kw_tensors_path(l->file), name);
+    kw_role role = strstr(name, ".lora_down.") ? KW_ROLE_DOWN : kw_ends_with(name, ".bias") ? KW_ROLE_UP_BIAS : KW_ROLE_UP;
+    const kw_tensor *found = l->now->t[role];
     *t = *found;
     return KW_OK;
 }
 
 /* ---- one module --------------------------------------------------------------------------------------------------- */
 
-static const kw_tensor *file_tensor(const kw_lora *l, const char *module, const char *leaf)
+bool kw_delta_is_branch(const kw_delta *d)
 {
-    char name[704];
-    snprintf(name, sizeof name, "%s.%s", module, leaf);
-    return kw_tensors_find(l->file, name);
+    return d->kind == KW_DELTA_LORA && !d->t[KW_ROLE_MID] && !d->t[KW_ROLE_DORA] && !d->t[KW_ROLE_MAGNITUDE];
 }
 
 /* Rank and alpha of a module, from the file or the configuration; false: this layer is not adapted. */
-static bool wanted(const kw_lora *l, const char *path, const char *module, kw_geometry geometry, int *rank, float *alpha)
+static bool wanted(kw_lora *l, const char *path, kw_geometry geometry, int *rank, float *alpha)
 {
     bool wide = geometry.kh > 1;
     if (!l->file) {
@@ -98,17 +107,15 @@ static bool wanted(const kw_lora *l, const char *path, const char *module, kw_ge
         *alpha = wide && l->c.conv_alpha > 0 ? l->c.conv_alpha : l->c.alpha;
         return kw__target_of(l->part, path) & l->c.targets;
     }
-    const kw_tensor *down = file_tensor(l, module, "lora_down.weight"), *a = file_tensor(l, module, "alpha");
-    if (!down || down->rank < 2)
+    const kw_delta *d = l->now = kw_lora_file_find(l->file, l->part, path);
+    if (!d || !kw_delta_is_branch(d))
         return false;
-    *rank = (int)down->shape[0];
-    *alpha = (float)*rank;
-    if (a && kw_tensor_count(a) == 1)
-        kw_convert(KW_F32, alpha, a->dtype, a->data, 1);
+    *rank = d->rank;
+    *alpha = (float)(d->scale * d->rank);
     return true;
 }
 
-static kw_status remember(kw_lora *l, const char *module, kw_geometry geometry, int rank, float alpha, const kw_net *n, kw_err *e)
+static kw_status remember(kw_lora *l, const char *module, const char *path, kw_geometry geometry, int rank, float alpha, const kw_net *n, kw_err *e)
 {
     char name[704];
     for (size_t i = 0; i < l->n; i++)
@@ -116,18 +123,24 @@ static kw_status remember(kw_lora *l, const char *module, kw_geometry geometry, 
             return KW_OK;
     KW_TRY(kw_grow(l->arena, &l->module, &l->capacity, l->n, sizeof *l->module, e));
     kw_lora_module *m = &l->module[l->n];
-    *m = (kw_lora_module){ .name = kw_strdup(l->arena, module), .geometry = geometry, .rank = rank, .alpha = alpha };
+    *m = (kw_lora_module){ .name = kw_strdup(l->arena, module), .path = kw_strdup(l->arena, path), .geometry = geometry, .rank = rank, .alpha = alpha };
     snprintf(name, sizeof name, "%s.lora_down.weight", module);
     m->down = kw_params_find(n->params, name);
     snprintf(name, sizeof name, "%s.lora_up.weight", module);
     m->up = kw_params_find(n->params, name);
     l->n++;
-    return m->name ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+    return m->name && m->path ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
-/* The strength is one input of the whole graph. */
-static kw_val strength(kw_graph *g, const char *name)
+/* The strength is one input of the whole graph, or of a block. */
+static kw_val strength(kw_graph *g, const kw_lora *l, const char *path)
 {
+    int block = l->c.by_block ? kw_lora_block(&l->c.names, l->part, path) : KW_NONE;
+    const char *name = block < 0 ? l->c.strength : kw_sprintf(g->arena, "%s.%d", l->c.strength, block);
+    if (!name) {
+        g->err.status = kw_fail(&g->err, KW_ENOMEM, "out of memory");
+        return KW_NONE;
+    }
     for (size_t v = 0; v < g->n_values; v++)
         if (g->value[v].name && !strcmp(g->value[v].name, name))
             return (kw_val)v;
@@ -141,14 +154,14 @@ static kw_val branch(kw_lora *l, kw_net *n, kw_geometry s, int rank, kw_val x)
     kw_shape down_shape = s.kh ? KW_SHAPE(rank, s.in, s.kh, s.kw) : KW_SHAPE(rank, s.in);
     kw_shape up_shape = s.kh ? KW_SHAPE(s.out, rank, 1, 1) : KW_SHAPE(s.out, rank);
     kw_val down = kw_nn_param(n, "lora_down.weight", down_shape), up = kw_nn_param(n, "lora_up.weight", up_shape), h;
-    (void)l;
+    kw_val bias = l->file && l->now->t[KW_ROLE_UP_BIAS] ? kw_nn_param(n, "lora_up.bias", KW_SHAPE(s.out)) : KW_NONE;
     if (g->err.status)
         return KW_NONE;
     if (s.kh > 1)
         h = kw_conv2d(g, x, down, KW_NONE, s.pads);
     else
         h = kw_linear_as(g, x, down, KW_NONE, inner);
-    return kw_linear(g, h, up, KW_NONE);
+    return kw_linear(g, h, up, bias);
 }
 
 static kw_val refuse(kw_net *n, const char *module, int rank, float alpha)
@@ -163,17 +176,17 @@ static kw_val attach(kw_lora *l, kw_net *base, kw_geometry s, kw_val x, kw_val y
     char module[KW_LORA_NAME];
     int rank = 0;
     float alpha = 0;
-    if (!kw_lora_name(&l->c.names, l->part, base->path, module) || !wanted(l, base->path, module, s, &rank, &alpha))
+    if (!kw_lora_name(&l->c.names, l->part, base->path, module) || !wanted(l, base->path, s, &rank, &alpha))
         return y;
     if (rank < 1 || rank > 65536 || !(fabsf(alpha) < 1e6f))
         return refuse(base, module, rank, alpha);
     kw_net n = kw_net_over(base->g, l->params);
     snprintf(n.path, sizeof n.path, "%s", module);
     kw_val h = branch(l, &n, s, rank, x);
-    if (h < 0 || remember(l, module, s, rank, alpha, &n, &base->g->err))
+    if (h < 0 || remember(l, module, base->path, s, rank, alpha, &n, &base->g->err))
         return y;
     if (l->c.strength)
-        h = kw_scale_by(base->g, h, strength(base->g, l->c.strength));
+        h = kw_scale_by(base->g, h, strength(base->g, l, base->path));
     return kw_axby(base->g, 1, y, alpha / (float)rank, h);
 }
 
@@ -187,14 +200,18 @@ kw_val kw_adapters_seam(void *adapters, kw_net *n, kw_geometry geometry, kw_val 
 
 /* ---- files ------------------------------------------------------------------------------------------------------------ */
 
+/* Is the key a tensor of a layer that got a branch? */
 static bool takes(const kw_lora *l, const char *key)
 {
-    for (size_t i = 0; i < l->n; i++) {
-        size_t n = strlen(l->module[i].name);
-        if (!strncmp(l->module[i].name, key, n) && key[n] == '.')
-            return !strcmp(key + n, ".lora_down.weight") || !strcmp(key + n, ".lora_up.weight") || !strcmp(key + n, ".alpha");
-    }
-    return false;
+    const kw_delta *d = NULL;
+    kw__key k;
+    if (!l->file || !kw__key_read(key, &l->file->names, &k))
+        return false;
+    for (size_t i = 0; i < l->n && !d; i++)
+        if (!strcmp(l->module[i].path, k.path))
+            d = kw_lora_file_find(l->file, l->part, k.path);
+    bool part = k.part == l->part || (k.guessed && l->part == KW_PART_TEXT2);
+    return d && part && (k.role == KW_ROLE_DOWN || k.role == KW_ROLE_UP || k.role == KW_ROLE_ALPHA);
 }
 
 const char *kw_lora_unmatched(kw_lora *const *l, int n, const kw_tensors *file, size_t *i)

@@ -45,6 +45,8 @@ int kw_store_count(const kw_store *s);
 void *kw_store_write(kw_store *s, int id);             /* the memory, about to be changed: the version moves */
 /* Another, borrowed memory or type for the same state; its own memory goes back to the system. */
 void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data);
+/* Own, zeroed memory of this type for a state that was in a file. Before programs are made of it. */
+KW_MUST kw_status kw_store_own(kw_store *s, int id, kw_dtype t, kw_err *e);
 size_t kw_store_bytes(const kw_store *s);              /* own memory of states and packed copies */
 size_t kw_store_mapped_bytes(const kw_store *s);       /* mapped states read where they lie, without a packed copy */
 

@@ -109,6 +109,18 @@ void kw_store_rebind(kw_store *s, int id, kw_dtype t, void *data)
     s->state[id].mapped = false;
 }
 
+kw_status kw_store_own(kw_store *s, int id, kw_dtype t, kw_err *e)
+{
+    size_t bytes = bytes_of(kw_store_at(s, id)->shape, t);
+    void *data = kw_block_new(bytes);
+    if (!data)
+        return kw_fail(e, KW_ENOMEM, "out of memory: %zu bytes of weights", bytes);
+    kw_store_rebind(s, id, t, data);
+    s->owns[id] = true;
+    s->own_bytes += bytes;
+    return KW_OK;
+}
+
 size_t kw_store_bytes(const kw_store *s) { return s->own_bytes + s->packed_bytes; }
 size_t kw_store_packed_bytes(const kw_store *s) { return s->packed_bytes; }
 /* Slices of a flat range are not the store's own: no byte is counted twice. */

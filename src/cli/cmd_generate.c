@@ -22,10 +22,13 @@ static const kw_option options[] = {
     KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file; default: the small one that comes along"), .value = "DIR",
                 .alias = "model|ckpt"),
     KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
-    KW_ROW_LIST("lora", C, lora, N_("LoRA file, with its strength: FILE:0.8, or FILE:TEXT:UNET"),
-                .value = "FILE[:X[:X]]"),
+    KW_ROW_LIST("lora", C, lora,
+                N_("LoRA or LyCORIS file, or PEFT's folder, with its strength: FILE:0.8, FILE:TEXT:UNET; and of blocks: FILE:1:lbw=OUT=0.5"),
+                .value = "FILE[:X[:X]][:lbw=X,...]"),
     KW_ROW_PATH("lora-dir", C, lora_dir, ".", N_("folder in which <lora:NAME:X> is looked for"),
                 .value = "DIR"),
+    KW_ROW_CHOICE("lora-apply", C, lora_apply, 0, "run|merge",
+                  N_("LoRAs beside the layers, or added to their weights: faster steps, more memory")),
     KW_ROW_BOOL("allow-partial", C, partial, false,
                 N_("use a LoRA although some of its keys fit no layer of this base")),
     KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"),
@@ -184,9 +187,9 @@ static kw_status open_pipeline(session *s, kw_err *e)
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
     kw_pipeline_lora files[KW_PIPELINE_LORAS];
     kw_pipeline_options o = { .compute = type[s->c->dtype], .memory = s->c->memory, .partial = s->c->partial,
-                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile, .int8 = s->c->base_dtype };
+                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile, .int8 = s->c->base_dtype, .merge = s->c->lora_apply };
     for (size_t i = 0; i < s->jobs.n_lora; i++)
-        files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1 };
+        files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1, s->jobs.lora[i].by_block };
     if (!s->c->base)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
     KW_TRY(kw_pipeline_open(s->cli->arena, s->c->base, s->c->vae, files, s->jobs.n_lora, &o, &s->p, e));
@@ -201,10 +204,16 @@ static kw_status open_pipeline(session *s, kw_err *e)
 
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
+static bool same_strength(const kw_strengths *a, const kw_strengths *b)
+{
+    return a->te == b->te && a->unet == b->unet && !a->blocks == !b->blocks
+        && (!a->blocks || !memcmp(a->blocks, b->blocks, KW_LORA_BLOCKS * sizeof *a->blocks));
+}
+
 static bool together(const kw_jobs *jobs, const kw_job *a, const kw_job *b)
 {
     for (size_t i = 0; i < jobs->n_lora; i++)
-        if (a->strength[i].te != b->strength[i].te || a->strength[i].unet != b->strength[i].unet)
+        if (!same_strength(&a->strength[i], &b->strength[i]))
             return false;
     return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg == b->cfg
         && a->sampler == b->sampler
@@ -256,7 +265,7 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
     for (int i = 0; i < s->given.n_steps; i++)
         injected[i] = slice(s->given.step[i], first);
     for (size_t i = 0; i < s->jobs.n_lora; i++)
-        KW_TRY(kw_pipeline_strength(s->p, i, j->strength[i].te, j->strength[i].unet, e));
+        KW_TRY(kw_pipeline_strengths(s->p, i, j->strength[i].te, j->strength[i].unet, j->strength[i].blocks, e));
     const kw_generate_sampling *how = &s->c->how;
     int from_w, from_h;
     KW_TRY(kw_seed_from(how->seed_from, &from_w, &from_h, e));

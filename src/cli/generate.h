@@ -11,12 +11,12 @@ typedef struct {
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
     double cfg, eta;
     uint64_t seed, memory;
-    int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format, columns;
+    int steps, width, height, count, batch, spacing, clip_skip, rng, lora_apply, dtype, base_dtype, vae_dtype, vae_tile, format, columns;
     bool partial, sheet;
     kw_generate_sampling how;
 } kw_generate_config;
 
-typedef struct { double te, unet; } kw_strengths;
+typedef struct { double te, unet; const float *blocks; } kw_strengths;      /* blocks: KW_LORA_BLOCKS factors, or NULL */
 
 typedef struct {                          /* one picture */
     const char *prompt, *negative;        /* prompt: with its tags */
@@ -35,6 +35,8 @@ typedef struct {                          /* a LoRA file, from --lora or found f
     const char *path, *name;              /* name: as a tag spells it */
     kw_strengths given;
     bool always;                          /* from --lora: for every picture */
+    const char *blocks;                   /* of --lora, as it was written; NULL: none */
+    bool by_block;                        /* some picture weighs its blocks */
     char hash[65];
 } kw_job_lora;
 

@@ -82,26 +82,45 @@ static bool cut_number(char *text, double *v)
     return true;
 }
 
+/* Factors of blocks, as text: on the arena. NULL stays NULL. */
+static kw_status blocks_of(reader *r, const char *text, const float **out)
+{
+    float *list = text ? kw_alloc_array(r->a, KW_LORA_BLOCKS, sizeof *list) : NULL;
+    *out = list;
+    if (!text)
+        return KW_OK;
+    return list ? kw_lora_blocks_parse(text, list, r->e) : kw_fail(r->e, KW_ENOMEM, "out of memory");
+}
+
+static bool is_there(const char *path) { return kw_is_file(path) || kw_is_dir(path); }
+
 static kw_status lora_option(reader *r, const char *text)
 {
     double last = 1, first = 1;
     size_t at;
-    char *path = kw_strdup(r->a, text);
+    char *path = kw_strdup(r->a, text), *blocks = path ? strstr(path, ":lbw=") : NULL;
     if (!path)
         return kw_fail(r->e, KW_ENOMEM, "out of memory");
-    kw_strengths given = { 1, 1 };
-    if (!kw_is_file(path) && cut_number(path, &last)) {
-        given = (kw_strengths){ last, last };
-        if (!kw_is_file(path) && cut_number(path, &first))
+    kw_strengths given = { 1, 1, NULL };
+    if (blocks && !is_there(path))
+        *blocks = 0;
+    else
+        blocks = NULL;
+    if (!is_there(path) && cut_number(path, &last)) {
+        given.te = given.unet = last;
+        if (!is_there(path) && cut_number(path, &first))
             given.te = first;
     }
-    if (!kw_is_file(path)) {
-        if (!kw_is_dir(path) && errno == EACCES)
+    KW_TRY(blocks_of(r, blocks ? blocks + strlen(":lbw=") : NULL, &given.blocks));
+    if (!is_there(path)) {
+        if (errno == EACCES)
             return kw_fail(r->e, KW_EDATA, N_("%s: cannot be read: %s"), path, kw_errno_text(EACCES));
         kw_status s = kw_fail(r->e, KW_EDATA, N_("%s: no such LoRA file"), path);
         return kw_advise(r->e, s, N_("--lora takes FILE, FILE:STRENGTH or FILE:TEXT:UNET"));
     }
-    return add_lora(r, path, NULL, given, true, &at);
+    KW_TRY(add_lora(r, path, NULL, given, true, &at));
+    r->out->lora[at].blocks = blocks ? blocks + strlen(":lbw=") : NULL;
+    return KW_OK;
 }
 
 /* NAME.safetensors in the folder, or a file there whose ss_output_name is NAME. */
@@ -116,6 +135,11 @@ static kw_status search(reader *r, const char *name, const char **path)
     *path = direct;
     if (!strchr(name, '/') && kw_is_file(direct))
         return KW_OK;
+    char *folder = kw_path_join(r->a, dir, name);
+    if (folder && *name && *name != '.' && !strchr(name, '/') && kw_is_dir(folder)) {
+        *path = folder;                   /* PEFT's and diffusers' LoRAs are folders */
+        return KW_OK;
+    }
     KW_TRY(kw_dir_list(r->a, dir, &names, &n, r->e));
     for (size_t i = 0; i < n; i++) {
         kw_tensors *t;
@@ -157,11 +181,13 @@ static kw_status apply_tag(reader *r, kw_job *j, const kw_prompt_tag *tag)
         i++;
     if (i == r->out->n_lora) {
         KW_TRY(search(r, tag->name, &path));
-        KW_TRY(add_lora(r, path, kw_strdup(r->a, tag->name), (kw_strengths){ 0 }, false, &i));
+        KW_TRY(add_lora(r, path, kw_strdup(r->a, tag->name), (kw_strengths){ 0, 0, NULL }, false, &i));
     }
-    kw_strengths more = { tag->te, tag->unet };
+    kw_strengths more = { tag->te, tag->unet, NULL };
+    KW_TRY(blocks_of(r, tag->blocks, &more.blocks));
     if (j->uses[i] && !r->out->lora[i].always)                /* the same tag twice adds up, as in A1111 */
-        more = (kw_strengths){ j->strength[i].te + more.te, j->strength[i].unet + more.unet };
+        more = (kw_strengths){ j->strength[i].te + more.te, j->strength[i].unet + more.unet, more.blocks };
+    r->out->lora[i].by_block |= more.blocks != NULL;
     j->strength[i] = more;
     j->uses[i] = true;
     return KW_OK;
@@ -181,9 +207,11 @@ static kw_status apply_loras(reader *r, kw_job *j)
             continue;
         j->strength[i] = l->given;
         j->uses[i] = true;
-        kw_str_printf(&text, l->given.te == l->given.unet ? "%s<lora:%s:%g>" : "%s<lora:%s:%g:%g>",
+        l->by_block |= l->given.blocks != NULL;
+        kw_str_printf(&text, l->given.te == l->given.unet ? "%s<lora:%s:%g" : "%s<lora:%s:%g:%g",
                       *j->prompt || text.n ? " " : "", l->name,
                       l->given.te, l->given.unet);
+        kw_str_printf(&text, "%s%s>", l->blocks ? ":lbw=" : "", l->blocks ? l->blocks : "");
     }
     if (text.n)
         j->prompt = kw_sprintf(r->a, "%s%s", j->prompt, text.s);

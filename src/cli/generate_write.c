@@ -97,9 +97,9 @@ static kw_status file_hash(kw_arena *a, const char *path, const char **out, kw_e
 
 static kw_status lora_hash(kw_arena *a, kw_job_lora *l, kw_err *e)
 {
-    kw_tensors *t;
-    KW_TRY(kw_tensors_open(a, l->path, &t, e));
-    return kw_tensors_hash(t, l->hash, e);
+    kw_lora_file *f;
+    KW_TRY(kw_lora_file_open(a, l->path, NULL, &f, e));
+    return kw_tensors_hash(f->file, l->hash, e);
 }
 
 static kw_status hashes(kw_picture_writer *w, kw_err *e)

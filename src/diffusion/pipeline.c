@@ -95,6 +95,7 @@ static kw_status replace_oldest(kw_pipeline *p, const kw__program_key *key, kw__
 
 kw_status kw__pipeline_program(kw_pipeline *p, kw__program_key key, kw_program **out, kw_err *e)
 {
+    KW_TRY(kw__pipeline_merge(p, e));
     kw__program_slot *slot = find(p, &key);
     kw__pipeline_turn(p, key.kind);
     if (!slot)

@@ -4,7 +4,19 @@
 
 #include "pipeline.h"
 
-enum { KW__STRENGTHS = 2 * KW_PIPELINE_LORAS + 16 };
+enum { KW__STRENGTHS = (2 + KW_LORA_BLOCKS) * KW_PIPELINE_LORAS + 16 };
+
+typedef struct {
+    kw_lora_file *file;
+    const char *path;
+    kw_lora *part[3];                     /* U-Net, text encoders: layers that get a branch */
+    double te, unet;
+    float blocks[KW_LORA_BLOCKS];         /* factors to them */
+    bool by_block;                        /* strengths have inputs of their own for each block */
+    size_t n_passed, n_merged;            /* keys that fit nothing; layers that are merged */
+} kw__lora;
+
+typedef struct kw__merge kw__merge;
 
 typedef enum { KW__TEXT, KW__UNET, KW__DECODE, KW__ENCODE } kw__kind;
 
@@ -27,8 +39,9 @@ struct kw_pipeline {
     kw_noise *noise;
     kw_tokenizer *tokenizer;
     kw_adapters adapters;
-    struct { kw_tensors *file; const char *path; kw_lora *part[2]; size_t n_passed; } lora[KW_PIPELINE_LORAS];
+    kw__lora lora[KW_PIPELINE_LORAS];
     size_t n_lora;
+    kw__merge **merge;  size_t n_merges, merge_capacity;
     struct { const char *name; float value; } strength[KW__STRENGTHS];
     int n_strengths;
     kw_workspace *w;
@@ -53,6 +66,9 @@ void kw__pipeline_settle(kw_pipeline *p, const kw__program_slot *slot); /* this 
 /* Builds the graphs that LoRAs attach to, without planning them. */
 KW_MUST kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e);
 KW_MUST kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lora, size_t n, kw_err *e);
+/* pipeline_merge.c: which weights change; and makes those whose strengths have changed since. */
+KW_MUST kw_status kw__pipeline_merge_plan(kw_pipeline *p, kw_err *e);
+KW_MUST kw_status kw__pipeline_merge(kw_pipeline *p, kw_err *e);
 
 /* Hidden states of a prompt: (windows * width of a window, text width), emphasis applied, on the arena. */
 typedef struct { const float *h; size_t windows; int tokens; } kw__context;

@@ -1,4 +1,7 @@
-/* pipeline_lora.c - LoRA files on a pipeline: all their keys must fit; their strengths are inputs of programs. */
+/*
+ * pipeline_lora.c - LoRA files on a pipeline: all their keys must fit. Plain LoRAs are branches whose strengths are inputs
+ * of programs, the rest is merged into the weights (pipeline_merge.c).
+ */
 #include "pipeline_internal.h"
 
 #include <string.h>
@@ -22,40 +25,39 @@ kw_status kw_pipeline_strength_of(kw_pipeline *p, const char *name, double stren
     return KW_OK;
 }
 
-static const char *strength_name(kw_arena *a, size_t i, bool text)
+static kw_status set_strength(kw_pipeline *p, size_t i, bool text, int block, double strength, kw_err *e)
 {
-    return kw_sprintf(a, "lora.%zu.%s", i, text ? "text" : "unet");
+    char name[64];
+    int n = snprintf(name, sizeof name, "lora.%zu.%s", i, text ? "text" : "unet");
+    if (block >= 0)
+        snprintf(name + n, sizeof name - (size_t)n, ".%d", block);
+    return kw_pipeline_strength_of(p, name, strength, e);
+}
+
+kw_status kw_pipeline_strengths(kw_pipeline *p, size_t i, double te, double unet, const float *blocks, kw_err *e)
+{
+    kw__lora *l = &p->lora[i];
+    l->te = te;
+    l->unet = unet;
+    for (int k = 0; k < KW_LORA_BLOCKS; k++)
+        l->blocks[k] = blocks ? blocks[k] : 1;
+    KW_TRY(set_strength(p, i, true, KW_NONE, te, e));
+    KW_TRY(set_strength(p, i, false, KW_NONE, unet, e));
+    for (int k = 0; l->by_block && k < KW_LORA_BLOCKS; k++)
+        KW_TRY(set_strength(p, i, k == 0, k, (k ? unet : te) * (double)l->blocks[k], e));
+    return KW_OK;
 }
 
 kw_status kw_pipeline_strength(kw_pipeline *p, size_t i, double te, double unet, kw_err *e)
 {
-    for (int text = 0; text < 2; text++) {
-        const char *name = strength_name(p->arena, i, text);
-        if (!name)
-            return kw_fail(e, KW_ENOMEM, "out of memory");
-        KW_TRY(kw_pipeline_strength_of(p, name, text ? te : unet, e));
-    }
-    return KW_OK;
+    return kw_pipeline_strengths(p, i, te, unet, NULL, e);
 }
 
 /* ---- does it fit? ------------------------------------------------------------------------------------------------ */
 
-/* The width of the text that a LoRA's cross attention looks at tells its family. */
-static const char *family(const kw_tensors *t)
+static kw_status other_base(const kw_lora_file *f, kw_err *e, kw_status s)
 {
-    for (size_t i = 0; i < kw_tensors_n(t); i++) {
-        const kw_tensor *w = kw_tensors_at(t, i);
-        if (w->rank < 2 || !strstr(w->name, "attn2_to_k.lora_down"))
-            continue;
-        return w->shape[1] == 768 ? N_("Stable Diffusion 1.x") : w->shape[1] == 1024 ? N_("Stable Diffusion 2.x")
-               : w->shape[1] == 2048 ? N_("SDXL") : NULL;
-    }
-    return NULL;
-}
-
-static kw_status other_base(const kw_tensors *t, kw_err *e, kw_status s)
-{
-    const char *made_for = family(t), *recorded = kw_tensors_meta(t, "ss_sd_model_name");
+    const char *made_for = kw_lora_file_family(f), *recorded = kw_tensors_meta(f->file, "ss_sd_model_name");
     if (made_for && recorded)
         return kw_advise(e, s, N_("this LoRA was trained on %s (%s); use it with that base"), kw_translate(made_for),
                          recorded);
@@ -65,40 +67,74 @@ static kw_status other_base(const kw_tensors *t, kw_err *e, kw_status s)
     return kw_advise(e, s, N_("this LoRA was trained on another base"));
 }
 
-static kw_status shape_mismatch(kw_pipeline *p, kw_err *e)
+static const kw_tensor *base_tensor(const kw_pipeline *p, kw_part part, const char *path, const char *leaf)
 {
-    kw_err inner = *e;
-    for (size_t i = 0; i < p->n_lora; i++)
-        for (size_t k = 0; k < kw_tensors_n(p->lora[i].file); k++)
-            if (kw_starts_with(inner.what, kw_tensors_at(p->lora[i].file, k)->name)) {
-                kw_status s = kw_fail(e, KW_EDATA, "%s: %s", p->lora[i].path, inner.what);
-                return other_base(p->lora[i].file, e, s);
-            }
-    return e->status;
+    char name[KW_KEY_ROOM];
+    if (!p->sd->has[part] || snprintf(name, sizeof name, "%s.%s", path, leaf) >= (int)sizeof name)
+        return NULL;
+    return kw_source_find(p->sd->source, part, name);
 }
 
-static kw_status name_unmatched(kw_pipeline *p, size_t which, kw_err *e)
+static bool is_bias(int role)
+{
+    return role == KW_ROLE_UP_BIAS || role == KW_ROLE_DIFF_B || role == KW_ROLE_B_NORM || role == KW_ROLE_PLAIN_B;
+}
+
+/* A branch brings its own bias, whether the layer has one or not. */
+static bool brings(const kw_pipeline *p, const kw_delta *d, int role)
+{
+    return role == KW_ROLE_UP_BIAS && !p->o.merge && kw_delta_is_branch(d);
+}
+
+static void name_key(kw__lora *l, kw_str *names, const char *key)
 {
     enum { SHOWN = 10 };
-    kw_tensors *file = p->lora[which].file;
-    size_t n = 0, total = kw_tensors_n(file);
+    if (l->n_passed++ < SHOWN)
+        kw_str_printf(names, "%s%s", names->n ? ", " : "", key);
+    else if (l->n_passed == SHOWN + 1)
+        kw_str_add(names, " ...");
+}
+
+/* Which of a layer's tensors fit: those for the weight, those for the bias. A wrong size is another base's. */
+static kw_status check_layer(kw_pipeline *p, kw__lora *l, const kw_delta *d, kw_str *names, kw_err *e)
+{
+    const kw_tensor *w = base_tensor(p, d->part, d->path, "weight"), *b = base_tensor(p, d->part, d->path, "bias");
+    char has[160];
+    int64_t rows, columns;
+    kw_delta_size(d, &rows, &columns);
+    if (w && !kw_delta_fits(d, w)) {
+        kw_status s = kw_fail(e, KW_EDATA, N_("%s: %s changes a weight of %lld x %lld, this base has %s there"), l->path, d->module,
+                              (long long)rows, (long long)columns, kw_shape_text(w, has));
+        return other_base(l->file, e, s);
+    }
+    for (int i = 0; i < KW_N_ROLES; i++)
+        if (d->t[i] && brings(p, d, i) && w)
+            continue;
+        else if (d->t[i] && !(is_bias(i) ? b : w))
+            name_key(l, names, d->t[i]->name);
+        else if (d->t[i] && is_bias(i) && kw_tensor_count(d->t[i]) != kw_tensor_count(b)) {
+            kw_status s = kw_fail(e, KW_EDATA, N_("%s: %s has %lld numbers, this base has %s there"), l->path, d->t[i]->name,
+                                  (long long)kw_tensor_count(d->t[i]), kw_shape_text(b, has));
+            return other_base(l->file, e, s);
+        }
+    return KW_OK;
+}
+
+static kw_status check(kw_pipeline *p, kw__lora *l, kw_err *e)
+{
     kw_str names = { 0 };
-    kw_lora *parts[2];
-    int n_parts = 0;
-    for (int k = 0; k < 2; k++)
-        if (p->lora[which].part[k])
-            parts[n_parts++] = p->lora[which].part[k];
-    size_t at = 0;
-    for (const char *key; (key = kw_lora_unmatched(parts, n_parts, file, &at)); n++)
-        if (n < SHOWN)
-            kw_str_printf(&names, "%s%s", n ? ", " : "", key);
-    p->lora[which].n_passed = n;
     kw_status s = KW_OK;
-    if (n && (!p->o.partial || n == total)) {
-        s = kw_fail(e, KW_EDATA, N_("%s: %zu of %zu keys fit no layer of this base: %s%s"), p->lora[which].path, n,
-                    total,
-                    names.s ? names.s : "", n > SHOWN ? " ..." : "");
-        s = n == total ? other_base(file, e, s) : kw_advise(e, s, N_("--allow-partial uses the keys that fit"));
+    size_t total = kw_tensors_n(l->file->file) - l->file->n_bundled;
+    for (size_t i = 0; i < l->file->n && !s; i++)
+        s = check_layer(p, l, &l->file->item[i], &names, e);
+    for (size_t i = 0; i < l->file->n_unknown; i++)
+        name_key(l, &names, l->file->unknown[i]);
+    if (!s && !total)
+        s = kw_fail(e, KW_EDATA, N_("%s: holds no LoRA"), l->path);
+    if (!s && l->n_passed && (!p->o.partial || l->n_passed == total)) {
+        s = kw_fail(e, KW_EDATA, N_("%s: %zu of %zu keys fit no layer of this base: %s"), l->path, l->n_passed, total,
+                    names.s ? names.s : "");
+        s = l->n_passed == total ? other_base(l->file, e, s) : kw_advise(e, s, N_("--allow-partial uses the keys that fit"));
     }
     kw_str_free(&names);
     return s;
@@ -106,31 +142,36 @@ static kw_status name_unmatched(kw_pipeline *p, size_t which, kw_err *e)
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-static bool any_starts(const kw_tensors *t, const char *head)
+static const struct { kw_part part; bool text; } parts[] = {
+    { KW_PART_UNET, false }, { KW_PART_TEXT, true }, { KW_PART_TEXT2, true },
+};
+
+static bool has_branches(const kw_lora_file *f, kw_part part)
 {
-    for (size_t i = 0; i < kw_tensors_n(t); i++)
-        if (kw_starts_with(kw_tensors_at(t, i)->name, head))
+    for (size_t i = 0; i < f->n; i++)
+        if (f->item[i].part == part && kw_delta_is_branch(&f->item[i]))
             return true;
     return false;
 }
 
-static kw_status attach(kw_pipeline *p, size_t i, const kw_pipeline_lora *l, kw_err *e)
+static kw_status attach(kw_pipeline *p, size_t i, const kw_pipeline_lora *one, kw_err *e)
 {
-    static const struct { kw_part part; const char *head; bool text; } row[] = {
-        { KW_PART_UNET, "lora_unet_", false }, { KW_PART_TEXT, "lora_te_", true },
-    };
-    p->lora[i].path = l->path;
-    KW_TRY(kw_tensors_open(p->arena, l->path, &p->lora[i].file, e));
-    for (size_t k = 0; k < KW_LEN(row); k++) {
-        kw_lora_config c = { .strength = strength_name(p->arena, i, row[k].text) };
+    kw__lora *l = &p->lora[i];
+    kw_lora_names names = kw_lora_names_of(&p->sd->unet);
+    *l = (kw__lora){ .path = one->path, .by_block = one->by_block };
+    KW_TRY(kw_lora_file_open(p->arena, one->path, &names, &l->file, e));
+    KW_TRY(check(p, l, e));
+    for (size_t k = 0; k < KW_LEN(parts) && !p->o.merge; k++) {
+        kw_lora_config c = { .names = names, .by_block = l->by_block,
+                             .strength = kw_sprintf(p->arena, "lora.%zu.%s", i, parts[k].text ? "text" : "unet") };
         if (!c.strength)
             return kw_fail(e, KW_ENOMEM, "out of memory");
-        if (!any_starts(p->lora[i].file, row[k].head))
+        if (!p->sd->has[parts[k].part] || !has_branches(l->file, parts[k].part))
             continue;
-        KW_TRY(kw_lora_new(p->arena, p->sd->store, row[k].part, &c, p->lora[i].file, &p->lora[i].part[k], e));
-        p->adapters.item[p->adapters.n++] = p->lora[i].part[k];
+        KW_TRY(kw_lora_new_over(p->arena, p->sd->store, parts[k].part, &c, l->file, &l->part[k], e));
+        p->adapters.item[p->adapters.n++] = l->part[k];
     }
-    return kw_pipeline_strength(p, i, l->te, l->unet, e);
+    return kw_pipeline_strength(p, i, one->te, one->unet, e);
 }
 
 kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lora, size_t n, kw_err *e)
@@ -143,19 +184,17 @@ kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lora, size_
         KW_TRY(attach(p, p->n_lora, &lora[p->n_lora], e));
     if (!n)
         return KW_OK;
-    if (kw__pipeline_dry(p, e))
-        return shape_mismatch(p, e);
-    for (size_t i = 0; i < n; i++)
-        KW_TRY(name_unmatched(p, i, e));
-    return KW_OK;
+    KW_TRY(kw__pipeline_dry(p, e));
+    return kw__pipeline_merge_plan(p, e);
 }
 
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i)
 {
     size_t n = 0;
-    for (int k = 0; i < p->n_lora && k < 2; k++)
+    for (size_t k = 0; i < p->n_lora && k < KW_LEN(parts); k++)
         n += p->lora[i].part[k] ? kw_lora_n_modules(p->lora[i].part[k]) : 0;
-    return n;
+    return i < p->n_lora ? n + p->lora[i].n_merged : 0;
 }
 
 size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i) { return i < p->n_lora ? p->lora[i].n_passed : 0; }
+const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i) { return i < p->n_lora ? p->lora[i].file : NULL; }

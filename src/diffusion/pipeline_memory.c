@@ -74,8 +74,11 @@ static size_t stays(const kw_pipeline *p)
     size_t sum = 0;
     for (size_t i = 0; i < kw_params_count(params); i++) {
         kw_shape s = kw_params_at(params, i)->shape;
-        if (kw_store_at(p->sd->store, kw_params_at(params, i)->state)->dtype == KW_I8)
+        const kw_stored *v = kw_store_at(p->sd->store, kw_params_at(params, i)->state);
+        if (v->dtype == KW_I8)
             sum += kw_int8_size(s.d[0], kw_count(s) / s.d[0]);
+        else if (!v->mapped && s.rank > 1)    /* a LoRA's kin merged into it */
+            sum += (size_t)kw_count(s) * kw_dtype_size(v->dtype);
     }
     return sum;
 }

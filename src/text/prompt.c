@@ -281,6 +281,8 @@ static kw_status tag_args(kw_prompt_tag *tag, char *args, kw_err *e)
             *equal = 0;
             bool te = !strcmp(args, "te"), unet = !strcmp(args, "unet");
             has_unet |= unet;
+            if (!strcmp(args, "lbw"))
+                tag->blocks = equal + 1;
             if (te || unet)
                 KW_TRY(strength(tag->name, equal + 1, te ? &tag->te : &tag->unet, e));
         } else if (place == 0) {

@@ -101,6 +101,7 @@ typedef struct {                          /* <kind:name:te:unet>, <lora:name:te=
     const char *kind;                     /* "lora", "lyco", "hypernet" ... whatever stood there */
     const char *name;
     double te, unet;                      /* strengths: text encoder 1 unless given, U-Net as te unless given */
+    const char *blocks;                   /* factors of blocks, as lbw=... has them; NULL: none */
 } kw_prompt_tag;
 
 typedef struct {

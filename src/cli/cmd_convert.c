@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { const char *from, *to; int dtype; bool averages, overwrite, plan; } config;
+typedef struct { const char *from, *to; int dtype, names; bool averages, overwrite, plan; } config;
 
 static const kw_option options[] = {
     KW_ROW_PATH("from", config, from, NULL, N_("model: a folder, or a file (.safetensors, .ckpt, .pt, .bin)"),
@@ -18,6 +18,7 @@ static const kw_option options[] = {
                 .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "DST"),
     KW_ROW_CHOICE("dtype", config, dtype, KW_KEEP, "keep|f32|f16|bf16|fp8",
                   N_("numbers of the new model; fp8: matrices of U-Net and text encoders as e4m3, others as f16")),
+    KW_ROW_CHOICE("names", config, names, 0, "keep|kohya|diffusers|peft", N_("of a LoRA: its keys as this program spells them")),
     KW_ROW_BOOL("averages", config, averages, false,
                 N_("use the averaged weights (model_ema) that some files also hold")),
     KW_ROW_BOOL("overwrite", config, overwrite, false, N_("replace what is there under that name")),
@@ -182,6 +183,8 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     kw_source *s;
     kw_conversion *v;
     work w;
+    if (g->names)
+        return kw_convert_lora(c, g->from, g->to, g->names - 1, g->overwrite, g->plan, e);
     KW_TRY(kw_model_named(c, &g->from, e));
     KW_TRY(plan(c, g, &s, &v, e));
     if (!c->global.json)
@@ -203,6 +206,7 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
 
 const kw_command kw_command_convert = {
     .name = "convert", .help = N_("write a model as one file, as a diffusers folder, or as other numbers"),
-    .examples = "kiwame convert model.ckpt model.safetensors --dtype f16\nkiwame convert model.safetensors sd15/",
+    .examples = "kiwame convert model.ckpt model.safetensors --dtype f16\nkiwame convert model.safetensors sd15/\n"
+                "kiwame convert lora.safetensors lora-diffusers/ --names diffusers",
     .options = options, .config_size = sizeof(config), .run = run,
 };

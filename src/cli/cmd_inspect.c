@@ -161,6 +161,8 @@ static kw_status look_at_tensors(kw_cli *c, const config *g, const char *path, j
 /* A model; for folders of other kinds, the command that knows them. */
 static kw_status look_at_folder(kw_cli *c, const config *g, const char *path, json_t *r, kw_err *e)
 {
+    if (kw_is_lora_folder(c->arena, path))
+        return kw_inspect_tensors(c, path, r, e);
     kw_status s = kw_inspect_base(c, path, g->hashes, r, e);
     char *recipe = kw_path_join(c->arena, path, "recipe.toml"), **names;
     size_t n, pictures = 0;

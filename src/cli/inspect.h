@@ -12,6 +12,7 @@ KW_MUST kw_status kw_inspect_tensors(kw_cli *c, const char *path, json_t *r,
 KW_MUST kw_status kw_inspect_picture(kw_cli *c, const char *path, json_t *r, kw_err *e);
 
 bool kw_is_lora(const kw_tensors *t);
+bool kw_is_lora_folder(kw_arena *a, const char *path);
 
 /* {"F16": 686, ...} counts of tensors by type, and the sum of their numbers. */
 json_t *kw_inspect_types(const kw_tensor *const *t, size_t n, int64_t *numbers);

@@ -1,64 +1,58 @@
 /* inspect_lora.c - a LoRA: whom it fits, ranks, trigger words, which programs read it; and any other tensor file. */
 #include "inspect.h"
 
+#include "adapter/adapter.h"
+
 #include <math.h>
 #include <string.h>
 
-/* ---- how its keys are spelled ------------------------------------------------------------------------------------ */
+/* ---- is it one? ---------------------------------------------------------------------------------------------------- */
 
-typedef enum { KOHYA, PEFT, LYCORIS, N_SPELLINGS } spelling;
-
-/* A key ending that tells, whose keys it is in, and who reads such files. */
-static const struct { const char *piece; spelling kind; } signs[] = {
-    { ".lora_down.weight", KOHYA }, { ".lora_A.", PEFT }, { ".lora.down.weight", PEFT }, { "_lora.down.weight", PEFT },
-    { ".hada_w1_a", LYCORIS }, { ".lokr_w1", LYCORIS }, { ".oft_", LYCORIS }, { ".dora_scale", LYCORIS },
-};
-static const char *const kinds[N_SPELLINGS] = { N_("LoRA, kohya's names"), N_("LoRA, diffusers' names"),
-                                                N_("LyCORIS") };
-static const struct { const char *name; bool reads[N_SPELLINGS]; } readers[] = {
-    { "kiwame", { true, false, false } }, { "A1111", { true, false, true } }, { "Forge", { true, false, true } },
-    { "ComfyUI", { true, true, true } }, { "diffusers", { true, true, false } },
-};
-
-static bool spelled(const kw_tensors *t, spelling *s)
-{
-    bool any = false;
-    *s = KOHYA;
-    for (size_t i = 0; i < kw_tensors_n(t); i++)
-        for (size_t k = 0; k < KW_LEN(signs); k++)
-            if (strstr(kw_tensors_at(t, i)->name, signs[k].piece)) {
-                any = true;
-                *s = KW_MAX(*s, signs[k].kind);
-            }
-    return any;
-}
+/* Pieces of keys that nothing else has. */
+static const char *const signs[] = { ".lora_down.weight", ".lora_A.", ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.",
+                                     ".hada_w1_a", ".lokr_w1", ".oft_blocks", ".dora_scale", ".on_input", ".ia3_l", ".lora_mid." };
+static const char *const tails[] = { ".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight", ".a1.weight" };
 
 bool kw_is_lora(const kw_tensors *t)
 {
-    spelling s;
-    return spelled(t, &s);
-}
-
-static const char *family(const kw_tensors *t)
-{
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
-        const kw_tensor *w = kw_tensors_at(t, i);
-        if (strstr(w->name, "lora_te2_") || strstr(w->name, "text_encoder_2"))
-            return N_("SDXL");
-        if (strstr(w->name, "double_blocks") || strstr(w->name, "transformer.") == w->name
-            || strstr(w->name, "diffusion_model.") == w->name)
-            return N_("not a Stable Diffusion 1.x, 2.x or XL model");
-        bool reads_text = strstr(w->name, "attn2") && (strstr(w->name, "to_k") || strstr(w->name, "to_v"));
-        if (!reads_text || w->rank < 2 || !(strstr(w->name, "down") || strstr(w->name, "lora_A")))
-            continue;
-        int64_t n = w->shape[1];
-        return n == 768 ? N_("Stable Diffusion 1.x") : n == 1024 ? N_("Stable Diffusion 2.x") : n == 2048 ? N_("SDXL")
-            : N_("Stable Diffusion, another size");
+        const char *name = kw_tensors_at(t, i)->name;
+        for (size_t k = 0; k < KW_LEN(signs); k++)
+            if (strstr(name, signs[k]))
+                return true;
+        for (size_t k = 0; k < KW_LEN(tails); k++)
+            if (kw_ends_with(name, tails[k]))
+                return true;
     }
-    return N_("unknown");
+    return false;
 }
 
-/* ---- ranks, alphas, layers --------------------------------------------------------------------------------------- */
+/* A folder of PEFT's or diffusers'. */
+bool kw_is_lora_folder(kw_arena *a, const char *path)
+{
+    static const char *const inside[] = { "adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors",
+                                          "pytorch_lora_weights.bin" };
+    for (size_t i = 0; i < KW_LEN(inside); i++) {
+        char *one = kw_path_join(a, path, inside[i]);
+        if (one && kw_is_file(one))
+            return true;
+    }
+    return false;
+}
+
+static const char *family(const kw_lora_file *f)
+{
+    const char *known = kw_lora_file_family(f);
+    if (known)
+        return known;
+    for (size_t i = 0; i < f->n_unknown; i++)
+        if (strstr(f->unknown[i], "double_blocks") || kw_starts_with(f->unknown[i], "transformer.")
+            || strstr(f->unknown[i], "lora_transformer_"))
+            return N_("not a Stable Diffusion 1.x, 2.x or XL model");
+    return kw_lora_file_width(f) ? N_("Stable Diffusion, another size") : N_("unknown");
+}
+
+/* ---- methods, ranks, alphas, layers -------------------------------------------------------------------------------- */
 
 static void add_count(json_t *counts, const char *key, json_int_t more)
 {
@@ -67,32 +61,24 @@ static void add_count(json_t *counts, const char *key, json_int_t more)
 
 static void count(json_t *counts, const char *key) { add_count(counts, key, 1); }
 
-static const char *part_of(const char *name)
+static void add_layers(const kw_lora_file *f, json_t *r)
 {
-    return kw_starts_with(name, "lora_te2_") || kw_starts_with(name, "text_encoder_2") ? "text_encoder_2"
-           : kw_starts_with(name, "lora_te") || kw_starts_with(name, "text_encoder") ? "text_encoder" : "unet";
-}
-
-static void add_ranks(const kw_tensors *t, json_t *r)
-{
-    json_t *ranks = json_object(), *alphas = json_object(), *modules = json_object();
+    json_t *ranks = json_object(), *alphas = json_object(), *modules = json_object(), *methods = json_object();
     char text[64];
-    for (size_t i = 0; i < kw_tensors_n(t); i++) {
-        const kw_tensor *w = kw_tensors_at(t, i);
-        bool down = strstr(w->name, "lora_down.weight") || strstr(w->name, "lora.down.weight")
-            || strstr(w->name, ".lora_A.");
-        if (kw_ends_with(w->name, ".alpha") && kw_tensor_count(w) == 1) {
-            double v;
-            kw_convert(KW_F64, &v, w->dtype, w->data, 1);
-            snprintf(text, sizeof text, "%g", v);
+    for (size_t i = 0; i < f->n; i++) {
+        const kw_delta *d = &f->item[i];
+        bool dora = d->t[KW_ROLE_DORA] || d->t[KW_ROLE_MAGNITUDE];
+        snprintf(text, sizeof text, "%s%s", kw_delta_name(d->kind), dora ? " + DoRA" : d->t[KW_ROLE_MID] ? " (Tucker)" : "");
+        count(methods, text);
+        count(modules, kw_part_name(d->part));
+        snprintf(text, sizeof text, "%d", d->rank);
+        if (d->rank)
+            count(ranks, text);
+        snprintf(text, sizeof text, "%g", d->scale * d->rank);
+        if (d->rank)
             count(alphas, text);
-        }
-        if (!down || w->rank < 2)
-            continue;
-        snprintf(text, sizeof text, "%lld", (long long)w->shape[0]);
-        count(ranks, text);
-        count(modules, part_of(w->name));
     }
+    json_object_set_new(r, "methods", methods);
     json_object_set_new(r, "modules", modules);
     json_object_set_new(r, "ranks", ranks);
     json_object_set_new(r, "alphas", alphas);
@@ -146,34 +132,70 @@ static void add_origin(const kw_tensors *t, json_t *r)
     json_decref(tags);
 }
 
-/* A1111 lists files with metadata; Forge tells SD 1.x by modelspec.architecture. Both load the others by tag. */
-static void add_readers(const kw_tensors *t, spelling s, json_t *r)
+/* Who takes these names and all of these methods; kiwame does, but for keys that mean nothing here. */
+static void name_readers(const kw_lora_file *f, json_t *list)
 {
-    json_t *list = json_array(), *notes = json_array();
+    bool plain = true, ia3 = false, kohya = f->dialect == KW_DIALECT_KOHYA, old = f->dialect == KW_DIALECT_DIFFUSERS_2023;
+    for (size_t i = 0; i < f->n; i++) {
+        plain &= f->item[i].kind == KW_DELTA_LORA && !f->item[i].t[KW_ROLE_MID] && !f->item[i].t[KW_ROLE_DIFF_B];
+        ia3 |= f->item[i].kind == KW_DELTA_IA3;
+    }
+    const struct { const char *name; bool reads; } readers[] = {
+        { "kiwame", !f->n_unknown }, { "A1111", kohya }, { "Forge", kohya },
+        { "ComfyUI", !ia3 && f->dialect != KW_DIALECT_PEFT && !old },
+        { "diffusers", plain && f->dialect != KW_DIALECT_LYCORIS && f->dialect != KW_DIALECT_PEFT },
+        { "PEFT", f->dialect == KW_DIALECT_PEFT },
+    };
     for (size_t i = 0; i < KW_LEN(readers); i++)
-        if (readers[i].reads[s])
+        if (readers[i].reads)
             json_array_append_new(list, json_string(readers[i].name));
+}
+
+/* A1111 lists files with metadata; Forge tells SD 1.x by modelspec.architecture. Both load the others by tag. */
+static void add_readers(const kw_lora_file *f, json_t *r)
+{
+    const kw_tensors *t = f->file;
+    json_t *list = json_array(), *notes = json_array();
+    name_readers(f, list);
     if (!kw_tensors_n_meta(t))
         json_array_append_new(notes, json_string(N_("no metadata: A1111 does not list it for a family")));
     else if (!meta(t, "modelspec.architecture"))
         json_array_append_new(notes, json_string(N_("no modelspec.architecture: Forge does not know its family")));
     if (meta(t, "sshs_model_hash") && kw_starts_with(meta(t, "sshs_model_hash"), "e3b0c442"))
         json_array_append_new(notes, json_string(N_("sshs_model_hash is the hash of nothing: its writer has a fault")));
+    if (f->n_bundled)
+        json_array_append_new(notes, json_string(N_("embeddings come along in it (bundle_emb)")));
     json_object_set_new(r, "read_by", list);
     if (json_array_size(notes))
         json_object_set(r, "notes", notes);
     json_decref(notes);
 }
 
-static void add_lora(const kw_tensors *t, json_t *r)
+static void add_unknown(const kw_lora_file *f, json_t *r)
 {
-    spelling s;
-    (void)spelled(t, &s);
-    json_object_set_new(r, "kind", json_string(kinds[s]));
-    json_object_set_new(r, "family", json_string(family(t)));
-    add_ranks(t, r);
-    add_origin(t, r);
-    add_readers(t, s, r);
+    enum { SHOWN = 20 };
+    json_t *list = json_array();
+    for (size_t i = 0; i < f->n_unknown && i < SHOWN; i++)
+        json_array_append_new(list, json_string(f->unknown[i]));
+    if (f->n_unknown > SHOWN)
+        json_array_append_new(list, json_string("..."));
+    if (f->n_unknown)
+        json_object_set(r, "unknown", list);
+    json_decref(list);
+}
+
+static void add_lora(const kw_lora_file *f, json_t *r)
+{
+    bool plain = true;
+    for (size_t i = 0; i < f->n; i++)
+        plain &= f->item[i].kind == KW_DELTA_LORA;
+    json_object_set_new(r, "kind", json_string(plain ? N_("LoRA") : N_("LyCORIS")));
+    json_object_set_new(r, "names", json_string(kw_dialect_name(f->dialect)));
+    json_object_set_new(r, "family", json_string(family(f)));
+    add_layers(f, r);
+    add_origin(f->file, r);
+    add_readers(f, r);
+    add_unknown(f, r);
 }
 
 /* ---- any tensor file --------------------------------------------------------------------------------------------- */
@@ -195,8 +217,15 @@ static const char *other_kind(const kw_tensors *t)
 
 kw_status kw_inspect_tensors(kw_cli *c, const char *path, json_t *r, kw_err *e)
 {
-    kw_tensors *t;
-    KW_TRY(kw_tensors_open(c->arena, path, &t, e));
+    kw_tensors *t = NULL;
+    kw_lora_file *f = NULL;
+    if (kw_is_dir(path))
+        KW_TRY(kw_lora_file_open(c->arena, path, NULL, &f, e));
+    else
+        KW_TRY(kw_tensors_open(c->arena, path, &t, e));
+    t = f ? f->file : t;
+    if (!f && kw_is_lora(t))
+        KW_TRY(kw_lora_file_open(c->arena, path, NULL, &f, e));
     size_t n = kw_tensors_n(t);
     int64_t numbers = 0;
     const kw_tensor **list = kw_alloc_array(c->arena, n + 1, sizeof *list);
@@ -204,8 +233,8 @@ kw_status kw_inspect_tensors(kw_cli *c, const char *path, json_t *r, kw_err *e)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     for (size_t i = 0; i < n; i++)
         list[i] = kw_tensors_at(t, i);
-    if (kw_is_lora(t))
-        add_lora(t, r);
+    if (f)
+        add_lora(f, r);
     else
         json_object_set_new(r, "kind", json_string(other_kind(t)));
     json_object_set_new(r, "tensors", json_integer((json_int_t)n));

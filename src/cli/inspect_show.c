@@ -20,7 +20,7 @@ static const struct { const char *key, *label; } labels[] = {
     { "pixels", N_("pixels") }, { "prompt", N_("prompt") }, { "negative", N_("negative prompt") },
     { "settings", N_("settings") },
     { "native_size", N_("size of pictures") }, { "reason", N_("reason") }, { "title", N_("title") },
-    { "frequent_tags", N_("frequent tags") },
+    { "frequent_tags", N_("frequent tags") }, { "names", N_("keys") }, { "methods", N_("method") },
 };
 
 static const char *label_of(const char *key)
@@ -57,7 +57,7 @@ static void add_text(kw_str *s, const char *text, bool translate)
 
 static void add_value(kw_str *s, const char *key, const json_t *v)
 {
-    static const char *const ours[] = { "kind", "family", "input", "prediction_from", "notes" };
+    static const char *const ours[] = { "kind", "family", "input", "prediction_from", "notes", "names" };
     bool translate = false;
     for (size_t i = 0; i < KW_LEN(ours); i++)
         translate |= !strcmp(key, ours[i]);

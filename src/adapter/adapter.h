@@ -15,7 +15,7 @@
 #define KW_TARGET_MAP(X) \
     X(ATTENTION, "attention", N_("queries, keys, values and outputs of every attention of the U-Net")) \
     X(FF,        "ff",        N_("feed-forward layers and the projections in and out of each transformer")) \
-    X(CONV,      "conv",      N_("convolutions of the residual blocks, down- and upsampling, and their time projections")) \
+    X(CONV, "conv", N_("convolutions of the residual blocks, down- and upsampling, and their time projections")) \
     X(TEXT,      "text",      N_("attention and feed-forward layers of the text encoder"))
 
 enum {
@@ -45,7 +45,7 @@ enum { KW_LORA_NAME = 512 };              /* room for a module's name */
 /* "lora_unet_input_blocks_4_1_proj_in" of (KW_PART_UNET, "down_blocks.1.attentions.0.proj_in"); false: too long. */
 bool kw_lora_name(const kw_lora_names *s, kw_part part, const char *path, char name[KW_LORA_NAME]);
 
-/* ---- LoRA files and their kin, in whatever spelling ---------------------------------------------------------------- */
+/* ---- LoRA files and their kin, in whatever spelling ------------------------------------------------------------- */
 
 /*  name, word. ΔW by kind: delta.c  */
 #define KW_DELTA_MAP(X) \
@@ -116,8 +116,10 @@ typedef struct {
     kw_dialect dialect;                   /* of most of its keys */
     kw_lora_names names;                  /* whose numbers LDM's names were read with */
     kw_delta *item;  size_t n;            /* sorted by part, then path */
-    const char **unknown;  size_t n_unknown;          /* keys that belong to no layer known here, or make no sense there */
-    const kw_tensor **bundled;  size_t n_bundled;     /* bundle_emb.*: embeddings that came along, for who reads those */
+    const char **unknown;
+    size_t n_unknown; /* keys that belong to no layer known here, or make no sense there */
+    const kw_tensor **bundled;
+    size_t n_bundled; /* bundle_emb.*: embeddings that came along, for who reads those */
 } kw_lora_file;
 
 /*
@@ -126,7 +128,8 @@ typedef struct {
  */
 KW_MUST kw_status kw_lora_file_open(kw_arena *a, const char *path, const kw_lora_names *names, kw_lora_file **out,
                                     kw_err *e);
-KW_MUST kw_status kw_lora_file_of(kw_arena *a, kw_tensors *t, const kw_lora_names *names, kw_lora_file **out, kw_err *e);
+KW_MUST kw_status kw_lora_file_of(kw_arena *a, kw_tensors *t, const kw_lora_names *names, kw_lora_file **out,
+                                  kw_err *e);
 const kw_delta *kw_lora_file_find(const kw_lora_file *f, kw_part p, const char *path);      /* NULL: not there */
 /* The width of the text that its cross attention reads: 768 SD 1.x, 1024 SD 2.x, 2048 SDXL; 0: it does not say. */
 int64_t kw_lora_file_width(const kw_lora_file *f);
@@ -141,7 +144,8 @@ bool kw_delta_fits(const kw_delta *d, const kw_tensor *weight);
  * LoRA, LoHa, LoKr, GLoRA, full, norm: W + s ΔW. DoRA, OFT and weights that are set: as A1111 and LyCORIS have it at
  * s = 1, W + s (W' - W) elsewhere, as A1111. BOFT: each factor between 1 and itself, (IA)^3: 1 + s w, as LyCORIS.
  */
-KW_MUST kw_status kw_delta_apply(const kw_delta *d, double strength, float *w, int64_t rows, int64_t columns, kw_err *e);
+KW_MUST kw_status kw_delta_apply(const kw_delta *d, double strength, float *w, int64_t rows, int64_t columns,
+                                 kw_err *e);
 bool kw_delta_has_bias(const kw_delta *d);
 /* Likewise a bias of n numbers. KW_EDATA: another size. */
 KW_MUST kw_status kw_delta_apply_bias(const kw_delta *d, double strength, float *bias, int64_t n, kw_err *e);
@@ -155,22 +159,24 @@ typedef enum {
 } kw_lora_form;
 
 /*
- * The same LoRA in another spelling: kohya's a file; diffusers' a file, or pytorch_lora_weights.safetensors in a folder;
- * PEFT's a folder, with one for each part when there are several. Tensors keep type and bytes. KW_EDATA names what the
- * other form has no words for (diffusers and PEFT: all but LoRA and DoRA along outputs), and keys that mean nothing here.
+ * The same LoRA in another spelling: kohya's a file; diffusers' a file, or pytorch_lora_weights.safetensors in a
+ * folder; PEFT's a folder, with one for each part when there are several. Tensors keep type and bytes. KW_EDATA names
+ * what the other form has no words for (diffusers and PEFT: all but LoRA and DoRA along outputs), and keys that mean
+ * nothing here.
  */
 KW_MUST kw_status kw_lora_convert(kw_arena *a, const kw_lora_file *f, kw_lora_form form, const char *to, kw_err *e);
 
-/* ---- blocks of the U-Net, as A1111's users weigh them ------------------------------------------------------------------ */
+/* ---- blocks of the U-Net, as A1111's users weigh them ----------------------------------------------------------- */
 
 /* BASE (the text encoders), IN00 ... IN11, M00, OUT00 ... OUT11: LDM's blocks. */
 enum { KW_LORA_BLOCKS = 26 };
 /* KW_NONE: in none of them (time embedding, first norm ...): no factor applies. names: numbers of the base's blocks. */
 int kw_lora_block(const kw_lora_names *names, kw_part part, const char *path);
 /*
- * Lists as in A1111's extension, by their length: 26 in the order above; 17 for the blocks that SD 1.x's attention is in
- * (BASE, IN01, 02, 04, 05, 07, 08, M00, OUT03 ... 11); for SDXL 20 (BASE, IN00-08, M00, OUT00-08) and 12 (BASE, IN04, 05,
- * 07, 08, M00, OUT00-05). Or names with factors, the others 1: "IN04=0.5,OUT=0,BASE=0" (IN, OUT: all of them).
+ * Lists as in A1111's extension, by their length: 26 in the order above; 17 for the blocks that SD 1.x's attention is
+ * in (BASE, IN01, 02, 04, 05, 07, 08, M00, OUT03 ... 11); for SDXL 20 (BASE, IN00-08, M00, OUT00-08) and 12 (BASE,
+ * IN04, 05, 07, 08, M00, OUT00-05). Or names with factors, the others 1: "IN04=0.5,OUT=0,BASE=0" (IN, OUT: all of
+ * them).
  */
 KW_MUST kw_status kw_lora_blocks_parse(const char *text, float out[KW_LORA_BLOCKS], kw_err *e);
 
@@ -195,10 +201,11 @@ enum { KW_ADAPTERS = 96 };                /* 32 files, three parts each */
  * One part's modules. Without a file every targeted layer gets a branch (down: kaiming uniform, up: zero; PEFT's and
  * kohya's start). With one, in any spelling, exactly the layers it holds get one, with its ranks and alphas.
  */
-KW_MUST kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, kw_tensors *file, kw_lora **out, kw_err *e);
+KW_MUST kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, kw_tensors *file,
+                              kw_lora **out, kw_err *e);
 /*
- * The same over a file in any spelling: the layers of which it holds a plain LoRA (kw_delta_is_branch); the others are for
- * whoever merges. file: lives as long as the LoRA.
+ * The same over a file in any spelling: the layers of which it holds a plain LoRA (kw_delta_is_branch); the others are
+ * for whoever merges. file: lives as long as the LoRA.
  */
 KW_MUST kw_status kw_lora_new_over(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c,
                                    const kw_lora_file *file, kw_lora **out, kw_err *e);
@@ -222,7 +229,8 @@ const char *kw_lora_unmatched(kw_lora *const *l, int n, const kw_tensors *file, 
 /* Tensors in kohya's format, F32, in memory of the arena; append to t[*n] (capacity known by kw_lora_n_modules * 3). */
 KW_MUST kw_status kw_lora_tensors(kw_arena *a, const kw_lora *l, kw_dtype type, kw_tensor *t, size_t *n, kw_err *e);
 
-/* Values of a file into these modules, the second factors times `strength`. KW_EDATA: the file lacks one or has another size. */
+/* Values of a file into these modules, the second factors times `strength`. KW_EDATA: the file lacks one or has another
+ * size. */
 KW_MUST kw_status kw_lora_set(const kw_lora *l, const kw_tensors *file, float strength, kw_err *e);
 
 typedef struct { kw_lora *item[KW_ADAPTERS]; int n; } kw_adapters;

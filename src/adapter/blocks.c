@@ -10,7 +10,10 @@ enum { IN = 1, MID = 13, OUT = 14, EACH = 12 };
 
 int kw_lora_block(const kw_lora_names *names, kw_part part, const char *path)
 {
-    static const struct { const char *head; int first; } rows[] = { { "input_blocks.", IN }, { "output_blocks.", OUT } };
+    static const struct {
+        const char *head;
+        int first;
+    } rows[] = { { "input_blocks.", IN }, { "output_blocks.", OUT } };
     kw_lora_names usual = names->unet.levels ? *names : kw__names_usual(names->xl);
     char ldm[KW_KEY_ROOM];
     if (part != KW_PART_UNET)
@@ -27,13 +30,15 @@ int kw_lora_block(const kw_lora_names *names, kw_part part, const char *path)
     return KW_NONE;
 }
 
-/* ---- lists ------------------------------------------------------------------------------------------------------------ */
+/* ---- lists ------------------------------------------------------------------------------------------------------ */
 
 static const struct { int n; signed char at[KW_LORA_BLOCKS]; } shapes[] = {
     { 26, { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25 } },
-    { 17, { 0, IN + 1, IN + 2, IN + 4, IN + 5, IN + 7, IN + 8, MID, OUT + 3, OUT + 4, OUT + 5, OUT + 6, OUT + 7, OUT + 8, OUT + 9,
-            OUT + 10, OUT + 11 } },
-    { 20, { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, MID, OUT, OUT + 1, OUT + 2, OUT + 3, OUT + 4, OUT + 5, OUT + 6, OUT + 7, OUT + 8 } },
+    { 17,
+      { 0, IN + 1, IN + 2, IN + 4, IN + 5, IN + 7, IN + 8, MID, OUT + 3, OUT + 4, OUT + 5, OUT + 6, OUT + 7, OUT + 8,
+        OUT + 9, OUT + 10, OUT + 11 } },
+    { 20, { 0,   1,   2,       3,       4,       5,       6,       7,       8,       9,
+            MID, OUT, OUT + 1, OUT + 2, OUT + 3, OUT + 4, OUT + 5, OUT + 6, OUT + 7, OUT + 8 } },
     { 12, { 0, IN + 4, IN + 5, IN + 7, IN + 8, MID, OUT, OUT + 1, OUT + 2, OUT + 3, OUT + 4, OUT + 5 } },
 };
 
@@ -59,7 +64,8 @@ static bool number(const char *text, size_t n, float *v)
 static bool named(const char *s, size_t n, int *first, int *count)
 {
     static const struct { const char *name; int first, n; } rows[] = {
-        { "BASE", 0, 1 }, { "IN", IN, EACH }, { "MID", MID, 1 }, { "M00", MID, 1 }, { "M", MID, 1 }, { "OUT", OUT, EACH },
+        { "BASE", 0, 1 },  { "IN", IN, EACH }, { "MID", MID, 1 },
+        { "M00", MID, 1 }, { "M", MID, 1 },    { "OUT", OUT, EACH },
     };
     for (size_t i = 0; i < KW_LEN(rows); i++) {
         size_t k = strlen(rows[i].name);

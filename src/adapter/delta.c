@@ -31,7 +31,8 @@ static int64_t rest(const kw_tensor *t, int n)
 }
 
 /* Sizes of the two factors of a half of LoKr, whole or not. t: Tucker. */
-static void kron_half(const kw_tensor *whole, const kw_tensor *a, const kw_tensor *b, const kw_tensor *t, int64_t *rows, int64_t *columns)
+static void kron_half(const kw_tensor *whole, const kw_tensor *a, const kw_tensor *b, const kw_tensor *t, int64_t *rows,
+                      int64_t *columns)
 {
     *rows = whole ? dim(whole, 0) : t ? dim(a, 1) : dim(a, 0);
     *columns = whole ? rest(whole, 1) : t ? dim(b, 1) * rest(t, 2) : rest(b, 1);
@@ -91,7 +92,8 @@ const kw_tensor *kw__delta_whole(const kw_delta *d)
     return NULL;
 }
 
-/* LyCORIS says so; PEFT's vectors are (1, inputs) or (outputs, 1), of convolutions both (1, n, 1, 1): see lora_meta.c. */
+/* LyCORIS says so; PEFT's vectors are (1, inputs) or (outputs, 1), of convolutions both (1, n, 1, 1): see lora_meta.c.
+ */
 static bool on_input(const kw_delta *d)
 {
     const kw_tensor *flag = role(d, KW_ROLE_ON_INPUT), *l = role(d, KW_ROLE_IA3_L);
@@ -111,7 +113,7 @@ bool kw_delta_fits(const kw_delta *d, const kw_tensor *weight)
     return (!rows || rows == dim(weight, 0)) && (!columns || columns == rest(weight, 1));
 }
 
-/* ---- checks: from here on sizes are believed --------------------------------------------------------------------------- */
+/* ---- checks: from here on sizes are believed -------------------------------------------------------------------- */
 
 static bool is_float(kw_dtype t)
 {
@@ -185,7 +187,8 @@ static bool fits_glora(kw_delta *d)
     d->rank = (int)dim(a2, 0);
     if (bm && !(bm->rank >= 2 && is(dim(bm, 0), rest(b1, 1)) && is(dim(bm, 1), dim(b2, 0))))
         return false;
-    return product(a1, a2) && (bm || product(b1, b2)) && dim(a1, 0) == rest(a2, 1) && dim(a1, 0) == (bm ? rest(b2, 1) : dim(b2, 1));
+    return product(a1, a2) && (bm || product(b1, b2)) && dim(a1, 0) == rest(a2, 1)
+           && dim(a1, 0) == (bm ? rest(b2, 1) : dim(b2, 1));
 }
 
 static bool fits_oft(kw_delta *d)
@@ -227,7 +230,8 @@ kw_status kw__delta_check(kw_delta *d, const char *shown, kw_err *e)
     KW_TRY(check_tensors(d, shown, e));
     d->on_input = d->kind == KW_DELTA_IA3 && on_input(d);
     if (!fits(d) || !fits_dora(d))
-        return kw_fail(e, KW_EDATA, N_("%s: the tensors of %s (%s) do not fit each other"), shown, d->module, kw_delta_name(d->kind));
+        return kw_fail(e, KW_EDATA, N_("%s: the tensors of %s (%s) do not fit each other"), shown, d->module,
+                       kw_delta_name(d->kind));
     const kw_tensor *a = role(d, KW_ROLE_ALPHA);
     bool oft = d->kind == KW_DELTA_OFT || d->kind == KW_DELTA_BOFT;
     d->alpha = oft ? 0 : d->rank;

@@ -44,7 +44,7 @@ static int64_t count(const work *k, kw_role role) { return kw_tensor_count(k->d-
 
 static kw_status nomem(const work *k) { return kw_fail(k->e, no_memory, "out of memory"); }
 
-/* ---- ΔW of each kind -------------------------------------------------------------------------------------------------- */
+/* ---- ΔW of each kind -------------------------------------------------------------------------------------------- */
 
 /* The matrix a·b of two roles, or with t Σ_ij t_ij a_i b_j (a: (i, rows), b: (j, columns)); NULL: no memory. */
 static float *factors(const work *k, kw_role ra, kw_role rb, kw_role rt, int64_t *rows, int64_t *columns)
@@ -105,7 +105,8 @@ static float *loha(const work *k)
 }
 
 /* One half of LoKr: whole, or of factors. */
-static const float *kron_half(const work *k, kw_role whole, kw_role a, kw_role b, kw_role t, int64_t *rows, int64_t *columns)
+static const float *kron_half(const work *k, kw_role whole, kw_role a, kw_role b, kw_role t, int64_t *rows,
+                              int64_t *columns)
 {
     if (!k->d->t[whole])
         return factors(k, a, b, t, rows, columns);
@@ -151,7 +152,7 @@ static float *glora(const work *k)
     return out;
 }
 
-/* ---- DoRA ---------------------------------------------------------------------------------------------------------------- */
+/* ---- DoRA ------------------------------------------------------------------------------------------------------- */
 
 /* Which magnitude belongs to column j of row i: along outputs, or along inputs (1, in, 1, 1). */
 static kw_status decompose(const work *k, const float *delta)
@@ -165,7 +166,8 @@ static kw_status decompose(const work *k, const float *delta)
     if (!m || !sum)
         return nomem(k);
     if (!on_out && n * inner != k->columns)
-        return kw_fail(k->e, KW_EDATA, N_("%s: dora_scale of %lld numbers fits neither outputs nor inputs"), k->d->module, (long long)n);
+        return kw_fail(k->e, KW_EDATA, N_("%s: dora_scale of %lld numbers fits neither outputs nor inputs"),
+                       k->d->module, (long long)n);
     for (int64_t i = 0; i < k->rows; i++)
         for (int64_t j = 0; j < k->columns; j++) {
             double v = (double)k->w[i * k->columns + j] + (delta ? (double)delta[i * k->columns + j] : 0);
@@ -182,7 +184,7 @@ static kw_status decompose(const work *k, const float *delta)
     return KW_OK;
 }
 
-/* ---- the kinds that multiply ----------------------------------------------------------------------------------------- */
+/* ---- the kinds that multiply ------------------------------------------------------------------------------------ */
 
 static kw_status ia3(const work *k)
 {
@@ -218,7 +220,8 @@ static double *rotations(const work *k, int64_t blocks, int64_t b)
 {
     const float *q = read(k, KW_ROLE_OFT);
     double *r = kw_alloc_array(k->a, (size_t)(blocks * b * b), sizeof *r);
-    double *scratch = kw_alloc_array(k->a, (size_t)(2 * b * b), sizeof *scratch), norm = 0, limit = k->d->alpha * (double)k->rows;
+    double *scratch = kw_alloc_array(k->a, (size_t)(2 * b * b), sizeof *scratch), norm = 0,
+           limit = k->d->alpha * (double)k->rows;
     if (!q || !r || !scratch)
         return NULL;
     for (int64_t n = 0; n < blocks; n++)
@@ -259,12 +262,13 @@ static kw_status oft(const work *k)
 }
 
 /*
- * Stage i takes rows (c, g, k), g = 0, 1, k below h = 2^i · b/2, in the order (c, k, g), multiplies blocks of b of them by
- * s R + (1 - s), and puts them back.
+ * Stage i takes rows (c, g, k), g = 0, 1, k below h = 2^i · b/2, in the order (c, k, g), multiplies blocks of b of them
+ * by s R + (1 - s), and puts them back.
  */
 static kw_status boft(const work *k)
 {
-    int64_t stages = dim(k, KW_ROLE_OFT, 0), blocks = dim(k, KW_ROLE_OFT, 1), b = dim(k, KW_ROLE_OFT, 2), n = k->columns;
+    int64_t stages = dim(k, KW_ROLE_OFT, 0), blocks = dim(k, KW_ROLE_OFT, 1), b = dim(k, KW_ROLE_OFT, 2),
+            n = k->columns;
     double *r = rotations(k, stages * blocks, b);
     float *in = floats(k, k->rows * n), *out = floats(k, b * n), *turn = floats(k, b * b);
     if (!r || !in || !out || !turn)
@@ -290,7 +294,7 @@ static kw_status boft(const work *k)
     return k->d->t[KW_ROLE_RESCALE] && !v ? nomem(k) : KW_OK;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------------ */
+/* ---- the whole -------------------------------------------------------------------------------------------------- */
 
 static kw_status add(const work *k, const float *delta, double scale)
 {
@@ -332,7 +336,8 @@ static kw_status apply(const work *k)
     case KW_DELTA_BOFT: return boft(k);
     case KW_DELTA_IA3: return ia3(k);
     case KW_DELTA_FULL: case KW_DELTA_NORM: return whole(k);
-    case KW_DELTA_SET: return d->t[KW_ROLE_SET] ? set(k, KW_ROLE_SET) : d->t[KW_ROLE_PLAIN] ? set(k, KW_ROLE_PLAIN) : KW_OK;
+    case KW_DELTA_SET:
+        return d->t[KW_ROLE_SET] ? set(k, KW_ROLE_SET) : d->t[KW_ROLE_PLAIN] ? set(k, KW_ROLE_PLAIN) : KW_OK;
     default: return KW_OK;
     }
 }
@@ -342,8 +347,8 @@ kw_status kw_delta_apply(const kw_delta *d, double strength, float *w, int64_t r
     int64_t r, c;
     kw_delta_size(d, &r, &c);
     if ((r && r != rows) || (c && c != columns))
-        return kw_fail(e, KW_EDATA, N_("%s: made for a weight of %lld x %lld, not %lld x %lld"), d->module, (long long)r, (long long)c,
-                       (long long)rows, (long long)columns);
+        return kw_fail(e, KW_EDATA, N_("%s: made for a weight of %lld x %lld, not %lld x %lld"), d->module,
+                       (long long)r, (long long)c, (long long)rows, (long long)columns);
     if (strength == 0)
         return KW_OK;
     work k = { .a = kw_arena_new(), .d = d, .s = strength, .w = w, .rows = rows, .columns = columns, .e = e };
@@ -352,7 +357,7 @@ kw_status kw_delta_apply(const kw_delta *d, double strength, float *w, int64_t r
     return s;
 }
 
-/* ---- biases --------------------------------------------------------------------------------------------------------------- */
+/* ---- biases ----------------------------------------------------------------------------------------------------- */
 
 static const struct { kw_role role; bool scaled, set; } biases[] = {
     { KW_ROLE_UP_BIAS, true, false }, { KW_ROLE_DIFF_B, false, false }, { KW_ROLE_B_NORM, false, false },
@@ -384,7 +389,8 @@ kw_status kw_delta_apply_bias(const kw_delta *d, double strength, float *bias, i
         if (!t)
             continue;
         if (kw_tensor_count(t) != n)
-            return kw_fail(e, KW_EDATA, N_("%s: made for a bias of %lld numbers, not %lld"), d->module, (long long)kw_tensor_count(t), (long long)n);
+            return kw_fail(e, KW_EDATA, N_("%s: made for a bias of %lld numbers, not %lld"), d->module,
+                           (long long)kw_tensor_count(t), (long long)n);
         for (int64_t k = 0; k < n; k++) {
             double v = number(t, k);
             v = biases[i].set ? v - (double)bias[k] : biases[i].scaled ? v * d->scale : v;

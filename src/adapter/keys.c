@@ -4,7 +4,8 @@
  *   lora_unet_ down_blocks_0_attentions_0_proj_in .lora_down.weight            kohya
  *   unet.      down_blocks.0.attentions.0.proj_in .lora_A.weight               diffusers
  *
- * Sources: kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, diffusers (utils/state_dict_utils.py), PEFT, ComfyUI (comfy/lora.py).
+ * Sources: kohya-ss/sd-scripts, KohakuBlueleaf/LyCORIS, diffusers (utils/state_dict_utils.py), PEFT, ComfyUI
+ * (comfy/lora.py).
  */
 #include "keys.h"
 
@@ -43,14 +44,21 @@ static const struct { const char *end; kw_role role; int dialect; } ends[] = {
 
 /* The first that fits counts; after PEFT's the search goes on. dots: else underscores stand for them. */
 static const struct { const char *start; int part; bool dots; kw_dialect dialect; } starts[] = {
-    { "lora_unet_", KW_PART_UNET, false, KW_DIALECT_KOHYA }, { "lora_te1_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
-    { "lora_te2_", KW_PART_TEXT2, false, KW_DIALECT_KOHYA }, { "lora_te_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
-    { "oft_unet_", KW_PART_UNET, false, KW_DIALECT_KOHYA }, { "oft_te1_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
-    { "oft_te2_", KW_PART_TEXT2, false, KW_DIALECT_KOHYA }, { "oft_te_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
-    { "lycoris_te1_", KW_PART_TEXT, false, KW_DIALECT_LYCORIS }, { "lycoris_te2_", KW_PART_TEXT2, false, KW_DIALECT_LYCORIS },
-    { "lycoris_te_", KW_PART_TEXT, false, KW_DIALECT_LYCORIS }, { "lycoris_unet_", KW_PART_UNET, false, KW_DIALECT_LYCORIS },
+    { "lora_unet_", KW_PART_UNET, false, KW_DIALECT_KOHYA },
+    { "lora_te1_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
+    { "lora_te2_", KW_PART_TEXT2, false, KW_DIALECT_KOHYA },
+    { "lora_te_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
+    { "oft_unet_", KW_PART_UNET, false, KW_DIALECT_KOHYA },
+    { "oft_te1_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
+    { "oft_te2_", KW_PART_TEXT2, false, KW_DIALECT_KOHYA },
+    { "oft_te_", KW_PART_TEXT, false, KW_DIALECT_KOHYA },
+    { "lycoris_te1_", KW_PART_TEXT, false, KW_DIALECT_LYCORIS },
+    { "lycoris_te2_", KW_PART_TEXT2, false, KW_DIALECT_LYCORIS },
+    { "lycoris_te_", KW_PART_TEXT, false, KW_DIALECT_LYCORIS },
+    { "lycoris_unet_", KW_PART_UNET, false, KW_DIALECT_LYCORIS },
     { "lycoris_", ANY, false, KW_DIALECT_LYCORIS },
-    { "unet.", KW_PART_UNET, true, KW_DIALECT_DIFFUSERS }, { "text_encoder_2.", KW_PART_TEXT2, true, KW_DIALECT_DIFFUSERS },
+    { "unet.", KW_PART_UNET, true, KW_DIALECT_DIFFUSERS },
+    { "text_encoder_2.", KW_PART_TEXT2, true, KW_DIALECT_DIFFUSERS },
     { "text_encoder.", KW_PART_TEXT, true, KW_DIALECT_DIFFUSERS },
     { "text_encoders.clip_l.transformer.", KW_PART_TEXT, true, KW_DIALECT_COMFY },
     { "text_encoders.clip_h.transformer.", KW_PART_TEXT, true, KW_DIALECT_COMFY },
@@ -102,7 +110,8 @@ static bool is_text(const char *path)
 
 static bool is_ldm(const char *path)
 {
-    static const char *const heads[] = { "input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out." };
+    static const char *const heads[] = { "input_blocks.", "middle_block.", "output_blocks.",
+                                         "time_embed.",   "label_emb.",    "out." };
     for (size_t i = 0; i < KW_LEN(heads); i++)
         if (kw_starts_with(path, heads[i]))
             return true;
@@ -166,8 +175,10 @@ bool kw__key_read(const char *key, const kw_lora_names *names, kw__key *k)
 
 bool kw__key_is_xl(const char *key)
 {
-    static const char *const signs[] = { "lora_te2_", "lora_te1_", "oft_te1_", "lycoris_te2_", "text_encoder_2.", "clip_g.", "add_embedding", "label_emb",
-                                         "transformer_blocks_1_", "transformer_blocks.1." };
+    static const char *const signs[] = {
+        "lora_te2_", "lora_te1_",     "oft_te1_",  "lycoris_te2_",          "text_encoder_2.",
+        "clip_g.",   "add_embedding", "label_emb", "transformer_blocks_1_", "transformer_blocks.1."
+    };
     for (size_t i = 0; i < KW_LEN(signs); i++)
         if (strstr(key, signs[i]))
             return true;

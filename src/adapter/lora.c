@@ -27,7 +27,8 @@ struct kw_lora {
 static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t, kw_err *e);
 static int group_of(void *lora, const char *name) { (void)name; return ((const kw_lora *)lora)->c.group; }
 
-kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, kw_tensors *file, kw_lora **out, kw_err *e)
+kw_status kw_lora_new(kw_arena *a, kw_store *s, kw_part part, const kw_lora_config *c, kw_tensors *file, kw_lora **out,
+                      kw_err *e)
 {
     kw_lora_file *f = NULL;
     if (file)
@@ -42,7 +43,9 @@ kw_status kw_lora_new_over(kw_arena *a, kw_store *s, kw_part part, const kw_lora
     if (!l)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     *l = (kw_lora){ .arena = a, .part = part, .c = *c, .file = file };
-    kw_params_source from = { .find = find, .find_ctx = l, .select = c->trained ? group_of : NULL, .select_ctx = l, .exact = KW_F32 };
+    kw_params_source from = {
+        .find = find, .find_ctx = l, .select = c->trained ? group_of : NULL, .select_ctx = l, .exact = KW_F32
+    };
     l->params = kw_params_new(a, s, &from);
     *out = l;
     return l->params ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
@@ -75,7 +78,9 @@ static kw_status start(const kw_lora *l, const char *name, kw_shape shape, kw_te
     if (strstr(name, ".lora_down."))
         for (int64_t i = 0; i < count; i++)
             w[i] = (2 * kw_rng_float(r, (uint64_t)i) - 1) * bound;
-    *t = (kw_tensor){ .name = name, .dtype = KW_F32, .rank = shape.rank, .data = w, .bytes = (uint64_t)count * sizeof *w };
+    *t = (kw_tensor) {
+        .name = name, .dtype = KW_F32, .rank = shape.rank, .data = w, .bytes = (uint64_t)count * sizeof *w
+    };
     memcpy(t->shape, shape.d, sizeof shape.d[0] * (size_t)shape.rank);
     return KW_OK;
 }
@@ -85,13 +90,15 @@ static kw_status find(void *lora, const char *name, kw_shape shape, kw_tensor *t
     kw_lora *l = lora;
     if (!l->file)
         return start(l, name, shape, t, e);
-    kw_role role = strstr(name, ".lora_down.") ? KW_ROLE_DOWN : kw_ends_with(name, ".bias") ? KW_ROLE_UP_BIAS : KW_ROLE_UP;
+    kw_role role = strstr(name, ".lora_down.")   ? KW_ROLE_DOWN
+                   : kw_ends_with(name, ".bias") ? KW_ROLE_UP_BIAS
+                                                 : KW_ROLE_UP;
     const kw_tensor *found = l->now->t[role];
     *t = *found;
     return KW_OK;
 }
 
-/* ---- one module --------------------------------------------------------------------------------------------------- */
+/* ---- one module ------------------------------------------------------------------------------------------------- */
 
 bool kw_delta_is_branch(const kw_delta *d)
 {
@@ -115,7 +122,8 @@ static bool wanted(kw_lora *l, const char *path, kw_geometry geometry, int *rank
     return true;
 }
 
-static kw_status remember(kw_lora *l, const char *module, const char *path, kw_geometry geometry, int rank, float alpha, const kw_net *n, kw_err *e)
+static kw_status remember(kw_lora *l, const char *module, const char *path, kw_geometry geometry, int rank, float alpha,
+                          const kw_net *n, kw_err *e)
 {
     char name[704];
     for (size_t i = 0; i < l->n; i++)
@@ -123,7 +131,11 @@ static kw_status remember(kw_lora *l, const char *module, const char *path, kw_g
             return KW_OK;
     KW_TRY(kw_grow(l->arena, &l->module, &l->capacity, l->n, sizeof *l->module, e));
     kw_lora_module *m = &l->module[l->n];
-    *m = (kw_lora_module){ .name = kw_strdup(l->arena, module), .path = kw_strdup(l->arena, path), .geometry = geometry, .rank = rank, .alpha = alpha };
+    *m = (kw_lora_module) { .name = kw_strdup(l->arena, module),
+                            .path = kw_strdup(l->arena, path),
+                            .geometry = geometry,
+                            .rank = rank,
+                            .alpha = alpha };
     snprintf(name, sizeof name, "%s.lora_down.weight", module);
     m->down = kw_params_find(n->params, name);
     snprintf(name, sizeof name, "%s.lora_up.weight", module);
@@ -198,7 +210,7 @@ kw_val kw_adapters_seam(void *adapters, kw_net *n, kw_geometry geometry, kw_val 
     return y;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------ */
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
 /* Is the key a tensor of a layer that got a branch? */
 static bool takes(const kw_lora *l, const char *key)
@@ -237,7 +249,9 @@ static kw_status put(kw_arena *a, const kw_lora *l, const kw_param_info *p, kw_d
     if (!data)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     kw_convert(type, data, s->dtype, s->data, count);
-    *t = (kw_tensor){ .name = p->name, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type) };
+    *t = (kw_tensor) {
+        .name = p->name, .dtype = type, .rank = p->shape.rank, .data = data, .bytes = count * kw_dtype_size(type)
+    };
     memcpy(t->shape, p->shape.d, sizeof p->shape.d[0] * (size_t)p->shape.rank);
     return KW_OK;
 }

@@ -38,7 +38,7 @@ const char *kw_delta_name(kw_delta_kind k) { return delta_names[k]; }
 const char *kw_role_name(kw_role r) { return role_names[r]; }
 const char *kw_dialect_name(kw_dialect d) { return dialect_names[d]; }
 
-/* ---- gathering ------------------------------------------------------------------------------------------------------- */
+/* ---- gathering -------------------------------------------------------------------------------------------------- */
 
 static size_t hash(kw_part part, const char *s)
 {
@@ -101,7 +101,7 @@ static kw_status take(reader *r, const kw_tensor *t)
     return KW_OK;
 }
 
-/* ---- settling: what kind, are the tensors there that it needs? ---------------------------------------------------- */
+/* ---- settling: what kind, are the tensors there that it needs? -------------------------------------------------- */
 
 #define BIT(role) ((uint64_t)1 << KW_ROLE_##role)
 #define COMMON (BIT(ALPHA) | BIT(DORA) | BIT(MAGNITUDE) | BIT(DIFF_B))
@@ -253,7 +253,7 @@ kw_status kw_lora_file_of(kw_arena *a, kw_tensors *t, const kw_lora_names *names
     return open_tensors(a, t, NULL, names, out, e);
 }
 
-/* ---- files and folders ----------------------------------------------------------------------------------------------- */
+/* ---- files and folders ------------------------------------------------------------------------------------------ */
 
 static const char *const inside[] = { "adapter_model.safetensors", "adapter_model.bin",
                                       "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin" };
@@ -273,7 +273,8 @@ kw_status kw_lora_file_open(kw_arena *a, const char *path, const kw_lora_names *
     }
     if (!file) {
         kw_status s = kw_fail(e, KW_EDATA, N_("%s: a folder without a LoRA"), path);
-        return kw_advise(e, s, N_("PEFT's folders hold adapter_model.safetensors, diffusers' pytorch_lora_weights.safetensors"));
+        return kw_advise(
+            e, s, N_("PEFT's folders hold adapter_model.safetensors, diffusers' pytorch_lora_weights.safetensors"));
     }
     KW_TRY(kw_tensors_open(a, file, &t, e));
     bool peft = kw_starts_with(kw_path_name(file), "adapter_model.");
@@ -281,7 +282,7 @@ kw_status kw_lora_file_open(kw_arena *a, const char *path, const kw_lora_names *
     return peft && !folder ? kw_fail(e, KW_ENOMEM, "out of memory") : open_tensors(a, t, folder, names, out, e);
 }
 
-/* ---- looking ---------------------------------------------------------------------------------------------------------- */
+/* ---- looking ---------------------------------------------------------------------------------------------------- */
 
 const kw_delta *kw_lora_file_find(const kw_lora_file *f, kw_part p, const char *path)
 {

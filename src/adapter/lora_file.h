@@ -11,7 +11,8 @@ typedef struct {
     const char *from;                     /* shown */
 } kw_lora_meta;
 /* folder: of adapter_config.json, or NULL. KW_EDATA: a method of PEFT's that is not known here, with its name. */
-KW_MUST kw_status kw__lora_meta_read(kw_arena *a, const kw_tensors *t, const char *folder, kw_lora_meta *out, kw_err *e);
+KW_MUST kw_status kw__lora_meta_read(kw_arena *a, const kw_tensors *t, const char *folder, kw_lora_meta *out,
+                                     kw_err *e);
 /* Where the tensors say nothing of alpha: d->alpha, d->scale. */
 KW_MUST kw_status kw__lora_meta_scale(const kw_lora_meta *m, kw_delta *d, kw_err *e);
 

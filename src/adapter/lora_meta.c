@@ -97,7 +97,8 @@ static kw_status from_pattern(const kw_lora_meta *m, const kw_delta *d, const ch
         bool odd = false;
         bool fits = pattern_fits(key, d->path, &odd);
         if (odd)
-            return kw_fail(e, KW_EDATA, N_("%s: %s holds the regular expression '%s'; only names of layers are read"), m->from, name, key);
+            return kw_fail(e, KW_EDATA, N_("%s: %s holds the regular expression '%s'; only names of layers are read"),
+                           m->from, name, key);
         if (fits && json_is_number(value)) {
             *v = json_number_value(value);
             break;
@@ -117,7 +118,8 @@ static kw_status ia3_side(const kw_lora_meta *m, kw_delta *d, kw_err *e)
         d->on_input |= json_is_string(json_array_get(list, i))
             && pattern_fits(json_string_value(json_array_get(list, i)), d->path, &odd);
     if (odd)
-        return kw_fail(e, KW_EDATA, N_("%s: %s holds a regular expression; only names of layers are read"), m->from, "feedforward_modules");
+        return kw_fail(e, KW_EDATA, N_("%s: %s holds a regular expression; only names of layers are read"), m->from,
+                       "feedforward_modules");
     return KW_OK;
 }
 

@@ -1,6 +1,6 @@
 /*
- * lora_write.c - a LoRA in another program's names. Tensors keep type and bytes; alphas move between tensors (kohya) and
- * configurations (PEFT, diffusers). What the other spelling has no words for is refused by name.
+ * lora_write.c - a LoRA in another program's names. Tensors keep type and bytes; alphas move between tensors (kohya)
+ * and configurations (PEFT, diffusers). What the other spelling has no words for is refused by name.
  *
  *   kohya      lora_unet_..._to_q.lora_down.weight, .alpha; LyCORIS' tensors under the same names
  *   diffusers  unet....to_q.lora_A.weight, metadata lora_adapter_metadata          LoRA and DoRA alone
@@ -35,10 +35,11 @@ static kw_status put(writer *w, const kw_tensor *t, char *name)
 static kw_status no_words(const writer *w, const kw_delta *d, const char *what)
 {
     static const char *const forms[] = { "kohya", "diffusers", "PEFT" };
-    return kw_fail(w->e, KW_EDATA, N_("%s: %s has %s, for which %s has no words"), w->f->path, d->module, what, forms[w->form]);
+    return kw_fail(w->e, KW_EDATA, N_("%s: %s has %s, for which %s has no words"), w->f->path, d->module, what,
+                   forms[w->form]);
 }
 
-/* ---- kohya ------------------------------------------------------------------------------------------------------------ */
+/* ---- kohya ------------------------------------------------------------------------------------------------------ */
 
 static bool counts(const kw_delta *d)     /* does alpha / rank belong to it? */
 {
@@ -83,12 +84,14 @@ static kw_status kohya_layer(writer *w, const kw_delta *d)
         if (!d->t[i])
             continue;
         kw_tensor t = i == KW_ROLE_MAGNITUDE ? as_dora_scale(d) : *d->t[i];
-        KW_TRY(put(w, &t, kw_sprintf(w->a, "%s.%s", module, kw_role_name(i == KW_ROLE_MAGNITUDE ? KW_ROLE_DORA : (kw_role)i))));
+        KW_TRY(
+            put(w, &t,
+                kw_sprintf(w->a, "%s.%s", module, kw_role_name(i == KW_ROLE_MAGNITUDE ? KW_ROLE_DORA : (kw_role)i))));
     }
     return counts(d) && !d->t[KW_ROLE_ALPHA] ? put_alpha(w, d, module) : KW_OK;
 }
 
-/* ---- PEFT and diffusers -------------------------------------------------------------------------------------------------- */
+/* ---- PEFT and diffusers ----------------------------------------------------------------------------------------- */
 
 static kw_status peft_dora(writer *w, const kw_delta *d, const char *head, bool conv)
 {
@@ -198,7 +201,7 @@ static bool has(const kw_lora_file *f, kw_part part)
     return false;
 }
 
-/* ---- files ---------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------ */
 
 /* The file's metadata without what was said of its old form, and one more key. */
 static kw_status save(writer *w, const char *path, const char *key, const char *value)
@@ -224,7 +227,8 @@ static kw_status gather(writer *w, int part)
         if (part < 0 || w->f->item[i].part == (kw_part)part)
             KW_TRY(w->form == KW_LORA_KOHYA ? kohya_layer(w, &w->f->item[i]) : peft_layer(w, &w->f->item[i]));
     if (w->form == KW_LORA_PEFT && w->f->n_bundled)
-        return kw_fail(w->e, KW_EDATA, N_("%s: holds embeddings (%s), for which PEFT has no words"), w->f->path, w->f->bundled[0]->name);
+        return kw_fail(w->e, KW_EDATA, N_("%s: holds embeddings (%s), for which PEFT has no words"), w->f->path,
+                       w->f->bundled[0]->name);
     for (size_t i = 0; i < w->f->n_bundled; i++)
         KW_TRY(put(w, w->f->bundled[i], kw_strdup(w->a, w->f->bundled[i]->name)));
     return KW_OK;
@@ -289,7 +293,8 @@ kw_status kw_lora_convert(kw_arena *a, const kw_lora_file *f, kw_lora_form form,
     if (!f->n)
         return kw_fail(w.e, KW_EDATA, N_("%s: holds no LoRA"), f->path);
     if (f->n_unknown) {
-        kw_status s = kw_fail(w.e, KW_EDATA, N_("%s: %zu keys mean nothing here, the first is %s"), f->path, f->n_unknown, f->unknown[0]);
+        kw_status s = kw_fail(w.e, KW_EDATA, N_("%s: %zu keys mean nothing here, the first is %s"), f->path,
+                              f->n_unknown, f->unknown[0]);
         return kw_advise(w.e, s, N_("they would be lost, so nothing is written"));
     }
     if (form == KW_LORA_DIFFUSERS)

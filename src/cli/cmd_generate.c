@@ -23,7 +23,8 @@ static const kw_option options[] = {
                 .alias = "model|ckpt"),
     KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
     KW_ROW_LIST("lora", C, lora,
-                N_("LoRA or LyCORIS file, or PEFT's folder, with its strength: FILE:0.8, FILE:TEXT:UNET; and of blocks: FILE:1:lbw=OUT=0.5"),
+                N_("LoRA or LyCORIS file, or PEFT's folder, with its strength: FILE:0.8, FILE:TEXT:UNET; and of blocks: "
+                   "FILE:1:lbw=OUT=0.5"),
                 .value = "FILE[:X[:X]][:lbw=X,...]"),
     KW_ROW_PATH("lora-dir", C, lora_dir, ".", N_("folder in which <lora:NAME:X> is looked for"),
                 .value = "DIR"),
@@ -187,7 +188,8 @@ static kw_status open_pipeline(session *s, kw_err *e)
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
     kw_pipeline_lora files[KW_PIPELINE_LORAS];
     kw_pipeline_options o = { .compute = type[s->c->dtype], .memory = s->c->memory, .partial = s->c->partial,
-                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile, .int8 = s->c->base_dtype, .merge = s->c->lora_apply };
+                              .vae_bf16 = s->c->vae_dtype, .vae_tile = s->c->vae_tile, .int8 = s->c->base_dtype,
+                              .merge = s->c->lora_apply };
     for (size_t i = 0; i < s->jobs.n_lora; i++)
         files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1, s->jobs.lora[i].by_block };
     if (!s->c->base)

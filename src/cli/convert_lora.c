@@ -13,7 +13,8 @@ kw_status kw_convert_lora(kw_cli *c, const char *from, const char *to, int names
     if (!overwrite && (kw_is_file(to) || kw_is_dir(to)))
         return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("%s is already there"), to), N_("--overwrite replaces it"));
     if (!c->global.json && !c->global.quiet)
-        fprintf(stderr, _(N_("%s: %zu layers, %s -> %s%s\n")), from, f->n, _(kw_dialect_name(f->dialect)), to, file ? "" : "/");
+        fprintf(stderr, _(N_("%s: %zu layers, %s -> %s%s\n")), from, f->n, _(kw_dialect_name(f->dialect)), to,
+                file ? "" : "/");
     if (plan)
         return KW_OK;
     kw_guard_begin();

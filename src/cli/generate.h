@@ -11,12 +11,16 @@ typedef struct {
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
     double cfg, eta;
     uint64_t seed, memory;
-    int steps, width, height, count, batch, spacing, clip_skip, rng, lora_apply, dtype, base_dtype, vae_dtype, vae_tile, format, columns;
+    int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format, columns,
+        lora_apply;
     bool partial, sheet;
     kw_generate_sampling how;
 } kw_generate_config;
 
-typedef struct { double te, unet; const float *blocks; } kw_strengths;      /* blocks: KW_LORA_BLOCKS factors, or NULL */
+typedef struct {
+    double te, unet;
+    const float *blocks;                  /* KW_LORA_BLOCKS factors, or NULL */
+} kw_strengths;
 
 typedef struct {                          /* one picture */
     const char *prompt, *negative;        /* prompt: with its tags */

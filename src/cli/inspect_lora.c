@@ -6,11 +6,21 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- is it one? ---------------------------------------------------------------------------------------------------- */
+/* ---- is it one? ------------------------------------------------------------------------------------------------- */
 
 /* Pieces of keys that nothing else has. */
-static const char *const signs[] = { ".lora_down.weight", ".lora_A.", ".lora.down.weight", "_lora.down.weight", ".lora_linear_layer.",
-                                     ".hada_w1_a", ".lokr_w1", ".oft_blocks", ".dora_scale", ".on_input", ".ia3_l", ".lora_mid." };
+static const char *const signs[] = { ".lora_down.weight",
+                                     ".lora_A.",
+                                     ".lora.down.weight",
+                                     "_lora.down.weight",
+                                     ".lora_linear_layer.",
+                                     ".hada_w1_a",
+                                     ".lokr_w1",
+                                     ".oft_blocks",
+                                     ".dora_scale",
+                                     ".on_input",
+                                     ".ia3_l",
+                                     ".lora_mid." };
 static const char *const tails[] = { ".diff", ".diff_b", ".w_norm", ".b_norm", ".set_weight", ".a1.weight" };
 
 bool kw_is_lora(const kw_tensors *t)
@@ -30,8 +40,8 @@ bool kw_is_lora(const kw_tensors *t)
 /* A folder of PEFT's or diffusers'. */
 bool kw_is_lora_folder(kw_arena *a, const char *path)
 {
-    static const char *const inside[] = { "adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors",
-                                          "pytorch_lora_weights.bin" };
+    static const char *const inside[] = { "adapter_model.safetensors", "adapter_model.bin",
+                                          "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin" };
     for (size_t i = 0; i < KW_LEN(inside); i++) {
         char *one = kw_path_join(a, path, inside[i]);
         if (one && kw_is_file(one))
@@ -52,7 +62,7 @@ static const char *family(const kw_lora_file *f)
     return kw_lora_file_width(f) ? N_("Stable Diffusion, another size") : N_("unknown");
 }
 
-/* ---- methods, ranks, alphas, layers -------------------------------------------------------------------------------- */
+/* ---- methods, ranks, alphas, layers ----------------------------------------------------------------------------- */
 
 static void add_count(json_t *counts, const char *key, json_int_t more)
 {
@@ -68,7 +78,10 @@ static void add_layers(const kw_lora_file *f, json_t *r)
     for (size_t i = 0; i < f->n; i++) {
         const kw_delta *d = &f->item[i];
         bool dora = d->t[KW_ROLE_DORA] || d->t[KW_ROLE_MAGNITUDE];
-        snprintf(text, sizeof text, "%s%s", kw_delta_name(d->kind), dora ? " + DoRA" : d->t[KW_ROLE_MID] ? " (Tucker)" : "");
+        snprintf(text, sizeof text, "%s%s", kw_delta_name(d->kind),
+                 dora                ? " + DoRA"
+                 : d->t[KW_ROLE_MID] ? " (Tucker)"
+                                     : "");
         count(methods, text);
         count(modules, kw_part_name(d->part));
         snprintf(text, sizeof text, "%d", d->rank);
@@ -135,7 +148,8 @@ static void add_origin(const kw_tensors *t, json_t *r)
 /* Who takes these names and all of these methods; kiwame does, but for keys that mean nothing here. */
 static void name_readers(const kw_lora_file *f, json_t *list)
 {
-    bool plain = true, ia3 = false, kohya = f->dialect == KW_DIALECT_KOHYA, old = f->dialect == KW_DIALECT_DIFFUSERS_2023;
+    bool plain = true, ia3 = false, kohya = f->dialect == KW_DIALECT_KOHYA,
+         old = f->dialect == KW_DIALECT_DIFFUSERS_2023;
     for (size_t i = 0; i < f->n; i++) {
         plain &= f->item[i].kind == KW_DELTA_LORA && !f->item[i].t[KW_ROLE_MID] && !f->item[i].t[KW_ROLE_DIFF_B];
         ia3 |= f->item[i].kind == KW_DELTA_IA3;

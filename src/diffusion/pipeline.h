@@ -87,7 +87,7 @@ typedef struct {
      * from memory whenever their work is done.
      */
     uint64_t memory;
-    bool merge;                           /* LoRAs are added to the weights, not beside them: faster steps, more memory */
+    bool merge; /* LoRAs are added to the weights, not beside them: faster steps, more memory */
     bool partial;                         /* LoRA keys that fit nothing here are passed over instead of refused */
     kw_run_options run;
     kw_tokenizer *tokenizer;              /* instead of the base's own; NULL: that one, or CLIP's */
@@ -96,9 +96,9 @@ typedef struct {
 /*
  * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL, parts that do not belong together,
  * a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
- * LoRAs and LoCons are branches beside the layers; all else is merged into the weights, in f32, in the order of the files.
- * The noise schedule is the base's, with steps_offset 1 and no clipping of samples whatever an old file says: so does
- * diffusers' StableDiffusionPipeline.
+ * LoRAs and LoCons are branches beside the layers; all else is merged into the weights, in f32, in the order of the
+ * files. The noise schedule is the base's, with steps_offset 1 and no clipping of samples whatever an old file says: so
+ * does diffusers' StableDiffusionPipeline.
  */
 KW_MUST kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const kw_pipeline_lora *lora,
                                    size_t n_lora,
@@ -111,7 +111,8 @@ KW_MUST kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapte
 /* Strengths from the next picture on: of the i-th LoRA file, or of an adapter whose strength is the input `name`. */
 KW_MUST kw_status kw_pipeline_strength(kw_pipeline *p, size_t i, double te, double unet, kw_err *e);
 /* blocks: KW_LORA_BLOCKS factors to them, or NULL. Without by_block they reach what is merged only. */
-KW_MUST kw_status kw_pipeline_strengths(kw_pipeline *p, size_t i, double te, double unet, const float *blocks, kw_err *e);
+KW_MUST kw_status kw_pipeline_strengths(kw_pipeline *p, size_t i, double te, double unet, const float *blocks,
+                                        kw_err *e);
 KW_MUST kw_status kw_pipeline_strength_of(kw_pipeline *p, const char *name, double strength, kw_err *e);
 
 const kw_sd *kw_pipeline_base(const kw_pipeline *p);
@@ -134,7 +135,7 @@ bool kw_pipeline_inpaints(const kw_pipeline *p);       /* the U-Net has channels
 int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its training pictures; 512 if unknown */
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */
 size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i);    /* keys that fit nothing (options.partial) */
-const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i);     /* its bundled embeddings, for instance */
+const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i); /* its bundled embeddings, for instance */
 /* The windows of 77 tokens this prompt takes. Pictures of one batch should agree in it, see kw_wish. */
 KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, size_t *n, kw_err *e);
 

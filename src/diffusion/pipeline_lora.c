@@ -1,6 +1,6 @@
 /*
- * pipeline_lora.c - LoRA files on a pipeline: all their keys must fit. Plain LoRAs are branches whose strengths are inputs
- * of programs, the rest is merged into the weights (pipeline_merge.c).
+ * pipeline_lora.c - LoRA files on a pipeline: all their keys must fit. Plain LoRAs are branches whose strengths are
+ * inputs of programs, the rest is merged into the weights (pipeline_merge.c).
  */
 #include "pipeline_internal.h"
 
@@ -103,8 +103,8 @@ static kw_status check_layer(kw_pipeline *p, kw__lora *l, const kw_delta *d, kw_
     int64_t rows, columns;
     kw_delta_size(d, &rows, &columns);
     if (w && !kw_delta_fits(d, w)) {
-        kw_status s = kw_fail(e, KW_EDATA, N_("%s: %s changes a weight of %lld x %lld, this base has %s there"), l->path, d->module,
-                              (long long)rows, (long long)columns, kw_shape_text(w, has));
+        kw_status s = kw_fail(e, KW_EDATA, N_("%s: %s changes a weight of %lld x %lld, this base has %s there"),
+                              l->path, d->module, (long long)rows, (long long)columns, kw_shape_text(w, has));
         return other_base(l->file, e, s);
     }
     for (int i = 0; i < KW_N_ROLES; i++)
@@ -113,8 +113,8 @@ static kw_status check_layer(kw_pipeline *p, kw__lora *l, const kw_delta *d, kw_
         else if (d->t[i] && !(is_bias(i) ? b : w))
             name_key(l, names, d->t[i]->name);
         else if (d->t[i] && is_bias(i) && kw_tensor_count(d->t[i]) != kw_tensor_count(b)) {
-            kw_status s = kw_fail(e, KW_EDATA, N_("%s: %s has %lld numbers, this base has %s there"), l->path, d->t[i]->name,
-                                  (long long)kw_tensor_count(d->t[i]), kw_shape_text(b, has));
+            kw_status s = kw_fail(e, KW_EDATA, N_("%s: %s has %lld numbers, this base has %s there"), l->path,
+                                  d->t[i]->name, (long long)kw_tensor_count(d->t[i]), kw_shape_text(b, has));
             return other_base(l->file, e, s);
         }
     return KW_OK;
@@ -134,7 +134,8 @@ static kw_status check(kw_pipeline *p, kw__lora *l, kw_err *e)
     if (!s && l->n_passed && (!p->o.partial || l->n_passed == total)) {
         s = kw_fail(e, KW_EDATA, N_("%s: %zu of %zu keys fit no layer of this base: %s"), l->path, l->n_passed, total,
                     names.s ? names.s : "");
-        s = l->n_passed == total ? other_base(l->file, e, s) : kw_advise(e, s, N_("--allow-partial uses the keys that fit"));
+        s = l->n_passed == total ? other_base(l->file, e, s)
+                                 : kw_advise(e, s, N_("--allow-partial uses the keys that fit"));
     }
     kw_str_free(&names);
     return s;
@@ -197,4 +198,7 @@ size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i)
 }
 
 size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i) { return i < p->n_lora ? p->lora[i].n_passed : 0; }
-const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i) { return i < p->n_lora ? p->lora[i].file : NULL; }
+const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i)
+{
+    return i < p->n_lora ? p->lora[i].file : NULL;
+}

@@ -1,6 +1,7 @@
 /*
- * pipeline_merge.c - what is no low-rank branch (LoHa, LoKr, DoRA, OFT, differences of weights and biases ...) is merged
- * into the weights: each layer's is made from the base's own, file after file, whenever a strength of its has changed.
+ * pipeline_merge.c - what is no low-rank branch (LoHa, LoKr, DoRA, OFT, differences of weights and biases ...) is
+ * merged into the weights: each layer's is made from the base's own, file after file, whenever a strength of its has
+ * changed.
  *
  *   W of the base's file ── delta of the first file · its strength ── the second's ... ──► f32, in the program's memory
  */
@@ -18,7 +19,7 @@ struct kw__merge {
     bool done;                            /* once */
 };
 
-/* ---- what is to be merged ------------------------------------------------------------------------------------------ */
+/* ---- what is to be merged --------------------------------------------------------------------------------------- */
 
 static bool attached(const kw__lora *l, const kw_delta *d)
 {
@@ -96,7 +97,7 @@ kw_status kw__pipeline_merge_plan(kw_pipeline *p, kw_err *e)
     return KW_OK;
 }
 
-/* ---- merging -------------------------------------------------------------------------------------------------------- */
+/* ---- merging ---------------------------------------------------------------------------------------------------- */
 
 static double strength_of(const kw_pipeline *p, const source *s)
 {

@@ -1,21 +1,17 @@
 /* run_init.c - a run that starts from a LoRA: it must be one, and all of it must go on being trained. */
 #include "run_internal.h"
 
-static bool is_ours(const kw_tensors *t)
-{
-    for (size_t i = 0; i < kw_tensors_n(t); i++) {
-        const char *name = kw_tensors_at(t, i)->name;
-        if (kw_starts_with(name, "lora_unet_") || kw_starts_with(name, "lora_te_"))
-            return true;
-    }
-    return false;
-}
-
+/* In any spelling. */
 kw_status kw__run_check_init_file(const kw_run *r, kw_err *e)
 {
-    if (!r->tc.init || is_ours(r->tc.init))
+    kw_lora_file *f;
+    bool any = false;
+    if (!r->tc.init)
         return KW_OK;
-    return kw_fail(e, KW_EDATA, N_("%s: is no LoRA in kohya's names"), r->s.init);
+    KW_TRY(kw_lora_file_of(r->arena, r->tc.init, NULL, &f, e));
+    for (size_t i = 0; i < f->n; i++)
+        any |= kw_delta_is_branch(&f->item[i]);
+    return any ? KW_OK : kw_fail(e, KW_EDATA, N_("%s: is no LoRA"), r->s.init);
 }
 
 /* A module of another rank than the one asked for; NULL: there is none. */

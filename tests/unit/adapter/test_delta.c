@@ -15,25 +15,43 @@
 
 #define GOLDEN KW_TESTS "/golden/lora/"
 
-static const char *const paths[] = { "mid_block.attentions.0.proj_in", "mid_block.resnets.0.conv1", "mid_block.resnets.0.conv_shortcut" };
+static const char *const paths[] = { "mid_block.attentions.0.proj_in", "mid_block.resnets.0.conv1",
+                                     "mid_block.resnets.0.conv_shortcut" };
 
 /*  file, kind, does LyCORIS's W' at 0.6 count? (DoRA and rescaled OFT follow A1111 there)  */
 static const struct { const char *file; kw_delta_kind kind; bool other; } rows[] = {
-    { "lycoris/lora.safetensors", KW_DELTA_LORA, true }, { "lycoris/locon.safetensors", KW_DELTA_LORA, true },
-    { "lycoris/rslora.safetensors", KW_DELTA_LORA, true }, { "lycoris/locon-tucker.safetensors", KW_DELTA_LORA, true },
-    { "lycoris/dora.safetensors", KW_DELTA_LORA, false }, { "lycoris/dora-in.safetensors", KW_DELTA_LORA, false },
-    { "lycoris/dora-tucker.safetensors", KW_DELTA_LORA, false }, { "lycoris/loha.safetensors", KW_DELTA_LOHA, true },
-    { "lycoris/loha-tucker.safetensors", KW_DELTA_LOHA, true }, { "lycoris/doha.safetensors", KW_DELTA_LOHA, false },
-    { "lycoris/lokr.safetensors", KW_DELTA_LOKR, true }, { "lycoris/lokr-both.safetensors", KW_DELTA_LOKR, true },
-    { "lycoris/lokr-full.safetensors", KW_DELTA_LOKR, true }, { "lycoris/lokr-tucker.safetensors", KW_DELTA_LOKR, true },
-    { "lycoris/lokr-factor.safetensors", KW_DELTA_LOKR, true }, { "lycoris/dokr.safetensors", KW_DELTA_LOKR, false },
-    { "lycoris/ia3.safetensors", KW_DELTA_IA3, true }, { "lycoris/full.safetensors", KW_DELTA_FULL, true },
-    { "lycoris/full-norm.safetensors", KW_DELTA_FULL, true }, { "lycoris/glora.safetensors", KW_DELTA_GLORA, true },
-    { "lycoris/diag-oft.safetensors", KW_DELTA_OFT, true }, { "lycoris/diag-oft-rescaled.safetensors", KW_DELTA_OFT, false },
-    { "lycoris/boft.safetensors", KW_DELTA_BOFT, true }, { "lycoris/boft-rescaled.safetensors", KW_DELTA_BOFT, false },
-    { "peft/lora", KW_DELTA_LORA, false }, { "peft/rslora", KW_DELTA_LORA, false }, { "peft/dora", KW_DELTA_LORA, false },
-    { "peft/conv-dora", KW_DELTA_LORA, false }, { "peft/bias", KW_DELTA_LORA, false }, { "peft/loha", KW_DELTA_LOHA, false },
-    { "peft/lokr", KW_DELTA_LOKR, false }, { "peft/ia3", KW_DELTA_IA3, false },
+    { "lycoris/lora.safetensors", KW_DELTA_LORA, true },
+    { "lycoris/locon.safetensors", KW_DELTA_LORA, true },
+    { "lycoris/rslora.safetensors", KW_DELTA_LORA, true },
+    { "lycoris/locon-tucker.safetensors", KW_DELTA_LORA, true },
+    { "lycoris/dora.safetensors", KW_DELTA_LORA, false },
+    { "lycoris/dora-in.safetensors", KW_DELTA_LORA, false },
+    { "lycoris/dora-tucker.safetensors", KW_DELTA_LORA, false },
+    { "lycoris/loha.safetensors", KW_DELTA_LOHA, true },
+    { "lycoris/loha-tucker.safetensors", KW_DELTA_LOHA, true },
+    { "lycoris/doha.safetensors", KW_DELTA_LOHA, false },
+    { "lycoris/lokr.safetensors", KW_DELTA_LOKR, true },
+    { "lycoris/lokr-both.safetensors", KW_DELTA_LOKR, true },
+    { "lycoris/lokr-full.safetensors", KW_DELTA_LOKR, true },
+    { "lycoris/lokr-tucker.safetensors", KW_DELTA_LOKR, true },
+    { "lycoris/lokr-factor.safetensors", KW_DELTA_LOKR, true },
+    { "lycoris/dokr.safetensors", KW_DELTA_LOKR, false },
+    { "lycoris/ia3.safetensors", KW_DELTA_IA3, true },
+    { "lycoris/full.safetensors", KW_DELTA_FULL, true },
+    { "lycoris/full-norm.safetensors", KW_DELTA_FULL, true },
+    { "lycoris/glora.safetensors", KW_DELTA_GLORA, true },
+    { "lycoris/diag-oft.safetensors", KW_DELTA_OFT, true },
+    { "lycoris/diag-oft-rescaled.safetensors", KW_DELTA_OFT, false },
+    { "lycoris/boft.safetensors", KW_DELTA_BOFT, true },
+    { "lycoris/boft-rescaled.safetensors", KW_DELTA_BOFT, false },
+    { "peft/lora", KW_DELTA_LORA, false },
+    { "peft/rslora", KW_DELTA_LORA, false },
+    { "peft/dora", KW_DELTA_LORA, false },
+    { "peft/conv-dora", KW_DELTA_LORA, false },
+    { "peft/bias", KW_DELTA_LORA, false },
+    { "peft/loha", KW_DELTA_LOHA, false },
+    { "peft/lokr", KW_DELTA_LOKR, false },
+    { "peft/ia3", KW_DELTA_IA3, false },
 };
 
 static const kw_tensor *answer(const kw_lora_file *f, const char *path, const char *what)
@@ -46,7 +64,10 @@ static const kw_tensor *answer(const kw_lora_file *f, const char *path, const ch
 /* The largest error of W' (or of the bias), as a share of the largest |W'|. */
 static double error(kw_arena *a, const kw_lora_file *f, const char *path, double strength, bool bias)
 {
-    const kw_tensor *w = answer(f, path, bias ? "b" : "w"), *made = answer(f, path, strength == 1 ? bias ? "b1" : "w1" : bias ? "b0.6" : "w0.6");
+    const kw_tensor *w = answer(f, path, bias ? "b" : "w"), *made = answer(f, path,
+                                                                           strength == 1 ? bias ? "b1" : "w1"
+                                                                           : bias        ? "b0.6"
+                                                                                         : "w0.6");
     const kw_delta *d = kw_lora_file_find(f, KW_PART_UNET, path);
     kw_err e;
     assert_non_null(w);

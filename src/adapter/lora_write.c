@@ -151,6 +151,13 @@ static double most(const kw_lora_file *f, kw_part part, double (*of)(const kw_de
 static double rank_of(const kw_delta *d) { return d->rank; }
 static json_t *number(double v) { return v == floor(v) && fabs(v) < 1e9 ? json_integer((json_int_t)v) : json_real(v); }
 
+/* As modules are called with and without the text_model that transformers 5 dropped: PEFT takes ends of names. */
+static const char *target(const kw_delta *d)
+{
+    static const char head[] = "text_model.";
+    return kw_starts_with(d->path, head) ? d->path + strlen(head) : d->path;
+}
+
 /* LoraConfig of a part, as PEFT 0.21 writes it; prefix: before each field, "unet." in diffusers' metadata. */
 static void config(const writer *w, kw_part part, const char *prefix, json_t *out)
 {
@@ -162,11 +169,11 @@ static void config(const writer *w, kw_part part, const char *prefix, json_t *ou
         const kw_delta *d = &w->f->item[i];
         if (d->part != part)
             continue;
-        json_array_append_new(targets, json_string(d->path));
+        json_array_append_new(targets, json_string(target(d)));
         if (d->rank != r)
-            json_object_set_new(ranks, d->path, json_integer(d->rank));
+            json_object_set_new(ranks, target(d), json_integer(d->rank));
         if (alpha_of(d) != alpha)
-            json_object_set_new(alphas, d->path, number(alpha_of(d)));
+            json_object_set_new(alphas, target(d), number(alpha_of(d)));
         dora |= d->t[KW_ROLE_DORA] || d->t[KW_ROLE_MAGNITUDE];
         bias |= d->t[KW_ROLE_UP_BIAS] != NULL;
     }

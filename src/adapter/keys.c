@@ -129,6 +129,21 @@ static void mend_unet(char path[KW_KEY_ROOM])
         strcat(path, ".0");
 }
 
+/* The text encoder's attention had the U-Net's words for a while: "self_attn.to_q" is self_attn.q_proj. */
+static void mend_text(char path[KW_KEY_ROOM])
+{
+    static const struct { const char *old, *now; } rows[] = {
+        { ".to_q", ".q_proj" }, { ".to_k", ".k_proj" }, { ".to_v", ".v_proj" }, { ".to_out", ".out_proj" },
+    };
+    for (size_t i = 0; i < KW_LEN(rows); i++) {
+        size_t n = strlen(path);
+        if (kw_ends_with(path, rows[i].old) && n + 4 < KW_KEY_ROOM) {
+            strcpy(path + n - strlen(rows[i].old), rows[i].now);
+            return;
+        }
+    }
+}
+
 /* What is left in the middle, to diffusers' path. */
 static bool finish_path(const kw_lora_names *names, int part, kw__key *k)
 {
@@ -136,6 +151,7 @@ static bool finish_path(const kw_lora_names *names, int part, kw__key *k)
     k->part = part != ANY ? (kw_part)part : is_text(k->path) ? KW_PART_TEXT : KW_PART_UNET;
     k->guessed = part == ANY && k->part == KW_PART_TEXT;
     if (k->part != KW_PART_UNET) {
+        mend_text(k->path);
         if (kw_starts_with(k->path, "text_model.") || !strcmp(k->path, "text_projection"))
             return true;
         snprintf(ldm, sizeof ldm, "%s", k->path);

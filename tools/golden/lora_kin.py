@@ -332,23 +332,36 @@ def spellings(o, base, work, lines):
     start = training.lora_start(base, {"method": "lora", "rank": 4, "alpha": 4, "targets": "attention,ff,conv,text"}, {"b": True}, 5)
     kohya = os.path.join(work, "kohya.safetensors")
     save_file(random_alphas(start), kohya)
-    pipe = generate.pipeline(base)
-    pipe.load_lora_weights(kohya)                     # the truth: diffusers' own reading of kohya's names
-    want = {"unet": found(pipe.unet), "text_encoder": found(pipe.text_encoder)}
+    pipe, tensors, want = generate.pipeline(base), load_file(kohya), {}
+    for part, module in (("unet", pipe.unet), ("text_encoder", pipe.text_encoder)):
+        names = {training.kohya("unet" if part == "unet" else "text", n): n for n, _ in module.named_modules()}
+        want[part] = {n: (tensors[k + ".lora_down.weight"], tensors[k + ".lora_up.weight"],
+                          float(tensors[k + ".alpha"]) / tensors[k + ".lora_down.weight"].shape[0]) for k, n in names.items() if k + ".alpha" in tensors}
     convert(o, kohya, os.path.join(work, "diffusers"), "diffusers")
     convert(o, kohya, os.path.join(work, "peft"), "peft")
     convert(o, os.path.join(work, "diffusers"), os.path.join(work, "again.safetensors"), "kohya")
-    for name, path in (("diffusers", os.path.join(work, "diffusers")), ("kohya again", os.path.join(work, "again.safetensors"))):
-        pipe = generate.pipeline(base)
-        pipe.load_lora_weights(path)
-        for part in want:
-            compare_layers(f"{title} {name} {part}", want[part], found(getattr(pipe, part)), lines)
+    pipe.load_lora_weights(os.path.join(work, "diffusers"))
+    for part in want:
+        compare_layers(f"{title} diffusers {part}", want[part], found(getattr(pipe, part)), lines)
     pipe = generate.pipeline(base)
     model = PeftModel.from_pretrained(pipe.unet, os.path.join(work, "peft", "unet"))
     compare_layers(f"{title} PEFT unet", want["unet"], found(model), lines)
     a, b = load_file(kohya), load_file(os.path.join(work, "again.safetensors"))
     if {k: v.tolist() for k, v in a.items()} != {k: v.tolist() for k, v in b.items()}:
         lines.append(f"{title}: kohya's names after the way there and back differ")
+
+
+def plainly(state):
+    """Without what diffusers spells in two ways."""
+    pairs = (("self_attn.to_out_lora.", "self_attn.out_proj.lora."), *((f"self_attn.to_{c}_lora.", f"self_attn.{c}_proj.lora.") for c in "qkv"),
+             (".processor.", "."), ("to_out_lora.", "to_out.0.lora."), *((f"to_{c}_lora.", f"to_{c}.lora.") for c in "qkv"),
+             ("lora_linear_layer.down", "lora_A"), ("lora_linear_layer.up", "lora_B"), ("lora.down", "lora_A"), ("lora.up", "lora_B"), ("text_model.", ""))
+    out = {}
+    for k, v in state.items():
+        for a, b in pairs:
+            k = k.replace(a, b)
+        out[k] = v
+    return out
 
 
 def sdxl_spellings(o, work, lines):
@@ -381,17 +394,18 @@ def sdxl_spellings(o, work, lines):
     want = load_file(os.path.join(first, "pytorch_lora_weights.safetensors"))
     blocks = {k.split("lora_unet_")[1].split("_")[0] for k in load_file(kohya) if k.startswith("lora_unet_")}
     got, alphas = StableDiffusionXLPipeline.lora_state_dict(kohya, unet_config=unet.config)
-    rename = {k.replace("lora_linear_layer.down", "lora_A").replace("lora_linear_layer.up", "lora_B").replace("lora.down", "lora_A").replace("lora.up", "lora_B"): v for k, v in got.items()}
-    rename = {k.replace("text_model.", ""): v for k, v in rename.items()}
-    plain = {k.replace("text_model.", ""): v for k, v in want.items()}
+    rename, plain = plainly(got), plainly(want)
     same = [k for k in plain if k in rename and torch.equal(plain[k], rename[k])]
     print(f"SDXL: {len(load_file(kohya))} kohya keys ({', '.join(sorted(blocks))}); of {len(plain)} tensors diffusers reads {len(same)} back the same", flush=True)
+    if os.environ.get("KW_TRACE"):
+        print(sorted(set(plain) - set(rename))[:8], sorted(set(rename) - set(plain))[:8])
+        print(sorted(k for k in plain if k in rename and not torch.equal(plain[k], rename[k]))[:8])
     if len(same) != len(plain) or len(rename) != len(plain) or any(v != 6 for v in alphas.values()):
         lines.append(f"SDXL: {sorted(set(plain) ^ set(rename))[:4]}")
     again = os.path.join(work, "xl-again")
     convert(o, kohya, again, "diffusers")
     back = load_file(os.path.join(again, "pytorch_lora_weights.safetensors"))
-    back = {k.replace("text_model.", ""): v for k, v in back.items()}
+    back = plainly(back)
     if set(back) != set(plain) or not all(torch.equal(back[k], plain[k]) for k in plain):
         lines.append(f"SDXL: back in diffusers' names: {sorted(set(plain) ^ set(back))[:4]}")
 

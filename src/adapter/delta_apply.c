@@ -99,9 +99,12 @@ static float *loha(const work *k)
     int64_t r, c;
     float *x = factors(k, KW_ROLE_HADA1A, KW_ROLE_HADA1B, KW_ROLE_HADAT1, &r, &c);
     float *y = x ? factors(k, KW_ROLE_HADA2A, KW_ROLE_HADA2B, KW_ROLE_HADAT2, &r, &c) : NULL;
-    for (int64_t i = 0; y && i < r * c; i++)
+    if (!y)
+        return NULL;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < r * c; i++)
         x[i] *= y[i];
-    return y ? x : NULL;
+    return x;
 }
 
 /* One half of LoKr: whole, or of factors. */
@@ -302,7 +305,7 @@ static kw_status add(const work *k, const float *delta, double scale)
         return nomem(k);
     if (!k->d->t[KW_ROLE_DORA] && !k->d->t[KW_ROLE_MAGNITUDE]) {
         float f = (float)(scale * k->s);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for simd schedule(static)
         for (int64_t i = 0; i < k->rows * k->columns; i++)
             k->w[i] += f * delta[i];
         return KW_OK;

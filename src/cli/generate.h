@@ -11,8 +11,8 @@ typedef struct {
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
     double cfg, eta;
     uint64_t seed, memory;
-    int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format, columns,
-        lora_apply;
+    int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format;
+    int columns, lora_apply;
     bool partial, sheet;
     kw_generate_sampling how;
 } kw_generate_config;

@@ -109,12 +109,17 @@ static kw_status make(kw_pipeline *p, kw__merge *m, kw_err *e)
 {
     int64_t n = kw_tensor_count(m->from), rows = m->from->rank ? m->from->shape[0] : 1;
     float *w = kw_store_write(p->sd->store, m->state);
-    kw_convert(KW_F32, w, m->from->dtype, m->from->data, (size_t)n);
+    int64_t each = n / KW_MAX(rows, 1);
+    size_t size = kw_dtype_size(m->from->dtype);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++)
+        kw_convert(KW_F32, w + i * each, m->from->dtype, (const char *)m->from->data + (size_t)(i * each) * size,
+                   (size_t)each);
     if (m->from->mapped)
         kw_pages_drop(m->from->data, (size_t)m->from->bytes);
     for (size_t i = 0; i < m->n; i++)
         KW_TRY(m->bias ? kw_delta_apply_bias(m->by[i].d, m->by[i].last, w, n, e)
-                       : kw_delta_apply(m->by[i].d, m->by[i].last, w, rows, n / KW_MAX(rows, 1), e));
+                       : kw_delta_apply(m->by[i].d, m->by[i].last, w, rows, each, e));
     return KW_OK;
 }
 

@@ -181,6 +181,13 @@ typedef struct {
  * before the pixels: tEXt when Latin-1 can hold it, else uncompressed iTXt with empty language, as Pillow writes.
  */
 KW_MUST kw_status kw_png_encode(const kw_picture *p, const kw_png_text *texts, size_t n_texts, kw_str *out, kw_err *e);
+/*
+ * Append a JPEG or WebP (KW_PICTURE_JPEG, _WEBP) of this quality, 1-100; 101: WebP without loss. comment (UTF-8, may be
+ * NULL) becomes the EXIF UserComment as A1111 writes it by piexif: "UNICODE\0", UTF-16BE. EDATA: a comment above
+ * 64 KiB in a JPEG, a side above 16383 px in a WebP.
+ */
+KW_MUST kw_status kw_lossy_encode(const kw_picture *p, kw_picture_format f, int quality, const char *comment,
+                                  kw_str *out, kw_err *e);
 /* Append "data:image/png;base64,..." for pages. */
 KW_MUST kw_status kw_png_data_uri(const kw_picture *p, kw_str *out, kw_err *e);
 void kw_base64(const void *data, size_t n, kw_str *out);
@@ -220,5 +227,7 @@ int kw_text_font(void);                         /* what is there: each includes 
 #ifdef __cplusplus
 }
 #endif
+
+#include "paint.h"
 
 #endif

@@ -5,6 +5,7 @@
  *   Lanczos  else: sinc(x) sinc(x/3), in Pillow's fixed point with 8 bits between the passes, so the bits are Pillow's
  *            (libImaging/Resample.c: 22 fraction bits, horizontal pass first; Pillow 13 turns the passes round when
  *            the width grows and the height shrinks, which no bucket asks for)
+ *   bicubic  a = -1/2, and bilinear, the same way; nearest takes the source pixel below the output's centre
  */
 #include "internal.h"
 
@@ -24,6 +25,7 @@ typedef struct {
 typedef struct {                                /* one direction: source size, scaled size, kept part */
     int source, scaled, at, kept;
     bool area;
+    const struct filter *filter;                /* NULL: Lanczos */
 } axis;
 
 static void taps_free(taps *t)
@@ -43,17 +45,35 @@ static double lanczos(double x)
     return x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0;
 }
 
-/* Pixels whose centres lie in 3 * stretch around the output's centre. */
-static void lanczos_taps(taps *t, const axis *a, int k)
+/* Keys 1981 with a = -1/2 */
+static double cubic(double x)
 {
+    x = fabs(x);
+    return x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+static double triangle(double x) { return fmax(0, 1 - fabs(x)); }
+
+typedef struct filter { double reach; double (*weight)(double); } filter;
+
+static const filter filters[] = {
+    [KW_FILTER_LANCZOS] = { 3, lanczos }, [KW_FILTER_BICUBIC] = { 2, cubic }, [KW_FILTER_BILINEAR] = { 1, triangle },
+};
+
+static const filter *filter_of(const axis *a) { return a->filter ? a->filter : &filters[KW_FILTER_LANCZOS]; }
+
+/* Pixels whose centres lie in reach * stretch around the output's centre. */
+static void filter_taps(taps *t, const axis *a, int k)
+{
+    const filter *f = filter_of(a);
     double scale = (double)a->source / a->scaled, stretch = scale < 1 ? 1 : scale, inverse = 1 / stretch;
-    double centre = (a->at + k + 0.5) * scale, sum = 0;
-    int first = (int)(centre - 3 * stretch + 0.5), end = (int)(centre + 3 * stretch + 0.5);
+    double centre = (a->at + k + 0.5) * scale, sum = 0, reach = f->reach * stretch;
+    int first = (int)(centre - reach + 0.5), end = (int)(centre + reach + 0.5);
     first = KW_MAX(first, 0);
     end = KW_MIN(end, a->source);
     double *w = t->weight + (size_t)k * (size_t)t->most;
     for (int i = 0; i < end - first; i++)
-        sum += w[i] = lanczos((i + first - centre + 0.5) * inverse);
+        sum += w[i] = f->weight((i + first - centre + 0.5) * inverse);
     for (int i = 0; i < end - first && sum != 0; i++)
         w[i] /= sum;
     t->from[k] = first;
@@ -78,7 +98,9 @@ static void area_taps(taps *t, const axis *a, int k)
 static kw_status taps_new(taps *t, const axis *a, kw_err *e)
 {
     double scale = fmax(1, (double)a->source / a->scaled);
-    *t = (taps){ .n = a->kept, .most = a->area ? (int)ceil(scale) + 2 : (int)ceil(3 * scale) * 2 + 1 };
+    *t = (taps){ .n = a->kept, .most = (int)ceil(scale) + 2 };
+    if (!a->area)
+        t->most = (int)ceil(filter_of(a)->reach * scale) * 2 + 1;
     t->from = calloc((size_t)t->n, sizeof *t->from);
     t->count = calloc((size_t)t->n, sizeof *t->count);
     t->weight = calloc((size_t)t->n * (size_t)t->most, sizeof *t->weight);
@@ -87,7 +109,7 @@ static kw_status taps_new(taps *t, const axis *a, kw_err *e)
         return kw_fail(e, KW_ENOMEM, "no memory for resizing weights");
     }
     for (int k = 0; k < t->n; k++)
-        (a->area ? area_taps : lanczos_taps)(t, a, k);
+        (a->area ? area_taps : filter_taps)(t, a, k);
     return KW_OK;
 }
 
@@ -139,7 +161,7 @@ static kw_status area(const kw_picture *p, const taps *tx, const taps *ty, kw_pi
     return KW_OK;
 }
 
-/* ---- Lanczos, as Pillow ------------------------------------------------------------------------------------- */
+/* ---- filters, as Pillow ------------------------------------------------------------------------------------- */
 
 static int32_t *fixed_weights(const taps *t)
 {
@@ -212,6 +234,22 @@ static void copy_part(const kw_picture *p, kw_fit f, kw_picture *out)
     kw_picture_paste(out, p, -f.crop_x, -f.crop_y);
 }
 
+/* Into out, which is made already; freed when there is no memory. */
+static kw_status resample(const kw_picture *p, const axis *ax, const axis *ay, kw_picture *out, kw_err *e)
+{
+    taps tx = { 0 }, ty = { 0 };
+    kw_status s = taps_new(&tx, ax, e);
+    if (!s)
+        s = taps_new(&ty, ay, e);
+    if (!s)
+        s = (ax->area ? area : two_passes)(p, &tx, &ty, out, e);
+    taps_free(&tx);
+    taps_free(&ty);
+    if (s)
+        kw_picture_free(out);
+    return s;
+}
+
 kw_status kw_picture_fit(const kw_picture *p, kw_fit f, kw_picture *out, kw_err *e)
 {
     *out = (kw_picture){ 0 };
@@ -226,21 +264,41 @@ kw_status kw_picture_fit(const kw_picture *p, kw_fit f, kw_picture *out, kw_err 
         return KW_OK;
     }
     bool shrinks = f.scaled_w < p->w && f.scaled_h < p->h;
-    axis ax = { p->w, f.scaled_w, f.crop_x, f.w, shrinks }, ay = { p->h, f.scaled_h, f.crop_y, f.h, shrinks };
-    taps tx = { 0 }, ty = { 0 };
-    kw_status s = taps_new(&tx, &ax, e);
-    if (!s)
-        s = taps_new(&ty, &ay, e);
-    if (!s)
-        s = (shrinks ? area : two_passes)(p, &tx, &ty, out, e);
-    taps_free(&tx);
-    taps_free(&ty);
-    if (s)
-        kw_picture_free(out);
-    return s;
+    axis ax = { .source = p->w, .scaled = f.scaled_w, .at = f.crop_x, .kept = f.w, .area = shrinks };
+    axis ay = { .source = p->h, .scaled = f.scaled_h, .at = f.crop_y, .kept = f.h, .area = shrinks };
+    return resample(p, &ax, &ay, out, e);
 }
 
 kw_status kw_picture_resize(const kw_picture *p, int w, int h, kw_picture *out, kw_err *e)
 {
     return kw_picture_fit(p, (kw_fit){ w, h, 0, 0, w, h }, out, e);
+}
+
+/* floor((k + 1/2) n / m), exactly */
+static size_t below(int k, int n, int m) { return (size_t)((int64_t)(2 * k + 1) * n / (2 * (int64_t)m)); }
+
+static void nearest(const kw_picture *p, kw_picture *out)
+{
+    for (int y = 0; y < out->h; y++) {
+        const uint8_t *row = p->rgb + below(y, p->h, out->h) * (size_t)p->w * 3;
+        uint8_t *to = out->rgb + (size_t)y * (size_t)out->w * 3;
+        for (int x = 0; x < out->w; x++)
+            memcpy(to + x * 3, row + below(x, p->w, out->w) * 3, 3);
+    }
+}
+
+kw_status kw_picture_scale(const kw_picture *p, kw_filter f, int w, int h, kw_picture *out, kw_err *e)
+{
+    KW_TRY(kw_picture_new(w, h, out, e));
+    out->info = p->info;
+    if (w == p->w && h == p->h)
+        kw_picture_paste(out, p, 0, 0);
+    else if (f == KW_FILTER_NEAREST)
+        nearest(p, out);
+    else {
+        axis ax = { .source = p->w, .scaled = w, .kept = w, .filter = &filters[f] };
+        axis ay = { .source = p->h, .scaled = h, .kept = h, .filter = &filters[f] };
+        return resample(p, &ax, &ay, out, e);
+    }
+    return KW_OK;
 }

@@ -39,6 +39,7 @@ typedef struct {
     float *x, *in, *eps, *t, *drawn;
     float *more, *plain;                  /* of an inpainting base: mask and picture; x alone as the network takes it */
     kw_sampling *s;
+    kw__paint paint;
 } job;
 
 static kw_status tell(const job *j, kw_generate_at at, kw_err *e)
@@ -73,6 +74,8 @@ static kw_status check(const job *j, kw_err *e)
                        j->p->sd->text.layers);
     if (r->sampling.first && !r->init)
         return kw_fail(e, KW_EUSAGE, N_("starting at step %d needs latents to start from"), r->sampling.first);
+    if (r->paint && !r->init)
+        return kw_fail(e, KW_EUSAGE, N_("a mask needs a picture to paint over"));
     return KW_OK;
 }
 
@@ -180,12 +183,9 @@ static kw_status begin(job *j, kw_err *e)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_sampling_start(j->a, j->p->noise, &j->r->sampling, j->count, &j->s, e));
     KW_TRY(start_noise(j, e));
-    if (!j->r->init) {
-        kw_sampling_begin(j->s, j->x);
-        return KW_OK;
-    }
-    kw__to_nhwc(j->r->init, j->n, j->c, j->h, j->w, j->drawn);
-    kw_sampling_begin_from(j->s, j->drawn, j->x);
+    if (j->r->init)
+        return kw__paint_begin(j->p, j->a, j->r, j->s, j->h, j->w, j->x, &j->paint, e);
+    kw_sampling_begin(j->s, j->x);
     return KW_OK;
 }
 
@@ -240,7 +240,9 @@ static kw_status steps(job *j, kw_err *e)
     while (!kw_sampling_done(j->s)) {
         KW_TRY(kw_sampling_churn(j->s, j->x, inject, j, e));
         KW_TRY(predict(j, e));
+        kw__paint_answer(&j->paint, j->p->noise->spec.predict, kw_sampling_mix(j->s), j->x, j->eps);
         KW_TRY(kw_sampling_next(j->s, j->x, j->eps, inject, j, e));
+        kw__paint_step(&j->paint, kw_sampling_done(j->s) ? (kw_mix){ 1, 0 } : kw_sampling_mix(j->s), j->x);
         KW_TRY(tell(j, (kw_generate_at){ .stage = KW_STAGE_STEP, .done = kw_sampling_evaluated(j->s),
                                          .total = kw_sampling_evaluations(j->s),
                                          .x0 = kw_sampling_x0(j->s) }, e));

@@ -125,6 +125,7 @@ typedef struct {                          /* bytes in memory in all, while ... *
     int tile;                             /* of the autoencoder; KW_VAE_WHOLE */
     bool away;                            /* the U-Net's weights make room for the autoencoder */
     double unpacked;                      /* share of the U-Net's weights that are packed at each use */
+    double step_work, decode_work;        /* of a step of all n, of one picture: FLOPs at the peak, see run/run.h */
 } kw_pipeline_memory;
 
 /* Makes the programs for n pictures of this size, with prompts of so many windows, and says what they take. */
@@ -164,6 +165,13 @@ typedef struct {
 /* Called after each part of the work; anything but KW_OK stops, and is returned. */
 typedef kw_status kw_generate_fn(void *ctx, const kw_generate_at *at, kw_err *e);
 
+/*
+ * What stays of init where `paint` is below 1. X0: each answer of the network is taken to say so (x_0 there is init),
+ * as A1111 does. STEP: after each step x there is init with the starting noise at that level, as diffusers' inpainting
+ * pipeline does. In the end the latents there are init's.
+ */
+typedef enum { KW_KEEP_X0, KW_KEEP_STEP } kw_keep;
+
 typedef struct {
     const kw_wish *wish;  int n;          /* n pictures, one batch */
     int width, height;                    /* px, multiples of kw_pipeline_factor */
@@ -185,6 +193,9 @@ typedef struct {
      * neither; without them everything is drawn anew. KW_EUSAGE with another base.
      */
     const float *mask, *masked;
+    int noised;                           /* init gets the noise of this step's start; see kw_strength_steps */
+    const float *paint;                   /* (n, 1, h, w): 1 is drawn anew, 0 stays init; NULL: all anew */
+    kw_keep keep;                         /* how what stays is held, with paint */
     bool latents_only;                    /* no pictures */
     kw_generate_fn *progress;  void *ctx; /* may be NULL */
 } kw_request;
@@ -198,6 +209,35 @@ typedef struct {
 /* KW_ENUMERIC when numbers are no longer finite: no picture then. KW_EUSAGE for what the request cannot ask. */
 KW_MUST kw_status kw_pipeline_generate(kw_pipeline *p, kw_arena *a, const kw_request *r, kw_generated *out, kw_err *e);
 
+/*
+ * From which step on a picture is painted over. strength 0..1 is how much of the noise it gets; sets steps and first of
+ * `o`, and *noised (see kw_request). `o` has sampler, spacing and steps, as will be asked for.
+ *   A1111's lists     t = int(min(strength, 0.999) steps): the last t + 1 steps; of DDIM the t - 1 steps below the one
+ *                     whose noise is put in. exact: steps are those really done, steps/strength are spread
+ *   diffusers' lists  the last int(steps strength) steps; at least one here
+ */
+KW_MUST kw_status kw_strength_steps(const kw_noise *z, kw_sampling_options *o, double strength, bool exact, int *noised,
+                                    kw_err *e);
+
+/*
+ * Latents (planes, h, w) to another size, as torch.nn.functional.interpolate: A1111's "Latent" is BILINEAR. The
+ * antialiased ones weigh all pixels below an output pixel, and their cubic has a = -1/2 instead of -3/4.
+ */
+#define KW_LATENT_SCALE_MAP(X) \
+    X(BILINEAR, "Latent", "latent") X(BILINEAR_SMOOTH, "Latent (antialiased)", "latent-antialiased") \
+    X(BICUBIC, "Latent (bicubic)", "latent-bicubic") \
+    X(BICUBIC_SMOOTH, "Latent (bicubic antialiased)", "latent-bicubic-antialiased") \
+    X(NEAREST, "Latent (nearest)", "latent-nearest") X(NEAREST_EXACT, "Latent (nearest-exact)", "latent-nearest-exact")
+typedef enum {
+#define X(name, label, word) KW_LATENT_##name,
+    KW_LATENT_SCALE_MAP(X)
+#undef X
+    KW_N_LATENT_SCALES
+} kw_latent_scale;
+
+KW_MUST kw_status kw_latents_resize(kw_latent_scale how, const float *in, int planes, int h, int w, float *out,
+                                    int out_h, int out_w, kw_err *e);
+
 /* ---- the autoencoder alone --------------------------------------------------------------------------------------- */
 
 /* Scaled latents (C, h, w) -> a picture, to be freed with kw_picture_free. */
@@ -208,6 +248,9 @@ KW_MUST kw_status kw_pipeline_encode(kw_pipeline *p, const kw_picture *picture, 
 /* The same of (h, w, 3) in -1..1, not rounded to bytes. */
 KW_MUST kw_status kw_pipeline_encode_pixels(kw_pipeline *p, const float *pixels, int w, int h, float *latents,
                                             kw_err *e);
+/* A draw instead of the mean, as diffusers takes: with its spread times these standard normals (C, h, w). */
+KW_MUST kw_status kw_pipeline_encode_drawn(kw_pipeline *p, const kw_picture *picture, const float *normals,
+                                           float *latents, kw_err *e);
 
 /* ---- infotext: the text A1111 keeps in a picture ----------------------------------------------------------------- */
 

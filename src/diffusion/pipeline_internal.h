@@ -82,6 +82,15 @@ KW_MUST kw_status kw__inpaint_begin(kw_pipeline *p, kw_arena *a, const kw_reques
                                     kw_err *e);
 void kw__inpaint_join(const float *x, const float *more, size_t pixels, size_t c, float *out);
 
+/* paint.c: painting over a picture. init, noise (n, h, w, C), paint (n, h, w), all of this request. */
+typedef struct { const float *init, *noise, *paint; size_t pixels, c; kw_keep keep; } kw__paint;
+/* With its init in, and its noise. `noise` is unit noise; x becomes what the first step starts from. */
+KW_MUST kw_status kw__paint_begin(const kw_pipeline *p, kw_arena *a, const kw_request *r, const kw_sampling *s, int h,
+                                  int w, float *x, kw__paint *out, kw_err *e);
+/* The network's answer y for x at level m, and x after a step that landed on m. */
+void kw__paint_answer(const kw__paint *k, kw_predict predict, kw_mix m, const float *x, float *y);
+void kw__paint_step(const kw__paint *k, kw_mix m, float *x);
+
 /* (C, h, w) of files and seeds <-> (h, w, C) of the graphs, n pictures. */
 void kw__to_nhwc(const float *from, int n, int c, int h, int w, float *to);
 void kw__to_nchw(const float *from, int n, int c, int h, int w, float *to);

@@ -179,6 +179,8 @@ kw_status kw_pipeline_forecast(kw_pipeline *p, int n, int width, int height, siz
     KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__DECODE, .n = 1, .h = height / f, .w = width / f },
                                 &pixels, e));
     const kw__program_slot *slot = slot_of(p, pixels);
+    out->step_work = kw_forecast_work(unet);
+    out->decode_work = kw_forecast_work(pixels);
     out->tile = slot->tile;
     out->away = slot->alone;
     out->pixels = (double)other + (double)size_of(pixels) + (double)(slot->alone ? p->unet_stays : p->unet_bytes);

@@ -1,7 +1,10 @@
 /* cmd_generate.c - kiwame generate: pictures from words. */
 #include "generate.h"
+#include "generate_canvas.h"
+#include "measure.h"
 #include "net_settings.h"
 
+#include <omp.h>
 #include <string.h>
 
 #define C kw_generate_config
@@ -14,6 +17,8 @@ static const kw_option options[] = {
     KW_ROW_LIST("prompt", C, prompt, N_("what to draw: (word:1.2) weighs, <lora:NAME:0.8> adds a LoRA"), .letter = 'p'),
     KW_ROW_PATH("prompts", C, prompts, NULL,
                 N_("file of prompts: TEXT --n NEGATIVE --w W --h H --d SEED --l CFG --s STEPS --ss SAMPLER")),
+    KW_ROW_PATH("from", C, from, NULL,
+                N_("repeat a picture by the settings kept in it; what is given here comes first"), .value = "PICTURE"),
     KW_ROW_TEXT("negative", C, negative, NULL, N_("what not to draw"), .alias = "negative-prompt", .letter = 'n'),
     KW_ROW_INT("count", C, count, 1, 1, 10000, N_("pictures of each prompt, with rising seeds")),
     KW_ROW_INT("width", C, width, 0, 1, 16384, N_("width"), .unit = "px", .word = "base", .word_is = 0),
@@ -21,6 +26,8 @@ static const kw_option options[] = {
     KW_ROW_GROUP(N_("Model")),
     KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file; default: the small one that comes along"), .value = "DIR",
                 .alias = "model|ckpt"),
+    KW_ROW_PATH("model-dir", C, model_dir, NULL, N_("folder in which --from looks for the picture's model"),
+                .value = "DIR"),
     KW_ROW_PATH("vae", C, vae, NULL, N_("another autoencoder")),
     KW_ROW_LIST("lora", C, lora,
                 N_("LoRA or LyCORIS file, or PEFT's folder, with its strength: FILE:0.8, FILE:TEXT:UNET; and of blocks: "
@@ -52,9 +59,40 @@ static const kw_option options[] = {
     KW_GENERATE_NOISE_ROWS(C, how),
     KW_ROW_PATH("noise", C, noise, NULL,
                 N_("tensors noise (N, C, h, w) instead of the seeds', and noise.I for the I-th the sampler puts in")),
+    KW_ROW_GROUP(N_("Painting over a picture")),
+    KW_ROW_PATH("init", C, init, NULL, N_("picture to start from; where it is transparent it is painted anew"),
+                .alias = "init-img|image"),
+    KW_ROW_DOUBLE("strength", C, strength, 0.75, 0, 1, N_("how much of it may change: 0 little, 1 all of it"),
+                  .alias = "denoising-strength"),
+    KW_ROW_CHOICE("img2img-steps", C, img2img_steps, 0, "share|exact",
+                  N_("do the strength's share of the steps, or exactly so many")),
+    KW_ROW_CHOICE("resize-mode", C, resize_mode, KW_SIZED_CROP, "stretch|crop|fill",
+                  N_("where its shape is another: stretch it, cut it, or continue its borders")),
+    KW_ROW_PATH("mask", C, mask, NULL, N_("picture that is white where it is painted anew, black where it stays")),
+    KW_ROW_BOOL("mask-invert", C, mask_invert, false, N_("black is painted anew, white stays")),
+    KW_ROW_DOUBLE("mask-blur", C, mask_blur, 4, 0, 64, N_("softens the mask's edge"), .unit = "px"),
+    KW_ROW_CHOICE("mask-fill", C, mask_fill, KW_MASK_ORIGINAL, "original|fill|noise|nothing",
+                  N_("what lies below the mask at first: the picture, its colours around, noise, or nothing")),
+    KW_ROW_CHOICE("inpaint-area", C, inpaint_area, KW_AREA_WHOLE, "whole|masked",
+                  N_("draw the whole picture, or the masked part alone at full size")),
+    KW_ROW_INT("mask-padding", C, mask_padding, 32, 0, 1024, N_("around the masked part, with --inpaint-area masked"),
+               .unit = "px"),
+    KW_ROW_GROUP(N_("Second pass")),
+    KW_ROW_DOUBLE("hires", C, hires, 0, 1, 8, N_("draw small, then once more so many times larger"),
+                  .value = "X", .word = "off", .word_is = 0),
+    KW_ROW_TEXT("hires-size", C, hires_size, NULL, N_("its size instead: WIDTHxHEIGHT, one may be 0"), .value = "WxH"),
+    KW_ROW_INT("hires-steps", C, hires_steps, 0, 1, 1000, N_("its steps"), .word = "same", .word_is = 0),
+    KW_ROW_DOUBLE("hires-strength", C, hires_strength, 0.7, 0, 1, N_("how much it may change")),
+    KW_ROW_CHOICE("hires-upscaler", C, hires_upscaler, 0, KW_UPSCALE_ROWS,
+                  N_("what makes the first pass larger: its latents, or its pixels")),
     KW_ROW_GROUP(N_("Output")),
-    KW_ROW_PATH("out", C, out, "pictures", N_("folder, or a file that ends in .png, which is replaced"), .letter = 'o'),
-    KW_ROW_CHOICE("format", C, format, 0, "png", N_("kind of file; settings are kept in it as A1111 does")),
+    KW_ROW_PATH("out", C, out, "pictures",
+                N_("folder, or a file that ends in .png, .jpg or .webp, which is replaced"), .letter = 'o'),
+    KW_ROW_CHOICE("format", C, format, KW_FILE_PNG, "png|jpeg|webp",
+                  N_("kind of file; settings are kept in it as A1111 does")),
+    KW_ROW_INT("quality", C, quality, 90, 1, 100, N_("of JPEG and WebP"), .word = "lossless", .word_is = 101),
+    KW_ROW_LIST("grid", C, grid, N_("draw all combinations, on one sheet: cfg=5,7 steps=10-30:10 prompt=fox,cat ..."),
+                .value = "NAME=VALUES"),
     KW_ROW_BOOL("sheet", C, sheet, true, N_("also one sheet of all pictures, when there are several")),
     KW_ROW_INT("columns", C, columns, 0, 1, 1000, N_("pictures in a row of the sheet"), .word = "square", .word_is = 0),
     KW_ROW_PATH("save-latents", C, save_latents, NULL, N_("also write the latents (N, C, h, w) as safetensors")),
@@ -80,6 +118,8 @@ typedef struct {
     kw_picture_writer *writer;
     struct { const kw_tensor *noise, *step[1000]; int n_steps; } given;
     float *latents;  int h, w;            /* (n, C, h, w), with --save-latents */
+    kw_canvas *canvas;                    /* NULL without --init */
+    kw_from *from;                        /* NULL without --from */
     kw_progress progress;
     int64_t done;                         /* steps of finished batches */
     size_t at;                            /* pictures of finished batches */
@@ -160,6 +200,10 @@ static kw_status complete(session *s, kw_err *e)
     int native = kw_pipeline_native(s->p), f = kw_pipeline_factor(s->p);
     for (size_t i = 0; i < s->jobs.n; i++) {
         kw_job *j = &s->jobs.job[i];
+        kw_hires second;
+        bool any;
+        if (s->canvas)
+            kw_canvas_size(s->canvas, native, f, &j->width, &j->height);
         j->width = j->width ? j->width : native;
         j->height = j->height ? j->height : native;
         if (j->width % f || j->height % f) {
@@ -168,6 +212,9 @@ static kw_status complete(session *s, kw_err *e)
             return kw_advise(e, st, N_("the nearest size is %d x %d"), KW_MAX((j->width + f / 2) / f, 1) * f,
                              KW_MAX((j->height + f / 2) / f, 1) * f);
         }
+        KW_TRY(kw_hires_size(s->c, j->width, j->height, f, &second, &any, e));
+        if (any && s->c->save_latents)
+            return kw_fail(e, KW_EUSAGE, N_("--save-latents and --hires do not go together"));
         KW_TRY(kw_pipeline_windows(s->p, j->prompt, &j->windows[0], e));
         KW_TRY(kw_pipeline_windows(s->p, j->negative, &j->windows[1], e));
     }
@@ -218,6 +265,7 @@ static bool together(const kw_jobs *jobs, const kw_job *a, const kw_job *b)
         if (!same_strength(&a->strength[i], &b->strength[i]))
             return false;
     return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg == b->cfg
+        && a->clip_skip == b->clip_skip && a->eta == b->eta && a->change == b->change
         && a->sampler == b->sampler
            && a->schedule == b->schedule && a->windows[0] == b->windows[0] && a->windows[1] == b->windows[1];
 }
@@ -231,6 +279,29 @@ static size_t batch_at(const session *s, size_t first)
     return n;
 }
 
+/* The steps of a job, as the pipeline is to do them; first, noised: where they begin. */
+static kw_status sampling_of(const session *s, const kw_job *j, kw_sampling_options *o, int *noised, kw_err *e)
+{
+    const kw_generate_sampling *how = &s->c->how;
+    *o = (kw_sampling_options){ .sampler = j->sampler, .schedule = j->schedule, .spacing = (kw_spacing)s->c->spacing,
+                                .steps = j->steps, .eta = j->eta, .gamma = how->gamma, .churn = how->churn,
+                                .churn_from = how->churn_from, .churn_to = how->churn_to, .noise_less = 1 - how->noise,
+                                .least = how->least, .most = how->most };
+    *noised = 0;
+    if (!s->canvas)
+        return KW_OK;
+    return kw_strength_steps(kw_pipeline_noise(s->p), o, j->change, s->c->img2img_steps, noised, e);
+}
+
+static int64_t steps_of(const session *s, const kw_job *j)
+{
+    kw_sampling_options o;
+    int noised;
+    if (sampling_of(s, j, &o, &noised, NULL))
+        return j->steps;
+    return o.steps - o.first + kw_hires_steps(s->c, j->steps);
+}
+
 static kw_status progress(void *ctx, const kw_generate_at *at, kw_err *e)
 {
     session *s = ctx;
@@ -239,7 +310,7 @@ static kw_status progress(void *ctx, const kw_generate_at *at, kw_err *e)
     if (s->jobs.n > 1)
         snprintf(extra, sizeof extra, _(N_("picture %zu of %zu")), s->at + 1, s->jobs.n);
     if (at->stage == KW_STAGE_STEP)
-        kw_progress_at(&s->progress, s->done + (int64_t)at->done * s->jobs.job[s->at].steps / at->total, extra);
+        kw_progress_at(&s->progress, s->done + (int64_t)at->done * steps_of(s, &s->jobs.job[s->at]) / at->total, extra);
     return KW_OK;
 }
 
@@ -248,8 +319,15 @@ static kw_status keep(session *s, size_t first, const kw_generated *g, kw_err *e
     size_t each = (size_t)g->channels * (size_t)g->h * (size_t)g->w;
     if (s->latents)
         memcpy(s->latents + first * each, g->latents, (size_t)g->n * each * sizeof(float));
-    for (int i = 0; i < g->n; i++)
-        KW_TRY(kw_picture_writer_put(s->writer, first + (size_t)i, &g->picture[i], e));
+    for (int i = 0; i < g->n; i++) {
+        kw_picture whole = { 0 };
+        if (s->canvas)
+            KW_TRY(kw_canvas_finish(s->canvas, &g->picture[i], &whole, e));
+        kw_status st = kw_picture_writer_put(s->writer, first + (size_t)i, s->canvas ? &whole : &g->picture[i], e);
+        kw_picture_free(&whole);
+        if (st)
+            return st;
+    }
     return KW_OK;
 }
 
@@ -272,18 +350,19 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
     int from_w, from_h;
     KW_TRY(kw_seed_from(how->seed_from, &from_w, &from_h, e));
     kw_request r = {
-        .wish = wish, .n = (int)n, .width = j->width, .height = j->height, .cfg = j->cfg, .clip_skip = s->c->clip_skip,
-        .sampling = { .sampler = j->sampler, .schedule = j->schedule, .spacing = (kw_spacing)s->c->spacing,
-                      .steps = j->steps, .eta = s->c->eta, .gamma = how->gamma, .churn = how->churn,
-                      .churn_from = how->churn_from, .churn_to = how->churn_to, .noise_less = 1 - how->noise,
-                      .least = how->least, .most = how->most },
+        .wish = wish, .n = (int)n, .width = j->width, .height = j->height, .cfg = j->cfg, .clip_skip = j->clip_skip,
         .cfg_rescale = how->cfg_rescale, .variation_strength = how->variation_strength, .seed_from_w = from_w,
         .seed_from_h = from_h, .noise_delta = how->noise_delta,
         .seeds = (kw_seeds)s->c->rng, .noise = slice(s->given.noise, first), .injected = injected,
         .n_injected = s->given.n_steps,
         .progress = progress, .ctx = s,
     };
-    KW_TRY(kw_pipeline_generate(s->p, a, &r, &g, e));
+    KW_TRY(sampling_of(s, j, &r.sampling, &r.noised, e));
+    if (s->canvas) {
+        KW_TRY(kw_canvas_prepare(s->canvas, s->p, j->width, j->height, e));
+        KW_TRY(kw_canvas_into(s->canvas, a, s->p, &r, e));
+    }
+    KW_TRY(kw_hires_draw(s->p, a, s->c, &r, j->change, &g, e));
     return keep(s, first, &g, e);
 }
 
@@ -294,7 +373,11 @@ static kw_status tell_memory(const session *s, kw_err *e)
     kw_pipeline_memory m;
     if (!s->c->memory)
         return KW_OK;
-    KW_TRY(kw_pipeline_forecast(s->p, (int)batch_at(s, 0), j->width, j->height, j->windows[0],
+    kw_hires z;
+    bool second;
+    KW_TRY(kw_hires_size(s->c, j->width, j->height, kw_pipeline_factor(s->p), &z, &second, e));
+    KW_TRY(kw_pipeline_forecast(s->p, (int)batch_at(s, 0), second ? z.w - z.cut_x : j->width,
+                                second ? z.h - z.cut_y : j->height, j->windows[0],
                                 j->cfg != 1 && j->windows[0] == j->windows[1], &m, e));
     if (s->cli->global.quiet || (!m.tile && !m.away && m.unpacked < 0.005 && m.pixels <= (double)s->c->memory))
         return KW_OK;
@@ -314,13 +397,62 @@ static int64_t all_steps(const session *s)
 {
     int64_t sum = 0;
     for (size_t i = 0; i < s->jobs.n; i += batch_at(s, i))
-        sum += s->jobs.job[i].steps;
+        sum += steps_of(s, &s->jobs.job[i]);
     return sum;
+}
+
+/*
+ * Seconds for everything, from the work of the first batch's step and decoding, by the area of each picture; the peak
+ * is that of one type whatever the computation's, so this is a rough figure.
+ */
+static double estimate(const session *s)
+{
+    const kw_job *first = &s->jobs.job[0];
+    size_t n = batch_at(s, 0);
+    kw_pipeline_memory m;
+    double work = 0, area = (double)first->width * first->height;
+    if (kw_pipeline_forecast(s->p, (int)n, first->width, first->height, first->windows[0],
+                             first->cfg != 1 && first->windows[0] == first->windows[1], &m, NULL))
+        return 0;
+    for (size_t i = 0; i < s->jobs.n; i++) {
+        const kw_job *j = &s->jobs.job[i];
+        double one = (double)j->width * j->height / area, large = one;
+        kw_hires z;
+        bool any;
+        if (!kw_hires_size(s->c, j->width, j->height, kw_pipeline_factor(s->p), &z, &any, NULL) && any)
+            large = (double)z.w * z.h / area;
+        double second = any ? kw_hires_steps(s->c, j->steps) : 0;
+        work += m.step_work / (double)n * (one * ((double)steps_of(s, j) - second) + large * second);
+        work += m.decode_work * large;
+    }
+    double peak = kw_peak_measure(KW_PEAK_F32, omp_get_max_threads(), 0.1);
+    return peak > 0 ? work / peak : 0;
+}
+
+/* Of a grid, before anything is computed. */
+static void tell_plan(const session *s)
+{
+    const kw_grid *g = &s->jobs.grid;
+    kw_str time = { 0 };
+    if (s->cli->global.quiet || !g->n)
+        return;
+    double seconds = estimate(s);
+    kw_show_duration(&time, seconds);
+    fprintf(stderr, _(N_("grid: %d columns, %d rows")), g->axis[0].n, s->jobs.rows);
+    fputs("; ", stderr);
+    fprintf(stderr, _(N_("%zu pictures, %lld steps")), s->jobs.n, (long long)all_steps(s));
+    if (seconds > 0 && time.s) {
+        fputs("; ", stderr);
+        fprintf(stderr, _(N_("about %s")), time.s);
+    }
+    fputc('\n', stderr);
+    kw_str_free(&time);
 }
 
 static kw_status draw_all(session *s, kw_err *e)
 {
     KW_TRY(tell_memory(s, e));
+    tell_plan(s);
     kw_progress_begin(&s->progress, s->cli, _(N_("drawing")), _(N_("step")), all_steps(s));
     for (size_t n; s->at < s->jobs.n; s->at += n) {
         kw_arena *a = kw_arena_new();
@@ -331,7 +463,7 @@ static kw_status draw_all(session *s, kw_err *e)
             kw_progress_pause(&s->progress);
             return st;
         }
-        s->done += s->jobs.job[s->at].steps;
+        s->done += steps_of(s, &s->jobs.job[s->at]);
         kw_progress_pause(&s->progress);
         if (!s->cli->global.json)
             for (size_t i = 0; i < n; i++)
@@ -390,9 +522,10 @@ static void print_json(const session *s, const char *sheet)
 
 static kw_status open_all(session *s, kw_err *e)
 {
+    KW_TRY(kw_canvas_open(s->cli, s->c, &s->canvas, e));
     KW_TRY(open_pipeline(s, e));
     KW_TRY(complete(s, e));
-    return kw_picture_writer_new(s->cli, s->c, s->p, &s->jobs, &s->writer, e);
+    return kw_picture_writer_new(s->cli, s->c, s->p, &s->jobs, s->canvas, &s->writer, e);
 }
 
 static kw_status run(kw_cli *cli, void *config, kw_err *e)
@@ -404,6 +537,7 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
         (kw_asks_for_list(given->sampler) ? kw_list_samplers : kw_list_schedules)(cli);
         return KW_OK;
     }
+    KW_TRY(kw_from_read(cli, given, &s.from, e));
     KW_TRY(kw_model_named(cli, &given->base, e));
     KW_TRY(kw_model_named(cli, &given->vae, e));
     if (!given->base)
@@ -421,6 +555,7 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
     kw_status opened = open_all(&s, e);
     kw_hush(cli);
     KW_TRY(opened);
+    kw_picture_writer_compare(s.writer, s.from);
     KW_TRY(draw_all(&s, e));
     KW_TRY(save_latents(&s, e));
     KW_TRY(kw_picture_writer_end(s.writer, &sheet, e));
@@ -435,6 +570,8 @@ const kw_command kw_command_generate = {
     .name = "generate", .help = N_("draw pictures from words, with a base and LoRA files"),
     .about = N_("Settings are kept in each picture as A1111 writes them. Prints the files it wrote."),
     .examples = "kiwame generate \"a red fox\" --base sd15 --seed 1\n"
-                "kiwame generate \"(kiwa:1.2) in snow <lora:kiwa:0.8>\" --base sd15 --lora-dir loras --count 4",
+                "kiwame generate \"(kiwa:1.2) in snow <lora:kiwa:0.8>\" --base sd15 --lora-dir loras --count 4\n"
+                "kiwame generate \"a red hat\" --base sd15 --init fox.png --mask head.png --strength 0.8\n"
+                "kiwame generate --from fox.png --base sd15 --grid cfg=5,7,9 --grid seed=1-4",
     .options = options, .config_size = sizeof(C), .flags = KW_COMMAND_THREADS, .run = run,
 };

@@ -6,14 +6,30 @@
 #include "diffusion/diffusion.h"
 #include "generate_sampling.h"
 
+enum { KW_MASK_ORIGINAL, KW_MASK_FILL, KW_MASK_NOISE, KW_MASK_NOTHING };       /* --mask-fill */
+enum { KW_AREA_WHOLE, KW_AREA_MASKED };                                        /* --inpaint-area */
+enum { KW_FILE_PNG, KW_FILE_JPEG, KW_FILE_WEBP };                              /* --format */
+
+/* --hires-upscaler: the kinds of kw_latents_resize, then filters for pixels. */
+#define KW_UPSCALE_LATENT_ROWS_ "latent|latent-antialiased|latent-bicubic|latent-bicubic-antialiased|latent-nearest|" \
+    "latent-nearest-exact|"
+#define KW_UPSCALE_ROWS KW_UPSCALE_LATENT_ROWS_ "lanczos|bicubic|bilinear|nearest"
+enum { KW_UPSCALE_PIXELS = KW_N_LATENT_SCALES };
+
+typedef struct { const char *name, *kind, *hash; } kw_wanted;      /* kind: "model", "vae", "lora" */
+
 typedef struct {
-    kw_texts words, prompt, lora;
+    kw_texts words, prompt, lora, grid;
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
-    double cfg, eta;
+    const char *from, *model_dir, *init, *mask, *hires_size;
+    double cfg, eta, strength, mask_blur, hires, hires_strength;
     uint64_t seed, memory;
     int steps, width, height, count, batch, spacing, clip_skip, rng, dtype, base_dtype, vae_dtype, vae_tile, format;
-    int columns, lora_apply;
-    bool partial, sheet;
+    int columns, quality, resize_mode, img2img_steps, mask_fill, inpaint_area, mask_padding;
+    int hires_steps, hires_upscaler, lora_apply;
+    bool partial, sheet, mask_invert;
+    bool from_masked;                     /* --from's picture was painted with a mask */
+    const kw_wanted *wanted;  size_t n_wanted;           /* what --from names with a hash */
     kw_generate_sampling how;
 } kw_generate_config;
 
@@ -26,13 +42,16 @@ typedef struct {                          /* one picture */
     const char *prompt, *negative;        /* prompt: with its tags */
     uint64_t seed, variation;
     int width, height, steps;             /* 0: the base's size */
-    double cfg;
+    int clip_skip;
+    double cfg, eta, change;              /* change: strength over another picture, or of the second pass */
     const kw_sampler *sampler;
     const kw_sigma_schedule *schedule;    /* NULL: the sampler's own */
     kw_strengths strength[KW_PIPELINE_LORAS];
     bool uses[KW_PIPELINE_LORAS];
     size_t windows[2];
     const char *file;                     /* written here */
+    int place[3];                         /* in the grid: which value of each axis */
+    int row;                              /* of the sheet, where there is a grid; from 0 */
 } kw_job;
 
 typedef struct {                          /* a LoRA file, from --lora or found for a tag */
@@ -44,13 +63,33 @@ typedef struct {                          /* a LoRA file, from --lora or found f
     char hash[65];
 } kw_job_lora;
 
+/* ---- grids (generate_grid.c) ---------------------------------------------------------------------------------- */
+
+enum { KW_GRID_AXES = 3, KW_GRID_MOST = 200 };
+
+typedef struct { const char *name; const struct kw_grid_kind *kind; const char *value[KW_GRID_MOST]; int n; } kw_axis;
+typedef struct { kw_axis axis[KW_GRID_AXES]; int n; } kw_grid;   /* x, y, z */
+
+/* --grid NAME=VALUES, in order. Values: a,b,c with quotes as in CSV; numbers also 1-5 and 0-1:0.25. */
+KW_MUST kw_status kw_grid_read(kw_arena *a, const kw_texts *texts, kw_grid *out, kw_err *e);
+int kw_grid_count(const kw_grid *g);                    /* of combinations; 1 without axes */
+/* Combination i (x runs fastest) into a job: before its tags are read, and after. */
+KW_MUST kw_status kw_grid_apply(kw_arena *a, const kw_grid *g, int i, kw_job *j, kw_err *e);
+KW_MUST kw_status kw_grid_apply_lora(kw_arena *a, const kw_grid *g, kw_job *j, kw_err *e);
+const char *kw_grid_label(kw_arena *a, const kw_grid *g, int axis, int value);         /* "cfg: 7" */
+
 typedef struct {
     kw_job *job;  size_t n;
+    kw_grid grid;  int rows;              /* rows of the sheet, where there is a grid */
     kw_job_lora lora[KW_PIPELINE_LORAS];  size_t n_lora;
 } kw_jobs;
 
 /* All pictures that the options ask for, in order; LoRA tags resolved, sizes still 0 where the base decides. */
 KW_MUST kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs *out, kw_err *e);
+
+/* By name, for options, prompts files and grids; refused with the names that are known. */
+KW_MUST kw_status kw_job_sampler(const char *name, kw_job *j, kw_err *e);
+KW_MUST kw_status kw_job_schedule(const char *name, kw_job *j, kw_err *e);
 
 /* What is in a prompt that this program does not do (prompt_note.c): a translated line, or NULL. */
 const char *kw_prompt_note(kw_arena *a, const char *prompt);
@@ -59,13 +98,56 @@ const char *kw_prompt_note(kw_arena *a, const char *prompt);
 
 typedef struct kw_picture_writer kw_picture_writer;
 
-/* Chooses names, makes the folder; reads the models' hashes for the infotext. */
+struct kw_canvas;
+struct kw_from;
+
+/* Chooses names, makes the folder; reads the models' hashes for the infotext. canvas: NULL without --init. */
 KW_MUST kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,
-                                        kw_picture_writer **out,
-                                        kw_err *e);
+                                        const struct kw_canvas *canvas, kw_picture_writer **out, kw_err *e);
+/* Says where the files in use are not those that --from names. from: NULL is allowed. */
+void kw_picture_writer_compare(const kw_picture_writer *w, const struct kw_from *from);
 /* Writes picture i and keeps a copy for the sheet. */
 KW_MUST kw_status kw_picture_writer_put(kw_picture_writer *w, size_t i, const kw_picture *p, kw_err *e);
 /* The sheet, if there is more than one picture; *sheet is its path or NULL. */
 KW_MUST kw_status kw_picture_writer_end(kw_picture_writer *w, const char **sheet, kw_err *e);
+
+/* ---- one file (generate_file.c) --------------------------------------------------------------------------------- */
+
+const char *kw_format_ending(int format);               /* ".png" */
+/* The format a file's name asks for; -1: none of them. */
+int kw_format_of(const char *path);
+/* A picture with its text, whole or not at all. Refused: a text too long for the kind of file. */
+KW_MUST kw_status kw_picture_file_write(const char *path, int format, int quality, const kw_picture *p,
+                                        const char *text, kw_err *e);
+
+/* ---- the second pass (generate_hires.c) -------------------------------------------------------------------------- */
+
+/* Its size for a first one of w x h; false: there is none. cut: px that stick out of --hires-size, of the picture. */
+typedef struct { int w, h, cut_x, cut_y; } kw_hires;
+KW_MUST kw_status kw_hires_size(const kw_generate_config *c, int w, int h, int factor, kw_hires *out, bool *any,
+                                kw_err *e);
+/* Draws r, then once more, larger. Its steps are told to r->progress as going on from the first pass's. */
+KW_MUST kw_status kw_hires_draw(kw_pipeline *p, kw_arena *a, const kw_generate_config *c, const kw_request *r,
+                                double strength, kw_generated *out, kw_err *e);
+int kw_hires_steps(const kw_generate_config *c, int steps);        /* 0 where there is no second pass */
+enum { KW_HIRES_KEYS = 5 };
+KW_MUST kw_status kw_hires_keys(kw_arena *a, const kw_generate_config *c, double strength, kw_meta *list, size_t *n,
+                                kw_err *e);
+
+/* ---- a picture's own settings (generate_from.c) ----------------------------------------------------------------- */
+
+typedef struct kw_from {
+    const char *path;
+    kw_infotext_read text;
+    kw_wanted *wanted;  size_t n;         /* files that it names with a hash */
+} kw_from;
+
+/* Reads --from and sets every option that the command line did not; says on stderr what it cannot use. NULL: none. */
+KW_MUST kw_status kw_from_read(kw_cli *cli, kw_generate_config *c, kw_from **out, kw_err *e);
+/* ComfyUI's text `prompt` as A1111 would write it (generate_comfy.c); KW_EDATA names what is not understood. */
+KW_MUST kw_status kw_comfy_read(const char *path, const char *text, kw_str *out, kw_err *e);
+/* Is what was used what the picture names? Says so if not. found: its hash, NULL: unknown; other: one more, or NULL. */
+void kw_from_compare(const kw_cli *cli, const kw_from *f, const char *kind, const char *name, const char *found,
+                     const char *other);
 
 #endif

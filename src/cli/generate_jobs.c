@@ -16,7 +16,7 @@ typedef struct { kw_arena *a; const kw_generate_config *c; kw_jobs *out; size_t 
 
 /* ---- samplers by name -------------------------------------------------------------------------------------------- */
 
-static kw_status sampler_of(const char *name, kw_job *j, kw_err *e)
+kw_status kw_job_sampler(const char *name, kw_job *j, kw_err *e)
 {
     const char *schedule = NULL;
     j->sampler = kw_sampler_find(name, &schedule);
@@ -33,7 +33,7 @@ static kw_status sampler_of(const char *name, kw_job *j, kw_err *e)
     return s;
 }
 
-static kw_status schedule_of(const char *name, kw_job *j, kw_err *e)
+kw_status kw_job_schedule(const char *name, kw_job *j, kw_err *e)
 {
     if (!name)
         return KW_OK;
@@ -123,7 +123,20 @@ static kw_status lora_option(reader *r, const char *text)
     return KW_OK;
 }
 
-/* NAME.safetensors in the folder, or a file there whose ss_output_name is NAME. */
+/* Is this the file that --from names so, by its hash? */
+static bool is_wanted(const reader *r, const char *name, kw_tensors *t)
+{
+    char hash[65];
+    for (size_t i = 0; i < r->c->n_wanted; i++) {
+        const kw_wanted *w = &r->c->wanted[i];
+        if (!strcmp(w->kind, "lora") && !strcmp(w->name, name) && !kw_tensors_hash(t, hash, NULL)
+            && !strncasecmp(hash, w->hash, KW_MIN(strlen(w->hash), strlen(hash))))
+            return true;
+    }
+    return false;
+}
+
+/* NAME.safetensors in the folder, or a file there whose ss_output_name is NAME, or whose hash --from names. */
 static kw_status search(reader *r, const char *name, const char **path)
 {
     const char *dir = r->c->lora_dir, *found = NULL;
@@ -147,7 +160,7 @@ static kw_status search(reader *r, const char *name, const char **path)
         if (!one || !kw_ends_with(one, ".safetensors") || kw_tensors_open(r->a, one, &t, NULL))
             continue;
         const char *alias = kw_tensors_meta(t, "ss_output_name");
-        if (alias && !strcmp(alias, name)) {
+        if ((alias && !strcmp(alias, name)) || is_wanted(r, name, t)) {
             found = one;
             hits++;
         }
@@ -221,20 +234,30 @@ static kw_status apply_loras(reader *r, kw_job *j)
 
 /* ---- jobs -------------------------------------------------------------------------------------------------------- */
 
-/* --count pictures of one prompt, with rising seeds; or with one seed and rising variations, as in A1111. */
+/* --count pictures of one prompt, with rising seeds, or with one seed and rising variations, as in A1111; a grid of
+   each. */
 static kw_status add(reader *r, const kw_job *one)
 {
-    for (int k = 0; k < r->c->count; k++) {
+    const kw_grid *g = &r->out->grid;
+    int combinations = kw_grid_count(g), columns = g->n ? g->axis[0].n : 1;
+    if ((int64_t)combinations * r->c->count + (int64_t)r->out->n > 100000)
+        return kw_fail(r->e, KW_EUSAGE, N_("more than %d pictures"), 100000);
+    for (int k = 0; k < r->c->count * combinations; k++) {
         KW_TRY(kw_grow(r->a, &r->out->job, &r->capacity, r->out->n, sizeof *one, r->e));
         kw_job *j = &r->out->job[r->out->n++];
-        *j = *one;
-        if (!k)
-            KW_TRY(apply_loras(r, j));
-        else {
+        if (k && !g->n) {
             *j = j[-1];
             ++*(r->c->how.variation_strength > 0 ? &j->variation : &j->seed);
+            continue;
         }
+        *j = *one;
+        *(r->c->how.variation_strength > 0 ? &j->variation : &j->seed) += (uint64_t)(k / combinations);
+        j->row = r->out->rows + k / columns;
+        KW_TRY(kw_grid_apply(r->a, g, k % combinations, j, r->e));
+        KW_TRY(apply_loras(r, j));
+        KW_TRY(kw_grid_apply_lora(r->a, g, j, r->e));
     }
+    r->out->rows += r->c->count * combinations / columns;
     return KW_OK;
 }
 
@@ -242,11 +265,12 @@ static kw_status defaults(reader *r, const char *prompt, kw_job *j)
 {
     const kw_generate_config *c = r->c;
     const char *negative = c->negative ? c->negative : "";
-    *j = (kw_job){ .prompt = prompt, .negative = negative, .seed = c->seed,
-                   .variation = c->how.variation, .width = c->width, .height = c->height,
-                   .steps = c->steps, .cfg = c->cfg };
-    KW_TRY(sampler_of(c->sampler, j, r->e));
-    return schedule_of(c->schedule, j, r->e);
+    *j = (kw_job){ .prompt = prompt, .negative = negative, .seed = c->seed, .variation = c->how.variation,
+                   .width = c->width, .height = c->height,
+                   .steps = c->steps, .cfg = c->cfg, .clip_skip = c->clip_skip, .eta = c->eta,
+                   .change = c->init ? c->strength : c->hires_strength };
+    KW_TRY(kw_job_sampler(c->sampler, j, r->e));
+    return kw_job_schedule(c->schedule, j, r->e);
 }
 
 /* ---- kohya's lines ----------------------------------------------------------------------------------------------- */
@@ -275,7 +299,7 @@ static kw_status line_option(reader *r, kw_job *j, place at, const char *key, co
     if (!strcmp(key, "n"))
         j->negative = value;
     else if (!strcmp(key, "ss"))
-        return sampler_of(value, j, r->e);
+        return kw_job_sampler(value, j, r->e);
     else if (!strcmp(key, "w"))
         good = whole(value, 1, 16384, &j->width);
     else if (!strcmp(key, "h"))
@@ -354,6 +378,7 @@ kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs *out, k
     reader r = { .a = a, .c = c, .out = out, .e = e };
     kw_job j;
     *out = (kw_jobs){ 0 };
+    KW_TRY(kw_grid_read(a, &c->grid, &out->grid, e));
     for (size_t i = 0; i < c->lora.n; i++)
         KW_TRY(lora_option(&r, c->lora.item[i]));
     for (size_t k = 0; k < KW_LEN(lists); k++)

@@ -1,5 +1,6 @@
 /* generate_write.c - pictures become files: names, infotext, the contact sheet. */
 #include "generate.h"
+#include "generate_canvas.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@ struct kw_picture_writer {
     const kw_generate_config *c;
     kw_pipeline *p;
     kw_jobs *jobs;
+    const kw_canvas *canvas;
+    int format;                           /* of the pictures; sheets are PNG */
     kw_picture *kept;                     /* (n), for the sheet; NULL when there is none */
     const char *sheet;
     const char *model, *model_hash, *vae, *vae_hash, *parts_hash;
@@ -42,7 +45,8 @@ static kw_status names_in_folder(kw_picture_writer *w, kw_err *e)
     KW_TRY(next_number(a, w->c->out, &first, e));
     for (size_t i = 0; i < w->jobs->n; i++) {
         kw_job *j = &w->jobs->job[i];
-        j->file = kw_sprintf(a, "%s/%05lu-%llu.png", w->c->out, first + i, (unsigned long long)j->seed);
+        j->file = kw_sprintf(a, "%s/%05lu-%llu%s", w->c->out, first + i, (unsigned long long)j->seed,
+                             kw_format_ending(w->format));
         if (!j->file)
             return kw_fail(e, KW_ENOMEM, "out of memory");
     }
@@ -55,12 +59,13 @@ static kw_status names_of_file(kw_picture_writer *w, kw_err *e)
 {
     kw_arena *a = w->cli->arena;
     size_t n = w->jobs->n;
-    char *stem = kw_strndup(a, w->c->out, strlen(w->c->out) - 4), *dir = kw_path_dir(a, w->c->out);
+    const char *ending = strrchr(w->c->out, '.');
+    char *stem = kw_strndup(a, w->c->out, (size_t)(ending - w->c->out)), *dir = kw_path_dir(a, w->c->out);
     if (!stem || !dir)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_mkdirs(dir, e));
     for (size_t i = 0; i < n; i++) {
-        w->jobs->job[i].file = n == 1 ? w->c->out : kw_sprintf(a, "%s-%zu.png", stem, i + 1);
+        w->jobs->job[i].file = n == 1 ? w->c->out : kw_sprintf(a, "%s-%zu%s", stem, i + 1, ending);
         if (!w->jobs->job[i].file)
             return kw_fail(e, KW_ENOMEM, "out of memory");
     }
@@ -127,10 +132,10 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
 
 /* ---- infotext ---------------------------------------------------------------------------------------------------- */
 
-static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
+static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena *a, kw_str *out, kw_err *e)
 {
     kw_infotext_lora lora[KW_PIPELINE_LORAS];
-    kw_meta extra[5 + 16];
+    kw_meta extra[5 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS];
     char eta[32];
     kw_infotext t = {
         .prompt = j->prompt, .negative = j->negative, .steps = j->steps,
@@ -138,13 +143,16 @@ static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
         .schedule = j->schedule ? j->schedule->label : "Automatic", .cfg = j->cfg, .seed = j->seed, .width = j->width,
         .height = j->height,
         .model = w->model, .model_hash = w->model_hash, .vae = w->vae, .vae_hash = w->vae_hash,
-        .clip_skip = w->c->clip_skip,
+        .clip_skip = j->clip_skip,
         .rng = w->c->rng == KW_SEEDS_CPU ? "CPU" : w->c->rng == KW_SEEDS_KIWAME ? "Kiwame" : NULL,
         .extra = extra, .lora = lora, .version = "kiwame " KW_VERSION,
     };
     t.n_extra = kw_sampling_meta(w->cli->arena, &w->c->how, j->sampler, j->variation, extra);
-    if (w->c->eta >= 0 && j->sampler->uses_eta) {
-        snprintf(eta, sizeof eta, "%.6g", w->c->eta);
+    if (w->canvas)
+        KW_TRY(kw_canvas_keys(a, w->canvas, w->c, j->change, extra, &t.n_extra, e));
+    KW_TRY(kw_hires_keys(a, w->c, j->change, extra, &t.n_extra, e));
+    if (j->eta >= 0 && j->sampler->uses_eta) {
+        snprintf(eta, sizeof eta, "%.6g", j->eta);
         extra[t.n_extra++] = (kw_meta){ j->sampler->unit_variance ? "Eta DDIM" : "Eta", eta };
     }
     if (w->c->spacing != KW_SPACING_AUTO)
@@ -159,21 +167,10 @@ static void infotext(const kw_picture_writer *w, const kw_job *j, kw_str *out)
         if (j->uses[i])
             lora[t.n_lora++] = (kw_infotext_lora){ w->jobs->lora[i].name, w->jobs->lora[i].hash };
     kw_infotext_write(&t, out);
+    return out->failed ? kw_fail(e, KW_ENOMEM, "out of memory") : KW_OK;
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------------- */
-
-static kw_status write_png(const char *path, const kw_picture *p, const kw_png_text *text, kw_err *e)
-{
-    kw_str png = { 0 };
-    kw_status s = kw_png_encode(p, text, text ? 1 : 0, &png, e);
-    kw_guard_begin();
-    if (!s)
-        s = kw_file_write_atomic(path, png.s, png.n, e);
-    kw_guard_end();
-    kw_str_free(&png);
-    return s;
-}
 
 static void free_kept(void *writer)
 {
@@ -182,27 +179,40 @@ static void free_kept(void *writer)
         kw_picture_free(&w->kept[i]);
 }
 
-/* --out fox.jpg means a file, and it would be a folder of that name. */
-static kw_status check_out(const kw_generate_config *c, kw_err *e)
+/* --out fox.gif means a file, and it would be a folder of that name. */
+static kw_status check_out(kw_picture_writer *w, kw_err *e)
 {
-    if (kw_picture_named(c->out) == KW_PICTURE_UNKNOWN || kw_ends_with(c->out, ".png") || kw_is_dir(c->out))
+    const kw_generate_config *c = w->c;
+    int named = kw_format_of(c->out);
+    w->format = c->format;
+    if (kw_picture_named(c->out) == KW_PICTURE_UNKNOWN || kw_is_dir(c->out))
         return KW_OK;
-    return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--out %s: pictures are written as PNG"), c->out),
-                     N_("name a folder, or a file that ends in .png"));
+    if (named < 0)
+        return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--out %s: pictures are written as PNG, JPEG or WebP"), c->out),
+                         N_("name a folder, or a file that ends in .png"));
+    if (kw_options_from(w->cli->options, "format") != KW_FROM_DEFAULT && named != c->format)
+        return kw_fail(e, KW_EUSAGE, N_("--out %s: the name says another format than --format"), c->out);
+    w->format = named;
+    return KW_OK;
+}
+
+static bool is_file_name(const kw_picture_writer *w)
+{
+    return kw_format_of(w->c->out) >= 0 && !kw_is_dir(w->c->out);
 }
 
 kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,
-                                kw_picture_writer **out, kw_err *e)
+                                const kw_canvas *canvas, kw_picture_writer **out, kw_err *e)
 {
     enum { MOST_ON_SHEET = 100 };
     kw_picture_writer *w = kw_alloc(cli->arena, sizeof *w);
     if (!w)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *w = (kw_picture_writer){ .cli = cli, .c = c, .p = p, .jobs = jobs };
-    KW_TRY(check_out(c, e));
-    KW_TRY(kw_ends_with(c->out, ".png") ? names_of_file(w, e) : names_in_folder(w, e));
+    *w = (kw_picture_writer){ .cli = cli, .c = c, .p = p, .jobs = jobs, .canvas = canvas };
+    KW_TRY(check_out(w, e));
+    KW_TRY(is_file_name(w) ? names_of_file(w, e) : names_in_folder(w, e));
     KW_TRY(hashes(w, e));
-    if (c->sheet && jobs->n > 1 && jobs->n <= MOST_ON_SHEET) {
+    if (c->sheet && jobs->n > 1 && jobs->n <= (jobs->grid.n ? 10000 : MOST_ON_SHEET)) {
         w->kept = kw_alloc_array(cli->arena, jobs->n, sizeof *w->kept);
         if (!w->kept || kw_defer(cli->arena, free_kept, w))
             return kw_fail(e, KW_ENOMEM, "out of memory");
@@ -211,16 +221,94 @@ kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pip
     return KW_OK;
 }
 
+/* Smaller where so many would not fit on one sheet. */
+static kw_status keep_for_sheet(kw_picture_writer *w, size_t i, const kw_picture *p, kw_err *e)
+{
+    double most = 0.6 * KW_PICTURE_MAX_PIXELS, side = KW_PICTURE_MAX_SIDE * 0.9;
+    double square = w->c->columns ? w->c->columns : sqrt((double)w->jobs->n);
+    double columns = w->jobs->grid.n ? w->jobs->grid.axis[0].n : square;
+    double rows = w->jobs->grid.n ? w->jobs->rows : ceil((double)w->jobs->n / columns);
+    double scale = fmin(fmin(1, sqrt(most / ((double)w->jobs->n * p->w * p->h))),
+                        fmin(side / (columns * p->w), side / (rows * p->h)));
+    return kw_picture_resize(p, KW_MAX(1, (int)(p->w * scale)), KW_MAX(1, (int)(p->h * scale)), &w->kept[i], e);
+}
+
 kw_status kw_picture_writer_put(kw_picture_writer *w, size_t i, const kw_picture *p, kw_err *e)
 {
     kw_str text = { 0 };
-    infotext(w, &w->jobs->job[i], &text);
-    kw_status s = text.failed ? kw_fail(e, KW_ENOMEM, "out of memory") : KW_OK;
+    kw_arena *a = kw_arena_new();
+    kw_status s = a ? infotext(w, &w->jobs->job[i], a, &text, e) : kw_fail(e, KW_ENOMEM, "out of memory");
     if (!s)
-        s = write_png(w->jobs->job[i].file, p, &(kw_png_text){ "parameters", text.s }, e);
+        s = kw_picture_file_write(w->jobs->job[i].file, w->format, w->c->quality, p, text.s, e);
     kw_str_free(&text);
-    if (!s && w->kept)
-        s = kw_picture_resize(p, p->w, p->h, &w->kept[i], e);
+    kw_arena_free(a);
+    return s || !w->kept ? s : keep_for_sheet(w, i, p, e);
+}
+
+void kw_picture_writer_compare(const kw_picture_writer *w, const kw_from *from)
+{
+    if (!from)
+        return;
+    kw_from_compare(w->cli, from, "model", w->model, w->model_hash ? w->model_hash : w->parts_hash, NULL);
+    kw_from_compare(w->cli, from, "vae", w->vae, w->vae_hash, NULL);
+    for (size_t i = 0; i < w->jobs->n_lora; i++) {        /* Civitai's Hashes are of the whole file */
+        const kw_job_lora *l = &w->jobs->lora[i];
+        char whole[65] = "";
+        bool read = !kw_sha256_file(l->path, whole, NULL);
+        kw_from_compare(w->cli, from, "lora", l->name, l->hash, read ? whole : NULL);
+    }
+}
+
+/* ---- sheets ------------------------------------------------------------------------------------------------------ */
+
+/* What a row of a grid has in common: prompt, seed, third and second axis, as far as they differ at all. */
+static const char *row_label(const kw_picture_writer *w, const kw_job *j)
+{
+    const kw_jobs *jobs = w->jobs;
+    kw_arena *a = w->cli->arena;
+    kw_str out = { 0 };
+    bool prompts = jobs->rows > w->c->count * kw_grid_count(&jobs->grid) / jobs->grid.axis[0].n;
+    for (int k = jobs->grid.n - 1; k >= 1; k--)
+        kw_str_printf(&out, "%s%s", out.n ? "\n" : "", kw_grid_label(a, &jobs->grid, k, j->place[k]));
+    if (w->c->count > 1)
+        kw_str_printf(&out, "%s%llu", out.n ? "\n" : "", (unsigned long long)j->seed);
+    if (prompts)
+        kw_str_printf(&out, "%s%s", out.n ? "\n" : "", j->prompt);
+    const char *label = out.n && !out.failed ? kw_strdup(a, out.s) : NULL;
+    kw_str_free(&out);
+    return label;
+}
+
+static bool one_prompt(const kw_jobs *jobs)
+{
+    for (size_t i = 1; i < jobs->n; i++)
+        if (strcmp(jobs->job[i].prompt, jobs->job[0].prompt))
+            return false;
+    return true;
+}
+
+static kw_status draw_grid(kw_picture_writer *w, const kw_picture **cells, const char **labels, kw_err *e)
+{
+    const kw_jobs *jobs = w->jobs;
+    int columns = jobs->grid.axis[0].n;
+    const char **rows = kw_alloc_array(w->cli->arena, (size_t)jobs->rows, sizeof *rows);
+    kw_picture drawn;
+    if (!rows)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < columns; i++)
+        labels[i] = kw_grid_label(w->cli->arena, &jobs->grid, 0, i);
+    for (size_t i = 0; i < jobs->n; i++) {
+        const kw_job *j = &jobs->job[i];
+        cells[j->row * columns + j->place[0]] = &w->kept[i];
+        if (!j->place[0])
+            rows[j->row] = row_label(w, j);
+    }
+    kw_sheet sheet = { .title = one_prompt(jobs) ? jobs->job[0].prompt : NULL,
+                       .columns = columns, .rows = jobs->rows, .column_labels = labels, .row_labels = rows,
+                       .cells = cells, .best = -1 };
+    KW_TRY(kw_sheet_draw(&sheet, &drawn, e));
+    kw_status s = kw_picture_file_write(w->sheet, KW_FILE_PNG, 0, &drawn, NULL, e);
+    kw_picture_free(&drawn);
     return s;
 }
 
@@ -228,12 +316,9 @@ static kw_status draw_sheet(kw_picture_writer *w, const kw_picture **cells, cons
 {
     size_t n = w->jobs->n;
     int columns = w->c->columns ? KW_MIN(w->c->columns, (int)n) : (int)ceil(sqrt((double)n));
-    bool one = true;
-    for (size_t i = 0; i < n; i++) {
-        const kw_job *j = &w->jobs->job[i];
-        one &= !strcmp(j->prompt, w->jobs->job[0].prompt);
+    bool one = one_prompt(w->jobs);
+    for (size_t i = 0; i < n; i++)
         cells[i] = &w->kept[i];
-    }
     for (size_t i = 0; i < n; i++) {
         const kw_job *j = &w->jobs->job[i];
         labels[i] = one ? kw_sprintf(w->cli->arena, "%llu", (unsigned long long)j->seed)
@@ -244,7 +329,7 @@ static kw_status draw_sheet(kw_picture_writer *w, const kw_picture **cells, cons
                        .cells = cells, .cell_labels = labels, .best = -1 };
     kw_picture drawn;
     KW_TRY(kw_sheet_draw(&sheet, &drawn, e));
-    kw_status s = write_png(w->sheet, &drawn, NULL, e);
+    kw_status s = kw_picture_file_write(w->sheet, KW_FILE_PNG, 0, &drawn, NULL, e);
     kw_picture_free(&drawn);
     return s;
 }
@@ -260,5 +345,5 @@ kw_status kw_picture_writer_end(kw_picture_writer *w, const char **sheet, kw_err
     if (!cells || !labels)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     *sheet = w->sheet;
-    return draw_sheet(w, cells, labels, e);
+    return w->jobs->grid.n ? draw_grid(w, cells, labels, e) : draw_sheet(w, cells, labels, e);
 }

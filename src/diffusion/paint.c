@@ -63,7 +63,8 @@ kw_status kw_strength_steps(const kw_noise *z, kw_sampling_options *o, double st
         return KW_OK;
     }
     KW_TRY(spread(o, strength, exact, &t_enc, e));
-    if (as_a1111(o) && o->sampler->unit_variance)
+    bool timesteps = o->sampler->lists == KW_LISTS_DDIM || o->sampler->lists == KW_LISTS_PLMS;
+    if (as_a1111(o) && timesteps && (!o->schedule || kw_sigma_schedule_plain(o->schedule)))
         return timesteps_a1111(z, o, t_enc, noised, e);
     *noised = o->first = o->steps - t_enc - 1;
     return KW_OK;

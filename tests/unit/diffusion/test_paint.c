@@ -20,7 +20,7 @@ enum { STEPS = 5, SIDE = 16, LATENT = 8, N = 4 * LATENT * LATENT };
 static kw_arena *a;
 static kw_tensors *answers;
 static kw_pipeline *p;
-static kw_wish wish = { "a photo of a red cat on a blue house", "dark water", 3 };
+static kw_wish wish = { .prompt = "a photo of a red cat on a blue house", .negative = "dark water", .seed = 3 };
 
 static int start(void **state)
 {
@@ -142,6 +142,7 @@ static void as_a1111(void **state)
         noises[i] = (const float *)find("noises")->data + i * N;
     static const struct { const char *name, *sampler; bool exact, masked; } cases[] = {
         { "a1111.euler", "euler", false, true }, { "a1111.euler_a", "euler a", false, true },
+        { "a1111.heun", "heun", false, true }, { "a1111.dpmpp_2m", "dpm++ 2m", false, true },
         { "a1111.exact", "euler", true, false }, { "a1111.ddim", "ddim", false, false },
     };
     for (size_t i = 0; i < KW_LEN(cases); i++) {
@@ -184,15 +185,14 @@ static void strengths(void **state)
     assert_int_equal(kw_strength_steps(z, &o, 1e-5, true, &noised, &e), KW_EUSAGE);
 }
 
-/* Nothing to paint: the picture that was there, to the bit. */
+/* Nothing to paint: the picture that was there, to the bit, with every sampler. */
 static void nothing(void **state)
 {
     (void)state;
-    static const char *const samplers[] = { "euler", "euler a", "ddim", "dpm++ 2m" };
     float paint[LATENT * LATENT] = { 0 };
-    for (size_t i = 0; i < KW_LEN(samplers); i++)
+    for (size_t i = 0; i < kw_n_samplers; i++)
         for (int k = 0; k < 2; k++) {
-            kw_request r = request(samplers[i], KW_SPACING_A1111, 0.8, false);
+            kw_request r = request(kw_samplers[i]->name, KW_SPACING_A1111, 0.8, false);
             r.init = find("init")->data;
             r.paint = paint;
             r.keep = (kw_keep)k;

@@ -167,11 +167,61 @@ static void alpha(void **state)
     kw_picture_free(&mask);
 }
 
+/* ---- JPEG and WebP ------------------------------------------------------------------------------------------------ */
+
+/* The text comes back, by our reader; Pillow's was tried by hand. Lossless is. */
+static void lossy(void **state)
+{
+    (void)state;
+    static const char text[] = "きわまる 😀 \"a, b\"\nSteps: 20, Sampler: Euler a, Seed: 1";
+    static const struct { kw_picture_format format; int quality, worst; } cases[] = {
+        { KW_PICTURE_JPEG, 90, 40 }, { KW_PICTURE_WEBP, 90, 48 }, { KW_PICTURE_WEBP, 101, 0 },
+    };
+    for (size_t i = 0; i < KW_LEN(cases); i++)
+        for (int with = 0; with < 2; with++) {
+            kw_picture p = picture_of("picture"), q;
+            kw_str file = { 0 }, said = { 0 };
+            bool found;
+            assert_int_equal(kw_lossy_encode(&p, cases[i].format, cases[i].quality, with ? text : NULL, &file, NULL),
+                             KW_OK);
+            assert_int_equal(kw_picture_sniff(file.s, file.n), cases[i].format);
+            assert_int_equal(kw_picture_text(file.s, file.n, "parameters", &said, &found, NULL), KW_OK);
+            assert_true(found == (with == 1));
+            if (with)
+                assert_string_equal(said.s, text);
+            assert_int_equal(kw_picture_decode(file.s, file.n, "x", kw_picture_white, &q, NULL), KW_OK);
+            int most = worst(&q, "picture");
+            printf("%s %d: within %d/255\n", kw_picture_format_name(cases[i].format), cases[i].quality, most);
+            assert_true(most <= cases[i].worst);
+            kw_picture_free(&p);
+            kw_str_free(&file);
+            kw_str_free(&said);
+        }
+}
+
+static void lossy_refused(void **state)
+{
+    (void)state;
+    kw_picture p = picture_of("picture"), wide;
+    kw_str file = { 0 };
+    kw_err e;
+    char *text = kw_alloc(a, 40000);
+    memset(text, 'x', 39999);
+    assert_int_equal(kw_lossy_encode(&p, KW_PICTURE_JPEG, 90, text, &file, &e), KW_EDATA);
+    assert_non_null(strstr(e.what, "text"));
+    assert_int_equal(kw_lossy_encode(&p, KW_PICTURE_WEBP, 90, text, &file, &e), KW_OK);
+    assert_int_equal(kw_picture_new(16384, 1, &wide, NULL), KW_OK);
+    assert_int_equal(kw_lossy_encode(&wide, KW_PICTURE_WEBP, 90, NULL, &file, &e), KW_EDATA);
+    kw_picture_free(&p);
+    kw_picture_free(&wide);
+    kw_str_free(&file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes), cmocka_unit_test(filters), cmocka_unit_test(masks), cmocka_unit_test(shapes),
-        cmocka_unit_test(fills), cmocka_unit_test(alpha),
+        cmocka_unit_test(fills), cmocka_unit_test(alpha), cmocka_unit_test(lossy), cmocka_unit_test(lossy_refused),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

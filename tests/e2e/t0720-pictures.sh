@@ -91,6 +91,29 @@ expect 2 "is not in the prompt" "$KIWAME" generate x --base "$WORK/base" --grid 
 expect 2 "no LoRA is used" "$KIWAME" generate x --base "$WORK/base" --grid lora=0,1
 expect 2 "sampler 'Eular' is not known" "$KIWAME" generate x --base "$WORK/base" --grid "sampler=Euler,Eular"
 
+# a grid of strengths, and --from finds the LoRA by its name, or by its hash under another one
+"$KIWAME" train lora data/mascot/train --base "$WORK/base" --rank 2 --alpha 2 --steps 2 --sample-prompt ball --sample-sampling-steps 1 --name kiwa \
+    --threads 1 --out "$WORK/run" >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "train lora"; }
+draw "a ball" --seed 3 --lora "$WORK/run/kiwa.safetensors:0.5" --grid lora=0,1 --out "$WORK/l.png"
+keeps "$WORK/l-2.png" '"prompt":"a ball <lora:kiwa:1>"' '"Lora hashes":"kiwa: '
+mkdir "$WORK/loras"
+cp "$WORK/run/kiwa.safetensors" "$WORK/loras/kiwa.safetensors"
+lora_again() {
+    "$KIWAME" generate --from "$WORK/l-2.png" --base "$WORK/base" --lora-dir "$WORK/loras" --out "$WORK/again.png" >/dev/null 2>"$WORK/said" \
+        || { cat "$WORK/said"; fail "--from with a LoRA"; }
+}
+lora_again
+cmp "$WORK/l-2.png" "$WORK/again.png" || fail "a picture with a LoRA does not repeat"
+"$KIWAME" train lora data/mascot/train --base "$WORK/base" --rank 2 --alpha 2 --steps 1 --sample-prompt ball --sample-sampling-steps 1 --name other \
+    --threads 1 --out "$WORK/run2" >"$WORK/said" 2>&1 || fail "train lora"
+mv "$WORK/loras/kiwa.safetensors" "$WORK/loras/renamed.safetensors"
+cp "$WORK/run2/other.safetensors" "$WORK/loras/"
+lora_again
+cmp "$WORK/l-2.png" "$WORK/again.png" || fail "a LoRA is not found by its hash"
+cp "$WORK/run2/other.safetensors" "$WORK/loras/kiwa.safetensors"
+lora_again
+says "kiwa: another file than the picture was made with"
+
 # --from: options come first; strangers' keys are named; what is not at hand is refused
 "$KIWAME" generate --from "$WORK/a.png" --base "$WORK/base" --seed 9 --steps 3 --out "$WORK/i.png" --quiet >/dev/null || fail "--from with options"
 keeps "$WORK/i.png" '"Seed":"9"' '"Steps":"3"' '"prompt":"a red ball, (x:1.2)"'

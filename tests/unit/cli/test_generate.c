@@ -90,14 +90,14 @@ static void combinations(void **state)
     kw_grid g;
     assert_int_equal(kw_grid_read(a, &(kw_texts){ .item = item, .n = 3 }, &g, NULL), KW_OK);
     assert_int_equal(kw_grid_count(&g), 12);
-    kw_job j = { .prompt = "a fox <lora:fox:0.8> <lyco:b:1:0.5> <x", .negative = "foxes" };
+    kw_job j = { .prompt = "a fox <lora:fox:0.8> <lyco:b:1:lbw=1,0> <x", .negative = "foxes" };
     j.uses[0] = j.uses[1] = true;
     assert_int_equal(kw_grid_apply(a, &g, 7, &j, NULL), KW_OK);      /* x 1, y 1, z 1 */
     assert_int_equal(j.steps, 4);
-    assert_string_equal(j.prompt, "a cat <lora:cat:0.8> <lyco:b:1:0.5> <x");
+    assert_string_equal(j.prompt, "a cat <lora:cat:0.8> <lyco:b:1:lbw=1,0> <x");
     assert_string_equal(j.negative, "cates");
     assert_int_equal(kw_grid_apply_lora(a, &g, &j, NULL), KW_OK);
-    assert_string_equal(j.prompt, "a cat <lora:cat:0.5> <lyco:b:0.5> <x");
+    assert_string_equal(j.prompt, "a cat <lora:cat:0.5> <lyco:b:0.5:lbw=1,0> <x");
     assert_true(j.strength[0].te == 0.5 && j.strength[1].unet == 0.5 && j.strength[2].unet == 0);
     assert_string_equal(kw_grid_label(a, &g, 2, 1), "steps: 4");
 }

@@ -280,6 +280,7 @@ int kw_cli_main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);             /* `kiwame ... | head`: a write error, not a death */
     signal(SIGXFSZ, SIG_IGN);             /* a file size limit: likewise */
     kw_i18n_init(argc, argv);
+    kw_guard_files();
     kw_term_init(&c.term, -1);
     kw_status s = c.arena ? dispatch(&c, &e) : kw_fail(&e, KW_ENOMEM, N_("no memory"));
     if (!s)

@@ -85,6 +85,8 @@ void kw_hush(const kw_cli *c);
 /* Around the writing of a file: Ctrl-C in between ends the process after it, not in it (guard.c). */
 void kw_guard_begin(void);
 void kw_guard_end(void);
+/* From here on a mapped file that shrinks ends the program with a message (exit code 3), not with a crash. */
+void kw_guard_files(void);
 bool kw_guard_stopped(void);              /* in between: has somebody asked for the end? */
 
 /* ---- commands ------------------------------------------------------------------------------------------------ */

@@ -10,6 +10,8 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 static atomic_int stop, writing;
@@ -54,6 +56,26 @@ void kw_guard_end(void)
 {
     atomic_store(&writing, 0);
     end_if_stopped();
+}
+
+/* ---- files that shrink while they are mapped ---------------------------------------------------------------------- */
+
+static char shrunk[512];                  /* made beforehand: a handler may not translate */
+
+static void on_bus(int number)
+{
+    (void)number;
+    ssize_t n = write(STDERR_FILENO, shrunk, strlen(shrunk));
+    (void)n;
+    _exit(kw_status_exit_code(KW_EDATA));
+}
+
+void kw_guard_files(void)
+{
+    const struct sigaction a = { .sa_handler = on_bus };
+    snprintf(shrunk, sizeof shrunk, "\nkiwame: %s\n",
+             _(N_("a file became shorter while it was being read, or its disk failed: check it, and try again")));
+    sigaction(SIGBUS, &a, NULL);
 }
 
 bool kw_guard_stopped(void) { return atomic_load(&stop) != 0; }

@@ -157,6 +157,7 @@ const char *const kw__ignored[] = {
     "betas", "alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "lvlb_weights", "logvar",
     "scale_factor", "global_step", "epoch", "loss.", "first_stage_model.loss.", "embedding_manager.", "v_pred", "ztsnr",
     "denoiser.sigmas", "cond_stage_model.model.transformer.resblocks.23.", "cond_stage_model.model.text_projection",
+    "conditioner.embedders.0.model.transformer.resblocks.23.", "conditioner.embedders.0.model.text_projection",
     "model_ema", "__index_timestep_zero__", "edm_mean", "edm_std",
 };
 const size_t kw__n_ignored = KW_LEN(kw__ignored);

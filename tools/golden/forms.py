@@ -184,6 +184,17 @@ def sd2(ldm):
         look(f"{OUT}/sd2.safetensors", "is a guess from its weights")
 
 
+def sgm(ldm):
+    """SD 2 as sgm's training writes it: another prefix, all 24 layers."""
+    old, new = "cond_stage_model.model.", "conditioner.embedders.0.model."
+    d = {k.replace(old, new): v for k, v in ldm.items()}
+    d |= {k.replace("resblocks.22.", "resblocks.23."): v + 1 for k, v in d.items() if "resblocks.22." in k}
+    save_file(d, f"{OUT}/sgm.safetensors")
+    convert(f"{OUT}/sgm.safetensors", "sgm-d")
+    same(load_file(f"{ROOT}/sd21-back/text_encoder/model.safetensors"),
+         load_file(f"{OUT}/sgm-d/text_encoder/model.safetensors"), "sgm")
+
+
 def wrapped(ldm):
     torch.save({"state_dict": ldm, "epoch": 1}, f"{OUT}/wrapped.ckpt")
     torch.save({"model": {"state_dict": ldm}}, f"{OUT}/deep.ckpt")
@@ -244,6 +255,7 @@ def main():
         scaled(ldm, weight, rows)
     markers(load_file(f"{ROOT}/sdxl.safetensors"))
     sd2(load_file(f"{ROOT}/sd21.safetensors"))
+    sgm(load_file(f"{ROOT}/sd21.safetensors"))
     wrapped(ldm)
     refused()
     print(f"{COUNT[0]} forms read as they are, {COUNT[1]} refused by name")

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 typedef struct {
+    kw_texts resolve;
     const char *name, *to, *sha256;
     int variant, retries;
     bool all, plan, allow_private;
@@ -30,6 +31,8 @@ static const kw_option options[] = {
                   .unit = "s"),
     KW_ROW_BOOL("allow-private", config, allow_private, false,
                 N_("also from addresses of the local network, and without encryption: a mirror of your own")),
+    KW_ROW_LIST("resolve", config, resolve, N_("take this address for a host: HOST:PORT:ADDRESS"),
+                .flags = KW_OPT_HIDDEN),
     KW_ROW_DOUBLE("backoff", config, backoff, 1, 0, 60, N_("seconds before the second attempt; doubles each time"),
                   .flags = KW_OPT_HIDDEN),
     KW_ROW_END
@@ -40,7 +43,7 @@ typedef struct {
     const config *c;
     kw_web net;
     kw_progress bar;
-    bool shown;                           /* the bar has begun */
+    bool shown, no_bar;                   /* the bar has begun; nobody wants one */
     char name[256];                       /* of the file on the bar */
     uint64_t before, now, all;            /* bytes of finished files, of this one, of everything */
 } session;
@@ -82,7 +85,7 @@ static kw_status tell(void *user, const kw_net_event *v, kw_err *e)
     }
     if (v->total && strncmp(s->name, v->name, sizeof s->name - 1))
         next_file(s, v);
-    if (v->total && s->shown) {
+    if (v->total && s->shown && !s->no_bar) {
         s->now = v->done;
         s->bar.total = (int64_t)(KW_MAX(s->all, s->before + v->total) / 1000000);
         kw_escape(&safe, v->name);
@@ -95,7 +98,7 @@ static kw_status tell(void *user, const kw_net_event *v, kw_err *e)
 
 static void end_bar(session *s, bool good)
 {
-    if (s->shown && good)
+    if (s->shown && good && !s->no_bar)
         kw_progress_end(&s->bar, s->bar.total, NULL);
     else if (s->shown)
         kw_progress_pause(&s->bar);
@@ -238,7 +241,10 @@ static kw_status pull_hub(session *s, const char *text, const kw_short_name *bri
         (void)!kw_hub_note_absent(&s->net, a, r, NULL);
     KW_TRY(chosen);
     KW_TRY(one_file_only(s, r, e));
-    KW_TRY(kw_hub_look(&s->net, a, r, e));
+    kw_say(s->cli, _(N_("checking what is there")));
+    kw_status looked = kw_hub_look(&s->net, a, r, e);
+    kw_hush(s->cli);
+    KW_TRY(looked);
     if (s->c->plan || (!s->cli->global.quiet && !s->cli->global.json))
         if (!s->cli->global.json)
             show_hub(s, r, brief);
@@ -372,10 +378,13 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
         return kw_fail(e, KW_EUSAGE, N_("--sha256: 64 hexadecimal digits are wanted"));
     KW_TRY(kw_net_settings(c->arena, &s.net, e));
     s.net.allow_private = s.c->allow_private;
+    s.net.resolve = s.c->resolve;
     s.net.most = s.c->most;
     s.net.stall = s.c->stall;
     s.net.backoff = s.c->backoff;
     s.net.retries = s.c->retries;
+    const char *no_bar = getenv("HF_HUB_DISABLE_PROGRESS_BARS");
+    s.no_bar = no_bar && *no_bar && strcmp(no_bar, "0");
     s.net.tell = tell;
     s.net.user = &s;
     kw_guard_begin();

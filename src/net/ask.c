@@ -182,8 +182,8 @@ static kw_status parse(kw_arena *a, const char *what, const kw__reply *r, const 
     p += strspn(p, " \t\r\n");
     if (*p == '<' || !strncasecmp(r->type, "text/html", 9))
         return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: a web page came instead of an answer"), what),
-                         N_("a proxy or a login page of your network may stand between: open %.200s in a browser"),
-                         r->url);
+                         N_("a proxy or a login page of your network may stand between: open %.*s in a browser"),
+                         (int)strcspn(r->url, "?"), r->url);
     char *copy = kw_strndup(a, p, strlen(p));
     return copy ? kw_json_parse(a, what, copy, strlen(copy), json, e) : kw_fail(e, KW_ENOMEM, "out of memory");
 }

@@ -158,8 +158,8 @@ static kw_status page_came(const work *w, const kw__reply *r, kw_err *e)
         return kw_advise(e, s, w->f->token ? N_("is the key in CIVITAI_TOKEN still valid? is the file free?")
                          : N_("Civitai wants you to sign in: make an API key at civitai.com/user/account and put it in "
                               "CIVITAI_TOKEN"));
-    return kw_advise(e, s, N_("a login page, or a page about the file: open %.200s in a browser and copy the address "
-                              "of the download itself"), r->url);
+    return kw_advise(e, s, N_("a login page, or a page about the file: open %.*s in a browser and copy the address "
+                              "of the download itself"), (int)strcspn(r->url, "?"), r->url);
 }
 
 /* Nothing of this answer can be used: KW_EBUSY ends it, `again` says that it is asked anew from the beginning. */
@@ -217,6 +217,9 @@ static kw_status begin(void *user, const kw__reply *r, kw_err *e)
     work *w = user;
     if (is_page(r->type) && !w->f->page)
         return page_came(w, r, e);
+    if (w->f->sha256 && strlen(r->linked_etag) == 64 && strcasecmp(r->linked_etag, w->f->sha256))
+        return kw_fail(e, KW_EDATA, N_("%s: the server announces another file: hash %.16s..., not %.16s..."),
+                       w->f->name, r->linked_etag, w->f->sha256);
     if (*r->encoding && strcasecmp(r->encoding, "identity") && !w->decode) {
         w->decode = true;                 /* asked for as it is, sent compressed all the same: from the beginning */
         return refuse_answer(w, e);

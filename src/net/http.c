@@ -41,7 +41,7 @@ typedef struct {
     kw__reply *r;
     kw_err *e;
     CURL *curl;
-    struct curl_slist *heads;
+    struct curl_slist *heads, *resolve;
     origin asked;
     bool trusted, proxied;                /* of the address now asked */
     bool begun;
@@ -361,6 +361,11 @@ static void settings(call *c)
         curl_easy_setopt(u, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
     if (c->n->ca_file)
         curl_easy_setopt(u, CURLOPT_CAINFO, c->n->ca_file);
+    for (size_t i = 0; i < c->n->resolve.n; i++) {
+        struct curl_slist *more = curl_slist_append(c->resolve, c->n->resolve.item[i]);
+        c->resolve = more ? more : c->resolve;
+    }
+    curl_easy_setopt(u, CURLOPT_RESOLVE, c->resolve);
 }
 
 static bool is_untrusted(CURLcode code)
@@ -453,6 +458,7 @@ kw_status kw__http(kw_web *n, const kw__request *q, kw__reply *r, kw_err *e)
     kw_status s = follow(&c);
     curl_easy_cleanup(c.curl);
     curl_slist_free_all(c.heads);
+    curl_slist_free_all(c.resolve);
     return s;
 }
 

@@ -44,6 +44,7 @@ typedef struct {
     const char *ca_file;                  /* certificates instead of the system's, or NULL */
     bool named_hub, named_civitai;        /* the endpoint is the user's own */
     bool offline, allow_private;
+    kw_texts resolve;                     /* "HOST:PORT:ADDRESS": answers that the name server is not asked for */
     double stall, backoff;                /* seconds: of silence until a connection is given up; the first wait */
     int retries;                          /* attempts in a row that bring nothing */
     uint64_t most;                        /* no file may be larger */

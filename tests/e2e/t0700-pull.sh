@@ -73,6 +73,7 @@ expect 0 "one.safetensors" pull "https://huggingface.co/org/one/blob/main/one.sa
 # ---- bytes that are not what was announced: nothing is kept
 fresh
 mode hash;                expect 3 "damaged or exchanged" pull hf:org/one; nothing
+mode linked;              expect 3 "announces another file" pull hf:org/one; nothing
 mode html;                expect 3 "a web page came instead of the file" pull hf:org/one; nothing
 mode pointer;             expect 3 "were announced" pull hf:org/one; nothing
 mode length=-1000;        expect 3 "528" pull hf:org/one; nothing
@@ -152,6 +153,14 @@ mode chunked;             expect 3 "larger than allowed" pull "$U?c" --allow-pri
 behave
 expect 5 "no connection" pull "http://127.0.0.1:1/x.safetensors" --allow-private --retries 0
 expect 3 "only https is used" pull "ftp://example.com/x.safetensors"
+
+# ---- a name of the public internet whose address is not: looked at when it is connected to, and again after a redirect
+for a in 127.0.0.1 169.254.169.254 10.1.2.3 192.168.0.1 "[::1]" "[fd00::1]" "[::ffff:127.0.0.1]"; do
+    expect 3 "is not of the public internet" pull https://models.example/x.safetensors --resolve "models.example:443:$a"
+done
+fresh; mode goto="https://models.example/x"
+expect 3 "its address 127.0.0.1 is not of the public internet" pull hf:org/one --resolve "models.example:443:127.0.0.1"; nothing
+behave
 
 # ---- tokens: from the environment or a file, for the hub alone, never shown, never in another host's log
 export HF_TOKEN=hf_SECRET

@@ -36,7 +36,7 @@ typedef struct { int fd; SSL *ssl; char method[8], path[2048], range[64], if_ran
 typedef struct {
     char status[64], goto_[512], api_status[64], other[128];
     long long cut, stall, slow, length, claim;
-    bool html, hash, no206, etag, gzip, chunked, loop, evil, api_html, nohash, login, pointer;
+    bool html, hash, no206, etag, gzip, chunked, loop, evil, api_html, nohash, login, pointer, linked;
 } modes;
 
 static const char *root;
@@ -97,6 +97,7 @@ static void read_mode(const char *line, modes *m, bool *once)
         { "html", &m->html }, { "hash", &m->hash }, { "no206", &m->no206 }, { "etag", &m->etag }, { "gzip", &m->gzip },
         { "chunked", &m->chunked }, { "loop", &m->loop }, { "evil", &m->evil }, { "api-html", &m->api_html },
         { "once", once }, { "nohash", &m->nohash }, { "login", &m->login }, { "pointer", &m->pointer },
+        { "linked", &m->linked },
     };
     const struct { const char *name; long long *number; } numbers[] = {
         { "cut=", &m->cut }, { "stall=", &m->stall }, { "slow=", &m->slow }, { "length=", &m->length },
@@ -341,6 +342,7 @@ static void resolve(request *q, char *repo, char *file)
     bool large = kw_ends_with(file, ".safetensors") && !kw_file_read(a, path, 1 << 30, &p, &n, NULL);
     if (large) {
         kw_sha256_of(p, n, hex);
+        hex[0] = m.linked ? hex[0] ^ 1 : hex[0];
         snprintf(heads, sizeof heads, "X-Repo-Commit: " COMMIT "\r\nX-Linked-Etag: \"%s\"\r\nX-Linked-Size: %zu\r\n"
                  "Location: %s://%s:%d/cdn/%s/%s\r\n", hex, n, tls ? "https" : "http", *m.other ? m.other
                      : "127.0.0.1", port, repo, file);

@@ -230,6 +230,11 @@ static kw_status complete(session *s, kw_err *e)
     return read_noise(s, e);
 }
 
+static kw_status set_strength(const session *s, size_t i, const kw_strengths *x, kw_err *e)
+{
+    return kw_pipeline_strengths(s->p, i, x->te, x->unet, x->blocks, e);
+}
+
 static kw_status open_pipeline(session *s, kw_err *e)
 {
     static const kw_dtype type[] = { KW_F32, KW_BF16 };
@@ -242,6 +247,8 @@ static kw_status open_pipeline(session *s, kw_err *e)
     if (!s->c->base)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
     KW_TRY(kw_pipeline_open(s->cli->arena, s->c->base, s->c->vae, files, s->jobs.n_lora, &o, &s->p, e));
+    for (size_t i = 0; i < s->jobs.n_lora && s->jobs.n; i++)  /* before memory is planned: nothing is merged twice */
+        KW_TRY(set_strength(s, i, &s->jobs.job[0].strength[i], e));
     for (size_t i = 0; i < s->jobs.n_lora && !s->cli->global.quiet; i++)
         if (kw_pipeline_lora_passed_over(s->p, i)) {
             fprintf(stderr, _(N_("%s: %zu keys fit no layer and are passed over")), s->jobs.lora[i].path,
@@ -345,7 +352,7 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
     for (int i = 0; i < s->given.n_steps; i++)
         injected[i] = slice(s->given.step[i], first);
     for (size_t i = 0; i < s->jobs.n_lora; i++)
-        KW_TRY(kw_pipeline_strengths(s->p, i, j->strength[i].te, j->strength[i].unet, j->strength[i].blocks, e));
+        KW_TRY(set_strength(s, i, &j->strength[i], e));
     const kw_generate_sampling *how = &s->c->how;
     int from_w, from_h;
     KW_TRY(kw_seed_from(how->seed_from, &from_w, &from_h, e));

@@ -42,6 +42,7 @@ static kw_status collect(kw_export *x, const char *to, kw_err *e)
             return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--to %s: the folder is missing"), to), "--to %s:DIR",
                              targets[i].word);
         x->dir = colon + 1;
+        x->form = KW_LORA_KOHYA;
         return targets[i].fill(x, e);
     }
     return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--to %s: is none of the programs known here"), to),
@@ -132,6 +133,11 @@ static kw_status write_one(kw_cli *c, const config *g, const kw_export_file *f, 
     KW_TRY(kw_mkdirs(dir, e));
     if (f->text)
         return kw_file_write_atomic(f->path, f->text, f->n, e);
+    if (f->respell) {
+        kw_lora_file *l;
+        KW_TRY(kw_lora_file_open(c->arena, f->from, NULL, &l, e));
+        return kw_lora_convert(c->arena, l, (kw_lora_form)f->form, f->path, e);
+    }
     return f->model ? convert(c, f, g->force, e) : g->link ? link_or_copy(c->arena, f, e) : copy(c->arena, f, e);
 }
 

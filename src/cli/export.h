@@ -2,6 +2,7 @@
 #ifndef KW_CLI_EXPORT_H
 #define KW_CLI_EXPORT_H
 
+#include "adapter/adapter.h"
 #include "cli.h"
 #include "io/io.h"
 #include "verify.h"
@@ -29,12 +30,19 @@ KW_MUST kw_status kw_product_find(kw_cli *c, const char *run, const char *name, 
 KW_MUST kw_status kw_product_sample(kw_cli *c, const kw_product *p, size_t i, kw_str *png, kw_err *e);
 
 /* One file that is to be: either a text, or a copy of `from`. */
-typedef struct { const char *path, *from; char *text; size_t n; bool model, to_folder; } kw_export_file;
+typedef struct {
+    const char *path, *from;
+    char *text;
+    size_t n;
+    bool model, to_folder, respell;       /* respell: a LoRA in names of the form below */
+    int form;                             /* kw_lora_form */
+} kw_export_file;
 typedef struct {
     kw_cli *cli;
     const kw_product *p;
     const char *dir, *licence;
     double weight;
+    kw_lora_form form;                    /* the names that this program reads */
     kw_export_file *file;
     size_t n, capacity;
 } kw_export;

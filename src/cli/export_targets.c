@@ -40,6 +40,16 @@ static kw_status add(kw_export *x, const char *folder, const char *name, kw_str 
     return KW_OK;
 }
 
+/* Has it other names than the program reads? What nobody here can read goes along as it is. */
+static bool respell(kw_export *x, kw_lora_form form)
+{
+    kw_lora_file *f;
+    if (!x->p->lora || kw_lora_file_open(x->cli->arena, x->p->path, NULL, &f, NULL) || f->n_unknown || f->n_bundled)
+        return false;
+    bool kohya = f->dialect == KW_DIALECT_KOHYA || f->dialect == KW_DIALECT_LYCORIS;
+    return form == KW_LORA_KOHYA ? !kohya : f->dialect != KW_DIALECT_DIFFUSERS;
+}
+
 /* The product itself, as one file or as a folder, whatever it is now. */
 static kw_status add_product(kw_export *x, const char *folder, const char *name, bool to_folder, kw_err *e)
 {
@@ -47,6 +57,8 @@ static kw_status add_product(kw_export *x, const char *folder, const char *name,
     kw_export_file *f = &x->file[x->n - 1];
     f->model = !x->p->lora && (to_folder || x->p->folder);
     f->to_folder = to_folder;
+    f->form = x->form;
+    f->respell = respell(x, x->form);
     return KW_OK;
 }
 
@@ -138,9 +150,10 @@ kw_status kw_export_comfyui(kw_export *x, kw_err *e)
 
 /* ---- diffusers --------------------------------------------------------------------------------------------------- */
 
-/* load_lora_weights takes kohya's names as well; the file is named so that it is found without saying its name. */
+/* The file is named so that load_lora_weights finds it in the folder. */
 kw_status kw_export_diffusers(kw_export *x, kw_err *e)
 {
+    x->form = KW_LORA_DIFFUSERS;
     if (x->p->lora)
         return add_product(x, "", "pytorch_lora_weights.safetensors", false, e);
     return add_product(x, "", x->p->name, true, e);

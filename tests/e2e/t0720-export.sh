@@ -36,6 +36,10 @@ expect 0 "comfy/extra_model_paths.yaml" export_ runs/kiwa --to comfyui:comfy --l
 grep -q "base_path: \"$WORK/comfy\"" comfy/extra_model_paths.yaml && grep -q "loras: ." comfy/extra_model_paths.yaml || fail "the paths"
 expect 2 "is the file itself" export_ runs/kiwa --to comfyui:comfy --force --link
 expect 0 "pytorch_lora_weights.safetensors" export_ runs/kiwa --to diffusers:d
+expect 0 "reads it" "$KIWAME" verify d/pytorch_lora_weights.safetensors --for diffusers
+expect 3 "diffusers' or PEFT's names" "$KIWAME" verify d/pytorch_lora_weights.safetensors --for a1111
+expect 0 "back/models/Lora/kiwa.safetensors" sh -c "mkdir -p back/models && \"$KIWAME\" export d/pytorch_lora_weights.safetensors --name kiwa --to a1111:back"
+expect 0 "reads it" "$KIWAME" verify back/models/Lora/kiwa.safetensors --for a1111
 expect 0 "c/checklist.md" export_ runs/kiwa --to civitai:c --licence cc-by-4.0
 grep -q "Licence and permissions: cc-by-4.0" c/checklist.md && [ "$(cat c/trained-words.txt)" = kiwamaru ] || fail "Civitai"
 expect 0 "Steps" "$KIWAME" inspect c/images/2.png --no-hashes

@@ -71,8 +71,6 @@ static kw_status add_clip(kw_cli *c, extras *x, const char *folder, const char *
     return s;
 }
 
-#define SECOND "tokenizer_2/"             /* before the file names of the second encoder's tokenizer */
-
 static bool wants_clip(const kw_source *s, kw_part p)
 {
     return kw_source_has(s, p) && !kw_source_tokenizer(s, p)
@@ -86,8 +84,8 @@ static kw_status for_folder(kw_cli *c, kw_source *s, extras *x, kw_err *e)
     if (own && kw_is_file(own)) {
         KW_TRY(kw_tokenizer_inside(c->arena, own, &files, e));
         json_object_foreach(files, name, text) {
-            bool second = kw_starts_with(name, SECOND);
-            const char *plain = second ? name + strlen(SECOND) : name;
+            bool second = kw_starts_with(name, KW_TOKENIZER_SECOND);
+            const char *plain = second ? name + strlen(KW_TOKENIZER_SECOND) : name;
             if (json_is_string(text) && !strchr(plain, '/') && *plain != '.')
                 KW_TRY(add_extra(c, x, second ? "tokenizer_2" : "tokenizer", plain, json_string_value(text), e));
         }
@@ -131,7 +129,7 @@ static kw_status for_file(kw_cli *c, kw_source *s, extras *x, kw_err *e)
         all = json_object();
         status = read_files(c, own, "", all, e);
         if (!status && second && !is_clip(c->arena, second))
-            status = read_files(c, second, SECOND, all, e);
+            status = read_files(c, second, KW_TOKENIZER_SECOND, all, e);
     }
     char *text = json_dumps(all, JSON_COMPACT);
     x->tokenizer = text ? kw_strdup(c->arena, text) : NULL;

@@ -1,5 +1,5 @@
 /*
- * cmd_debug_run.c - kiwame debug run unet|text|vae-encode|vae-decode: one part of a model over given tensors.
+ * cmd_debug_run.c - kiwame debug run unet|text|text2|vae-encode|vae-decode: one part of a model over given tensors.
  * Pictures and latents are N, C, H, W in the files, as PyTorch has them.
  */
 #include "cli.h"
@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UNET, TEXT, VAE_ENCODE, VAE_DECODE };
+enum { UNET, TEXT, VAE_ENCODE, VAE_DECODE, TEXT2 };
 
 typedef struct {
     int part, dtype, memory;
@@ -17,7 +17,7 @@ typedef struct {
 } config;
 
 static const kw_option options[] = {
-    KW_ROW_CHOICE("part", config, part, 0, "unet|text|vae-encode|vae-decode", N_("which part"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED),
+    KW_ROW_CHOICE("part", config, part, 0, "unet|text|vae-encode|vae-decode|text2", N_("which part"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED),
     KW_ROW_PATH("base", config, base, NULL, N_("model folder or file; it needs only the named part"), .flags = KW_OPT_REQUIRED, .value = "DIR"),
     KW_ROW_PATH("in", config, in, NULL, N_("input tensors (safetensors)"), .flags = KW_OPT_REQUIRED),
     KW_ROW_PATH("out", config, out, NULL, N_("where the outputs go (safetensors)"), .flags = KW_OPT_REQUIRED),
@@ -41,7 +41,7 @@ typedef struct {
     kw_dtype compute;
     struct { const char *name; kw_val v; const void *data; bool differentiable; } input[8];
     int n_inputs;
-    kw_val y;
+    kw_val y, penultimate;                /* of text2: its gradient may be given too */
     const char *y_name;
 } job;
 
@@ -138,6 +138,26 @@ static kw_status build_unet(job *j, const json_t *json)
     return KW_OK;
 }
 
+/* The second encoder of SDXL: what is wanted of it is its projected output at the end mark. */
+static kw_status pool(job *j, const kw_clip_config *c)
+{
+    const kw_tensor *t = kw_tensors_find(j->in, "input_ids");
+    const int64_t *at = t->data;
+    int64_t n = t->shape[0], each = t->shape[1], *end = kw_alloc_array(j->arena, (size_t)n, sizeof *end);
+    if (!end)
+        return kw_fail(j->e, KW_ENOMEM, "out of memory");
+    for (int64_t i = 0; i < n; i++)
+        end[i] = kw_clip_end(c, at + i * each, (int)each);
+    kw_val v = kw_input(j->g, "end", KW_SHAPE(n), KW_I64);
+    j->input[j->n_inputs].name = "end";
+    j->input[j->n_inputs].v = v;
+    j->input[j->n_inputs++].data = end;
+    kw_result(j->g, "last_hidden_state", j->y);
+    j->y = kw_clip_pooled(&j->net, c, j->y, v);
+    j->y_name = "text_embeds";
+    return KW_OK;
+}
+
 static kw_status build_text(job *j, const json_t *json)
 {
     kw_clip_config c;
@@ -150,7 +170,10 @@ static kw_status build_text(job *j, const json_t *json)
     j->y_name = "last_hidden_state";
     for (int i = 0; i <= c.layers; i++)
         kw_result(j->g, kw_sprintf(j->arena, "hidden_states.%d", i), hidden[i]);
-    return KW_OK;
+    if (j->c->part != TEXT2)
+        return KW_OK;
+    j->penultimate = hidden[KW_MAX(c.layers - 1, 0)];
+    return pool(j, &c);
 }
 
 static kw_status build_vae(job *j, const json_t *json)
@@ -168,7 +191,7 @@ static int all_trained(void *ctx, const char *name) { (void)ctx, (void)name; ret
 
 static kw_status open(job *j)
 {
-    static const kw_part part[] = { KW_PART_UNET, KW_PART_TEXT, KW_PART_VAE, KW_PART_VAE };
+    static const kw_part part[] = { KW_PART_UNET, KW_PART_TEXT, KW_PART_VAE, KW_PART_VAE, KW_PART_TEXT2 };
     static const kw_dtype type[] = { KW_F32, KW_BF16, KW_F64 };
     KW_TRY(kw_tensors_open(j->arena, j->c->in, &j->in, j->e));
     KW_TRY(kw_source_open(j->arena, j->c->base, &j->part.source, j->e));
@@ -203,7 +226,11 @@ static kw_status emit_gradients(job *j)
     KW_TRY(floats(j, "grad_output", kw_shape_of(j->g, j->y).rank, j->compute, false, &dy));
     if (!kw_shape_equal(kw_shape_of(j->g, dy), kw_shape_of(j->g, j->y)))
         return kw_fail(j->e, KW_EDATA, "grad_output has not the shape of the output");
-    KW_TRY(kw_backward(j->g, &j->y, &dy, 1, wrt, (int)total, d, j->e));
+    kw_val ends[2] = { j->y, j->penultimate }, dends[2] = { dy, KW_NONE };
+    int n_ends = j->c->part == TEXT2 && kw_tensors_find(j->in, "grad_penultimate") ? 2 : 1;
+    if (n_ends == 2)
+        KW_TRY(floats(j, "grad_penultimate", 3, j->compute, false, &dends[1]));
+    KW_TRY(kw_backward(j->g, ends, dends, n_ends, wrt, (int)total, d, j->e));
     for (size_t i = 0; i < total; i++) {
         const char *name = i < n ? kw_source_file_name(j->part.source, j->part.part, kw_params_at(j->params, i)->name) : j->input[i - n].name;
         if (d[i] >= 0)
@@ -260,7 +287,7 @@ static kw_status save(job *j, const kw_program *p)
 static kw_status run(kw_cli *cli, void *arg, kw_err *e)
 {
     job j = { .arena = cli->arena, .c = arg, .e = e };
-    static kw_status (*const build[])(job *, const json_t *) = { build_unet, build_text, build_vae, build_vae };
+    static kw_status (*const build[])(job *, const json_t *) = { build_unet, build_text, build_vae, build_vae, build_text };
     kw_say(cli, _(N_("opening the model")));
     kw_status opened = open(&j);
     kw_hush(cli);

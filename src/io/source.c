@@ -253,6 +253,12 @@ bool kw_source_is_single(const kw_source *s) { return s->is_single; }
 bool kw_source_has(const kw_source *s, kw_part p) { return s->parts[p].n > 0; }
 const char *kw_source_tokenizer(const kw_source *s, kw_part p) { return s->parts[p].tokenizer; }
 const kw_noise_config *kw_source_noise(const kw_source *s) { return &s->noise; }
+
+bool kw_source_says(const kw_source *s, const char *name, bool otherwise)
+{
+    const json_t *said = json_object_get(s->switches, name);
+    return json_is_boolean(said) ? json_is_true(said) : otherwise;
+}
 json_t *kw_source_config(const kw_source *s, kw_part p) { return s->parts[p].config; }
 size_t kw_source_n(const kw_source *s, kw_part p) { return s->parts[p].n; }
 const kw_tensor *kw_source_at(const kw_source *s, kw_part p, size_t i) { return &s->parts[p].entries[i].t; }

@@ -69,6 +69,8 @@ const kw_noise_config *kw_source_noise(const kw_source *s);
 const char *kw_source_family(const kw_source *s);
 /* What a U-Net takes beside 4 latent channels, as a text to be translated; NULL: nothing. */
 const char *kw_source_input(const kw_source *s);
+/* What model_index.json (or a single file's metadata) says of a switch of the whole pipeline; absent: `otherwise`. */
+bool kw_source_says(const kw_source *s, const char *name, bool otherwise);
 
 /* config.json of the part; else the file's own metadata; else inferred from the weights (then see the notes). */
 json_t *kw_source_config(const kw_source *s, kw_part p);

@@ -186,7 +186,7 @@ static kw_status own_metadata(kw_source *s, const kw_tensors *t, kw_err *e)
     json_t *one = json_object_get(all, "scheduler");
     s->scheduler = json_is_object(one) ? one : NULL;
     one = json_object_get(all, "model_index");
-    s->index = json_is_object(one) ? one : NULL;
+    s->index = s->switches = json_is_object(one) ? one : NULL;
     return KW_OK;
 }
 

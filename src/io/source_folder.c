@@ -190,8 +190,12 @@ static kw_status check_family(kw_source *s, kw_err *e)
     json_t *index;
     if (!path || !unet)
         return kw__no_memory(e, s->path);
-    if (!kw_is_file(path) || kw_is_dir(unet))
+    if (!kw_is_file(path))
         return KW_OK;
+    if (kw_is_dir(unet)) {                /* then its parts say what it is; the index may be broken */
+        s->switches = kw_json_read(s->arena, path, &index, NULL) ? NULL : index;
+        return KW_OK;
+    }
     KW_TRY(kw_json_read(s->arena, path, &index, e));
     const char *name = class_of(index);
     return name && json_object_get(index, "transformer") ? wrong_class(s->path, name, e) : KW_OK;

@@ -39,6 +39,7 @@ struct kw_source {
     kw__texts unknown, notes;
     json_t *scheduler;                    /* NULL: none found */
     json_t *index;                        /* model_index.json, as a single file's metadata has it; or NULL */
+    json_t *switches;                     /* the same, of a folder too */
     const kw_tensors *chosen;             /* of a single file: what may be a part's, averages in their place */
 };
 

@@ -42,6 +42,24 @@ kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h)
     return y;
 }
 
+kw_val kw_clip_pooled(kw_net *n, const kw_clip_config *c, kw_val last, kw_val end)
+{
+    kw_val h = kw_pick(n->g, last, end);
+    return c->projection ? kw_nn_linear(n, "text_projection", h, c->projection, false) : h;
+}
+
+int64_t kw_clip_end(const kw_clip_config *c, const int64_t *ids, int n)
+{
+    enum { OLD = 2 };                     /* what configurations said before transformers 4.25: the largest id then */
+    int64_t at = 0;
+    for (int i = 0; i < n; i++) {
+        if (c->eos != OLD && ids[i] == c->eos)
+            return i;
+        at = c->eos == OLD && ids[i] > ids[at] ? i : at;
+    }
+    return at;
+}
+
 kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden)
 {
     kw_val h = KW_NONE;

@@ -168,16 +168,50 @@ static void only_the_family(reader *r)
         must_be(r, rows[i][0], rows[i][1]);
 }
 
+static int depth_of(reader *r, const char *name, const json_t *v)
+{
+    if (json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) <= 256)
+        return (int)json_integer_value(v);
+    wrong(r, name, "a number of transformer blocks for each attention");
+    return 1;
+}
+
+/* One number for all, a list with one for each level, or with a list for each attention of a level. */
+static void depths_in(reader *r, const char *name, int levels, int out[][KW_LAYERS + 1])
+{
+    const json_t *v = field(r, name);
+    for (int i = 0; i < levels; i++) {
+        const json_t *level = json_is_array(v) ? json_array_get(v, (size_t)i) : v;
+        for (int j = 0; j <= KW_LAYERS; j++) {
+            bool apart = json_is_array(level), there = apart && (size_t)j < json_array_size(level);
+            const json_t *one = there ? json_array_get(level, (size_t)j) : level;
+            out[i][j] = !v || (apart && !there) ? 1 : depth_of(r, name, one);
+        }
+    }
+}
+
 /* transformer_layers_per_block may be given for up blocks apart (reverse_...); else they mirror the down blocks. */
 static void depths(reader *r, kw_unet_config *c)
 {
-    int reversed[KW_LEVELS];
-    integers(r, "transformer_layers_per_block", 1, c->levels, c->depth);
+    const json_t *down = field(r, "transformer_layers_per_block");
     bool apart = field(r, "reverse_transformer_layers_per_block") != NULL;
-    integers(r, "reverse_transformer_layers_per_block", 1, c->levels, reversed);
-    for (int i = 0; i < c->levels; i++)
-        c->up_depth[i] = apart ? reversed[i] : c->depth[c->levels - 1 - i];
-    c->mid_depth = c->depth[c->levels - 1];
+    depths_in(r, "transformer_layers_per_block", c->levels, c->depth);
+    depths_in(r, "reverse_transformer_layers_per_block", c->levels, c->up_depth);
+    for (int i = 0; i < c->levels && !apart; i++) {
+        memcpy(c->up_depth[i], c->depth[c->levels - 1 - i], sizeof c->up_depth[i]);
+        if (json_is_array(down) && json_is_array(json_array_get(down, (size_t)i)))
+            wrong(r, "transformer_layers_per_block", "one number for each level, and there is no reverse_... beside it");
+    }
+    c->mid_depth = c->levels ? c->depth[c->levels - 1][0] : 1;
+}
+
+static void mid(reader *r, kw_unet_config *c)
+{
+    const json_t *v = json_object_get(r->json, "mid_block_type");
+    const char *type = v ? json_string_value(v) : "UNetMidBlock2DCrossAttn";
+    c->mid = json_is_null(v) ? KW_MID_NONE : type && !strcmp(type, "UNetMidBlock2D") ? KW_MID_PLAIN : KW_MID_CROSS;
+    if (c->mid == KW_MID_CROSS)
+        must_be(r, "mid_block_type", "UNetMidBlock2DCrossAttn");
 }
 
 static void additions(reader *r, kw_unet_config *c)
@@ -209,7 +243,7 @@ kw_status kw_unet_read(const json_t *config, kw_unet_config *c, kw_err *e)
     only_the_family(&r);
     integers(&r, "layers_per_block", 2, c->levels, c->layers);
     for (int i = 0; i < c->levels; i++)
-        if (c->layers[i] > 8)
+        if (c->layers[i] > KW_LAYERS)
             wrong(&r, "layers_per_block", "8 or fewer");
     blocks(&r, "down_block_types", c->levels, "CrossAttnDownBlock2D", "DownBlock2D", c->down_attention);
     blocks(&r, "up_block_types", c->levels, "CrossAttnUpBlock2D", "UpBlock2D", c->up_attention);
@@ -219,8 +253,7 @@ kw_status kw_unet_read(const json_t *config, kw_unet_config *c, kw_err *e)
     truths(&r, "only_cross_attention", c->levels, c->only_cross);
     c->mid_only_cross = truth(&r, "mid_block_only_cross_attention",
                               c->only_cross[0] && json_is_boolean(field(&r, "only_cross_attention")));
-    c->has_mid = !json_is_null(json_object_get(config, "mid_block_type")) || !json_object_get(config, "mid_block_type");
-    must_be(&r, "mid_block_type", "UNetMidBlock2DCrossAttn");
+    mid(&r, c);
     c->groups = integer(&r, "norm_num_groups", 32, 1, 1024);
     divisible(&r, c->levels, c->ch, c->groups, "groups");
     c->eps = (float)number(&r, "norm_eps", 1e-5);
@@ -260,6 +293,13 @@ kw_status kw_vae_read(const json_t *config, kw_vae_config *c, kw_err *e)
 
 /* ---- text encoder ------------------------------------------------------------------------------------------------ */
 
+/* The class alone says so: projection_dim stands in every configuration. */
+static bool projects(const json_t *config)
+{
+    const char *name = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    return name && (!strcmp(name, "CLIPTextModelWithProjection") || !strcmp(name, "CLIPModel"));
+}
+
 kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *e)
 {
     const json_t *inner = json_object_get(config, "text_config");      /* a whole CLIP's config */
@@ -272,7 +312,8 @@ kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *e)
     c->positions = integer(&r, "max_position_embeddings", 77, 1, 1 << 16);
     c->act = activation(&r, "hidden_act", "quick_gelu");
     c->eps = (float)number(&r, "layer_norm_eps", 1e-5);
-    c->projection = integer(&r, "projection_dim", 512, 0, 65536);
+    int projection = integer(&r, "projection_dim", 512, 0, 65536);
+    c->projection = projects(config) ? projection : 0;
     c->eos = integer(&r, "eos_token_id", 49407, 0, 1 << 24);
     divisible(&r, 1, &c->width, c->heads, "heads");
     return r.s;

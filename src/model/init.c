@@ -47,6 +47,8 @@ static double clip_sd(const kw_clip_config *c, const char *name)
         return 0.02;
     if (strstr(name, "out_proj"))
         return pow(c->width, -0.5);
+    if (!strcmp(name, "text_projection.weight"))
+        return pow(c->width, -0.5);
     return strstr(name, "fc1") ? pow(2 * c->width, -0.5) : in;
 }
 
@@ -59,7 +61,7 @@ static void fill(init *s, const char *name, kw_shape shape, float *w)
     if (is_norm(name)) {
         for (int64_t i = 0; i < n; i++)
             w[i] = kw_ends_with(name, ".weight");
-    } else if (s->part == KW_PART_TEXT) {
+    } else if (s->text) {
         if (shape.rank > 1)
             fill_normal(r, clip_sd(s->text, name), w, n);
     } else {
@@ -106,7 +108,11 @@ static kw_status build(kw_net *n, kw_part part, const json_t *config, kw_err *e)
         return g->err.status;
     default:
         KW_TRY(kw_clip_read(config, &c, e));
-        (void)kw_clip(n, &c, kw_input(g, "ids", KW_SHAPE(1, c.positions), KW_I64), NULL);
+        {
+            kw_val y = kw_clip(n, &c, kw_input(g, "ids", KW_SHAPE(1, c.positions), KW_I64), NULL);
+            if (c.projection && !g->err.status)
+                (void)kw_clip_pooled(n, &c, y, kw_input(g, "end", KW_SHAPE(1), KW_I64));
+        }
         return g->err.status;
     }
 }
@@ -134,9 +140,11 @@ kw_status kw_init_part(kw_arena *a, kw_part part, const json_t *config, uint64_t
                        kw_err *e)
 {
     kw_clip_config text;
-    init s = { .arena = a, .seed = seed, .part = part, .text = &text };
-    if (part == KW_PART_TEXT || part == KW_PART_TEXT2)
+    init s = { .arena = a, .seed = seed, .part = part };
+    if (part == KW_PART_TEXT || part == KW_PART_TEXT2) {
         KW_TRY(kw_clip_read(config, &text, e));
+        s.text = &text;
+    }
     kw_status st = kw__part_ask(part, config, find, &s, e);
     *list = s.list;
     *n = s.n;

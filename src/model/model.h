@@ -11,19 +11,24 @@
 #define KW_MODEL_H
 
 #include "nn/nn.h"
+#include "text/text.h"
 
-enum { KW_LEVELS = 6 };
+enum { KW_LEVELS = 6, KW_LAYERS = 8 };    /* at most: levels of a U-Net or an autoencoder, resnets of a down block */
+
+/* Between down and up: nothing, a resnet alone (SSD-1B), or a resnet, attention and another resnet. */
+enum { KW_MID_NONE, KW_MID_PLAIN, KW_MID_CROSS };
 
 typedef struct {
     int in, out, levels;
     int ch[KW_LEVELS];
     int layers[KW_LEVELS];                /* resnets of each down block; up blocks have one more */
     bool down_attention[KW_LEVELS], up_attention[KW_LEVELS];      /* by block, in the order of the blocks */
-    int depth[KW_LEVELS], up_depth[KW_LEVELS], mid_depth;         /* transformer blocks */
+    int depth[KW_LEVELS][KW_LAYERS + 1], up_depth[KW_LEVELS][KW_LAYERS + 1], mid_depth;    /* transformer blocks of each attention */
     int heads[KW_LEVELS];                 /* by level */
     int context[KW_LEVELS];               /* width of the attention context, by level */
     bool only_cross[KW_LEVELS];           /* the first attention of a block looks at the context too */
-    bool has_mid, mid_only_cross;
+    int mid;                              /* KW_MID_... */
+    bool mid_only_cross;
     int groups;
     float eps;
     kw_unary act;
@@ -66,7 +71,7 @@ typedef struct {
     int width, layers, heads, mlp, vocabulary, positions;
     kw_unary act;
     float eps;
-    int projection;                       /* width of the projected pooled text, 0: none */
+    int projection;                       /* width of the projected pooled text; 0: it is not projected */
     /* id whose position gives the pooled text; 2: the largest id, as old configs mean */
     int64_t eos;
 } kw_clip_config;
@@ -77,6 +82,10 @@ KW_MUST kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *
 kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden);
 /* The final norm alone, over an earlier hidden state (clip skip). */
 kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h);
+/* last (N, T, width): what kw_clip gives; end (N): kw_clip_end of each -> (N, projection), or (N, width) without one. */
+kw_val kw_clip_pooled(kw_net *n, const kw_clip_config *c, kw_val last, kw_val end);
+/* The position of the first end mark among n ids: what sums a text up; 0 where there is none (as transformers). */
+int64_t kw_clip_end(const kw_clip_config *c, const int64_t *ids, int n);
 
 /* Values for a part come from a source: the find function of kw_params_source. */
 typedef struct { kw_source *source; kw_part part; } kw_part_of;
@@ -93,7 +102,7 @@ typedef struct {
     bool has[KW_N_PARTS];
     kw_unet_config unet;
     kw_vae_config vae;
-    kw_clip_config text;
+    kw_clip_config text, text2;           /* text2: SDXL's OpenCLIP bigG */
     kw_params *params[KW_N_PARTS];
     kw_part_of of[KW_N_PARTS];
     struct { kw_sd_select *select; void *ctx; kw_part part; } chosen[KW_N_PARTS];
@@ -105,6 +114,48 @@ KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_
 /* The same over sources that are open; vae_source: NULL for the same one. */
 KW_MUST kw_status kw_sd_over(kw_arena *a, kw_source *source, kw_source *vae_source, kw_store *store, kw_dtype exact,
                              kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
+
+/* ---- texts for the U-Net (sd_text.c) ---------------------------------------------------------------------------- */
+
+/*
+ * SD 1.x, 2.x: one encoder's hidden state, after its final norm. SDXL: both encoders' hidden states side by side,
+ * without a norm, and the second's pooled, projected output at the end mark.
+ * clip_skip: the layer counted from the end, 1 the last. SDXL's own is the one before the last: 1 and 2 mean it, as in
+ * Forge and ComfyUI and on pictures by A1111; diffusers' clip_skip = k is k + 2 there, k + 1 elsewhere.
+ */
+enum { KW_ENCODERS = 2 };
+int kw_sd_encoders(const kw_sd *s);       /* text encoders that the U-Net is told of: 1, or 2 for SDXL */
+kw_part kw_sd_encoder(int i);             /* KW_PART_TEXT, KW_PART_TEXT2 */
+const kw_clip_config *kw_sd_clip(const kw_sd *s, int i);
+int kw_sd_text_width(const kw_sd *s);     /* numbers per token, of all encoders */
+int kw_sd_pooled_width(const kw_sd *s);   /* of the pooled text that the U-Net takes; 0: none */
+int kw_sd_clip_layers(const kw_sd *s);    /* the most that clip_skip can be */
+
+typedef struct {
+    kw_net net[KW_ENCODERS];              /* of each encoder, over one graph */
+    kw_val ids[KW_ENCODERS], end;         /* (N, T) tokens for each; (N) kw_clip_end of the second's */
+    int clip_skip;
+} kw_sd_text_in;
+
+/* (N, T, kw_sd_text_width); pooled (N, kw_sd_pooled_width), or KW_NONE. */
+kw_val kw_sd_text(const kw_sd *s, const kw_sd_text_in *in, kw_val *pooled);
+
+/*
+ * SDXL's six sizes, in the order of the embedding: height and width of the original picture, top and left of the crop
+ * in the picture as it was scaled, height and width of what is made.
+ */
+enum { KW_SIZES = 6 };
+
+/* Parts that generating and training with a U-Net need; what is missing or does not fit together is named. */
+KW_MUST kw_status kw_sd_check_texts(const kw_sd *s, kw_err *e);
+
+/*
+ * The tokenizers of the encoders: a folder's own, else those that a single file brings, else CLIP's - padded with 0
+ * for OpenCLIP's encoders (those with plain GELU), with the end mark for OpenAI's. given: a tokenizer instead of these,
+ * or NULL. KW_EDATA: more tokens or longer windows than an encoder has rows for, or windows of different lengths.
+ */
+KW_MUST kw_status kw_sd_tokenizers(kw_arena *a, const kw_sd *s, kw_tokenizer *given, kw_tokenizer *out[KW_ENCODERS],
+                                   kw_err *e);
 
 /*
  * Before the first program: the U-Net's frozen linear layers and convolutions are kept in one byte a number (kern/kern.h),

@@ -40,6 +40,11 @@ static kw_status read_configs(kw_sd *s, kw_err *e)
         KW_TRY(kw_vae_read(kw_source_config(s->vae_source, KW_PART_VAE), &s->vae, e));
     if (s->has[KW_PART_TEXT])
         KW_TRY(kw_clip_read(kw_source_config(s->source, KW_PART_TEXT), &s->text, e));
+    if (!s->has[KW_PART_TEXT2])
+        return KW_OK;
+    const kw_tensor *projection = kw_source_find(s->source, KW_PART_TEXT2, "text_projection.weight");
+    KW_TRY(kw_clip_read(kw_source_config(s->source, KW_PART_TEXT2), &s->text2, e));
+    s->text2.projection = projection ? (int)projection->shape[0] : 0;      /* whatever the configuration calls itself */
     return KW_OK;
 }
 

@@ -120,7 +120,7 @@ static kw_val down(const unet *u, int i, kw_val h, kw_val *skip, int *top)
         for (int j = 0; j < c->layers[i]; j++) {
             KW_IN(u->n, "resnets.%d", j) h = resnet(u, h, c->ch[i]);
             if (c->down_attention[i])
-                KW_IN(u->n, "attentions.%d", j) h = transformer(u, h, c->heads[i], c->depth[i], c->only_cross[i]);
+                KW_IN(u->n, "attentions.%d", j) h = transformer(u, h, c->heads[i], c->depth[i][j], c->only_cross[i]);
             skip[(*top)++] = h;
         }
         if (i < c->levels - 1)
@@ -133,11 +133,11 @@ static kw_val mid(const unet *u, kw_val h)
 {
     const kw_unet_config *c = u->c;
     int last = c->levels - 1;
-    KW_IN(u->n, "mid_block") {
-        KW_IN(u->n, "resnets.0") h = resnet(u, h, c->ch[last]);
-        KW_IN(u->n, "attentions.0") h = transformer(u, h, c->heads[last], c->mid_depth, c->mid_only_cross);
-        KW_IN(u->n, "resnets.1") h = resnet(u, h, c->ch[last]);
-    }
+    KW_IN(u->n, "mid_block.resnets.0") h = resnet(u, h, c->ch[last]);
+    if (c->mid == KW_MID_PLAIN)
+        return h;
+    KW_IN(u->n, "mid_block.attentions.0") h = transformer(u, h, c->heads[last], c->mid_depth, c->mid_only_cross);
+    KW_IN(u->n, "mid_block.resnets.1") h = resnet(u, h, c->ch[last]);
     return h;
 }
 
@@ -152,7 +152,7 @@ static kw_val up(const unet *u, int i, kw_val h, const kw_val *skip, int *top)
             KW_IN(u->n, "resnets.%d", j) h = resnet(u, h, c->ch[level]);
             if (c->up_attention[i])
                 KW_IN(u->n, "attentions.%d", j)
-                    h = transformer(u, h, c->heads[level], c->up_depth[i], c->only_cross[level]);
+                    h = transformer(u, h, c->heads[level], c->up_depth[i][j], c->only_cross[level]);
         }
         if (level > 0) {
             kw_shape s = kw_shape_of(u->n->g, skip[*top - 1]);
@@ -173,7 +173,7 @@ kw_val kw_unet(kw_net *n, const kw_unet_config *c, kw_val x, kw_val t, kw_val ct
     skip[top++] = h = kw_nn_keep(n, kw_nn_conv(n, "conv_in", x, c->ch[0], 3, kw_padding(1, 1)));
     for (int i = 0; i < c->levels; i++)
         h = down(&u, i, h, skip, &top);
-    if (c->has_mid)
+    if (c->mid != KW_MID_NONE)
         h = mid(&u, h);
     for (int i = 0; i < c->levels; i++)
         h = up(&u, i, h, skip, &top);

@@ -52,6 +52,12 @@ KW_MUST kw_status kw_tokenizer_open(kw_arena *a, const char *dir, kw_tokenizer *
 
 KW_MUST kw_status kw_tokenizer_inside(kw_arena *a, const char *path, json_t **files, kw_err *e);
 
+/* The tokenizer of a second text encoder that such a file holds, or *out = NULL: its texts are "tokenizer_2/NAME". */
+#define KW_TOKENIZER_SECOND "tokenizer_2/"
+KW_MUST kw_status kw_tokenizer_open_second(kw_arena *a, const char *path, kw_tokenizer **out, kw_err *e);
+/* The same tokenizer with another padding token; both share the vocabulary. OpenCLIP's models have 0, "!". */
+KW_MUST kw_status kw_tokenizer_padded(kw_arena *a, const kw_tokenizer *t, int pad, kw_tokenizer **out, kw_err *e);
+
 int kw_tokenizer_size(const kw_tokenizer *t);       /* one more than the greatest id */
 int kw_tokenizer_bos(const kw_tokenizer *t);
 int kw_tokenizer_eos(const kw_tokenizer *t);

@@ -388,3 +388,43 @@ kw_status kw_tokenizer_open(kw_arena *a, const char *dir, kw_tokenizer **out, kw
         KW_TRY(kw_tokenizer_inside(a, dir, &f.inside, e));
     return load(&f, e);
 }
+
+/* Of all texts inside a file those whose names begin with head, without it. */
+static kw_status begin_with(kw_arena *a, const json_t *all, const char *head, json_t **out, kw_err *e)
+{
+    const char *name;
+    const json_t *text;
+    *out = json_object();
+    if (!*out || kw_defer(a, release, *out))
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    json_object_foreach((json_t *)(uintptr_t)all, name, text)
+        if (kw_starts_with(name, head) && json_object_set(*out, name + strlen(head), (json_t *)(uintptr_t)text))
+            return kw_fail(e, KW_ENOMEM, "out of memory");
+    return KW_OK;
+}
+
+kw_status kw_tokenizer_open_second(kw_arena *a, const char *path, kw_tokenizer **out, kw_err *e)
+{
+    json_t *all;
+    kw_tokenizer *t = kw_alloc(a, sizeof *t);
+    folder f = { .a = a, .dir = path, .t = t };
+    *out = NULL;
+    if (!t)
+        return kw_fail(e, KW_ENOMEM, N_("out of memory for the tokenizer %s"), path);
+    KW_TRY(kw_tokenizer_inside(a, path, &all, e));
+    KW_TRY(begin_with(a, all, KW_TOKENIZER_SECOND, &f.inside, e));
+    if (!json_object_size(f.inside))
+        return KW_OK;
+    *out = t;
+    return load(&f, e);
+}
+
+kw_status kw_tokenizer_padded(kw_arena *a, const kw_tokenizer *t, int pad, kw_tokenizer **out, kw_err *e)
+{
+    kw_tokenizer *other = *out = kw_alloc(a, sizeof *other);
+    if (!other)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    *other = *t;
+    other->pad = pad;
+    return KW_OK;
+}

@@ -145,6 +145,8 @@ def expected(part, base, o, shape):
     g = torch.Generator().manual_seed(o.seed + 1)
     if o.grad:
         inputs["grad_output"] = torch.randn(plain[reference.OUTPUT[part]].shape, generator=g)
+        if part == "text2":
+            inputs["grad_penultimate"] = torch.randn(plain["last_hidden_state"].shape, generator=g)
     answers = {"f32": reference.run(part, module, names, inputs, torch.float32, o.grad)}
     got = {}
     if o.self:

@@ -1,6 +1,6 @@
 """reference.py - the PyTorch side of every comparison: loads one part of a model, runs it in a given precision.
 
-A part is named as `kiwame debug run` names it: unet, text, vae-encode, vae-decode. A base folder may be a whole
+A part is named as `kiwame debug run` names it: unet, text, text2, vae-encode, vae-decode. A base folder may be a whole
 pipeline (unet/, text_encoder/, vae/ below it) or the part's own folder (config.json in it).
 """
 import json
@@ -12,12 +12,12 @@ import warnings
 import torch
 from safetensors.torch import load_file
 
-FOLDER = {"unet": "unet", "text": "text_encoder", "vae": "vae", "vae-encode": "vae", "vae-decode": "vae"}
-WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors", "text": "model.safetensors"}
+FOLDER = {"unet": "unet", "text": "text_encoder", "text2": "text_encoder_2", "vae": "vae", "vae-encode": "vae", "vae-decode": "vae"}
+WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors", "text": "model.safetensors", "text2": "model.safetensors"}
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-INPUTS_WITH_GRADIENT = {"unet": ("sample", "encoder_hidden_states", "add_text_embeds"), "text": (),
+INPUTS_WITH_GRADIENT = {"unet": ("sample", "encoder_hidden_states", "add_text_embeds"), "text": (), "text2": (),
                         "vae-encode": ("image",), "vae-decode": ("latents",)}
-OUTPUT = {"unet": "sample", "text": "last_hidden_state", "vae-encode": "moments", "vae-decode": "image"}
+OUTPUT = {"unet": "sample", "text": "last_hidden_state", "text2": "text_embeds", "vae-encode": "moments", "vae-decode": "image"}
 
 
 def quiet():
@@ -47,7 +47,7 @@ def part_folder(base, part):
 def parts_in(base):
     """The parts a base folder holds, as `debug run` names them."""
     found = []
-    for part in ("unet", "text", "vae"):
+    for part in ("unet", "text", "text2", "vae"):
         folder = part_folder(base, part)
         if os.path.isfile(os.path.join(folder, "config.json")) and kind_of_config(read_config(folder)) == part:
             found += ["vae-encode", "vae-decode"] if part == "vae" else [part]
@@ -61,7 +61,7 @@ def read_config(folder):
 
 def kind_of_config(config):
     name = config.get("_class_name") or (config.get("architectures") or [config.get("model_type", "")])[0]
-    return {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae"}.get(name, "text" if "CLIPText" in name or "clip_text" in name else "")
+    return {"UNet2DConditionModel": "unet", "AutoencoderKL": "vae", "CLIPTextModelWithProjection": "text2"}.get(name, "text" if "CLIPText" in name or "clip_text" in name else "")
 
 
 def file_name(part, module_name, present):
@@ -85,8 +85,8 @@ def new_module(part, config):
     if part == "vae":
         from diffusers import AutoencoderKL
         return AutoencoderKL.from_config(config)
-    from transformers import CLIPTextConfig, CLIPTextModel
-    return CLIPTextModel(CLIPTextConfig(**{k: v for k, v in config.items() if k not in ("architectures", "transformers_version")}))
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    return (CLIPTextModelWithProjection if part == "text2" else CLIPTextModel)(CLIPTextConfig(**{k: v for k, v in config.items() if k not in ("architectures", "transformers_version")}))
 
 
 def load_part(base, part):
@@ -113,7 +113,7 @@ def make_inputs(part, config, shape, seed):
     rand = lambda *s: torch.randn(*s, generator=g)
     n, t = shape.get("batch", 2), shape.get("tokens", 9)
     h, w = shape.get("height", 8), shape.get("width", 8)
-    if part == "text":
+    if part in ("text", "text2"):
         vocab, t = config["vocab_size"], min(t, config["max_position_embeddings"])
         return {"input_ids": torch.randint(0, vocab, (n, t), generator=g)}
     if part == "vae-encode":
@@ -136,9 +136,9 @@ def forward(part, module, x):
     if part == "unet":
         added = {"text_embeds": x["add_text_embeds"], "time_ids": x["add_time_ids"]} if "add_text_embeds" in x else None
         return {"sample": module(x["sample"], x["timestep"], x["encoder_hidden_states"], added_cond_kwargs=added).sample}
-    if part == "text":
+    if part in ("text", "text2"):
         y = module(input_ids=x["input_ids"], output_hidden_states=True)
-        out = {"last_hidden_state": y.last_hidden_state}
+        out = {"last_hidden_state": y.last_hidden_state, **({"text_embeds": y.text_embeds} if part == "text2" else {})}
         out.update({f"hidden_states.{i}": h for i, h in enumerate(y.hidden_states)})
         return out
     if part == "vae-encode":
@@ -180,7 +180,7 @@ def belongs(part, name):
 def run(part, module, names, inputs, dtype, grad):
     """Outputs, and with grad `grad.NAME` of each parameter and input, as {name: f64 tensor}."""
     module = module.to(dtype)
-    x = {k: v.to(dtype) if v.is_floating_point() and k not in ("grad_output", "add_time_ids") else v for k, v in inputs.items()}
+    x = {k: v.to(dtype) if v.is_floating_point() and k not in ("grad_output", "grad_penultimate", "add_time_ids") else v for k, v in inputs.items()}
     module.zero_grad(set_to_none=True)
     for k in INPUTS_WITH_GRADIENT[part]:
         if k in x:
@@ -189,7 +189,12 @@ def run(part, module, names, inputs, dtype, grad):
         y = forward(part, module, x)
     out = {k: v.detach().double() for k, v in y.items()}
     if grad:
-        y[OUTPUT[part]].backward(inputs["grad_output"].to(dtype))
+        ends, dends = [y[OUTPUT[part]]], [inputs["grad_output"].to(dtype)]
+        if part == "text2":              # what SDXL's U-Net looks at: the pooled output and the layer before the last
+            hidden = [k for k in y if k.startswith("hidden_states.")]
+            ends.append(y[hidden[-2]])
+            dends.append(inputs["grad_penultimate"].to(dtype))
+        torch.autograd.backward(ends, dends)
         for n, p in module.named_parameters():
             if belongs(part, n):
                 out["grad." + names[n]] = (p.grad if p.grad is not None else torch.zeros_like(p)).double().clone()

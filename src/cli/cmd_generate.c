@@ -23,6 +23,12 @@ static const kw_option options[] = {
     KW_ROW_INT("count", C, count, 1, 1, 10000, N_("pictures of each prompt, with rising seeds")),
     KW_ROW_INT("width", C, width, 0, 1, 16384, N_("width"), .unit = "px", .word = "base", .word_is = 0),
     KW_ROW_INT("height", C, height, 0, 1, 16384, N_("height"), .unit = "px", .word = "base", .word_is = 0),
+    KW_ROW_TEXT("original-size", C, original_size, NULL,
+                N_("SDXL: size that the picture should look to have had; default: its own"), .value = "WxH"),
+    KW_ROW_TEXT("crop", C, crop, NULL, N_("SDXL: what should look cut off at the left and the top; default: 0,0"),
+                .value = "X,Y"),
+    KW_ROW_TEXT("target-size", C, target_size, NULL, N_("SDXL: size that it is told to make; default: the picture's"),
+                .value = "WxH"),
     KW_ROW_GROUP(N_("Model")),
     KW_ROW_PATH("base", C, base, NULL, N_("model: folder or file; default: the small one that comes along"), .value = "DIR",
                 .alias = "model|ckpt"),
@@ -39,7 +45,7 @@ static const kw_option options[] = {
                   N_("LoRAs beside the layers, or added to their weights: faster steps, more memory")),
     KW_ROW_BOOL("allow-partial", C, partial, false,
                 N_("use a LoRA although some of its keys fit no layer of this base")),
-    KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"),
+    KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end; of SDXL 1 and 2 are the same"),
                .alias = "clip_skip"),
     KW_ROW_GROUP(N_("Sampling")),
     KW_ROW_INT("steps", C, steps, 20, 1, 1000, N_("sampling steps")),
@@ -364,6 +370,7 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
         .n_injected = s->given.n_steps,
         .progress = progress, .ctx = s,
     };
+    KW_TRY(kw_generate_sizes(s->c, s->p, &r.sizes, e));
     KW_TRY(sampling_of(s, j, &r.sampling, &r.noised, e));
     if (s->canvas) {
         KW_TRY(kw_canvas_prepare(s->canvas, s->p, j->width, j->height, e));

@@ -21,6 +21,7 @@ typedef struct { const char *name, *kind, *hash; } kw_wanted;      /* kind: "mod
 typedef struct {
     kw_texts words, prompt, lora, grid;
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
+    const char *original_size, *crop, *target_size;
     const char *from, *model_dir, *init, *mask, *hires_size;
     double cfg, eta, strength, mask_blur, hires, hires_strength;
     uint64_t seed, memory;
@@ -93,6 +94,10 @@ KW_MUST kw_status kw_job_schedule(const char *name, kw_job *j, kw_err *e);
 
 /* What is in a prompt that this program does not do (prompt_note.c): a translated line, or NULL. */
 const char *kw_prompt_note(kw_arena *a, const char *prompt);
+
+/* Of SDXL (generate_sizes.c). KW_EUSAGE: another base, or not two numbers. And as they stand in the infotext. */
+KW_MUST kw_status kw_generate_sizes(const kw_generate_config *c, const kw_pipeline *p, kw_sizes *out, kw_err *e);
+size_t kw_generate_sizes_text(const kw_generate_config *c, kw_meta out[3]);
 
 /* ---- writing (generate_write.c) ------------------------------------------------------------------------------- */
 

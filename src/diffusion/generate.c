@@ -33,6 +33,7 @@ typedef struct {
     int n, c, h, w;
     size_t each, count;                   /* numbers of one latent, of the batch */
     float *context[2];                    /* cond, uncond: (n, tokens, D); both together when tokens agree */
+    float *pooled[2], *sizes;             /* SDXL: (n, P) likewise; (2 n, 6) */
     int tokens[2];
     bool guided, together;
     kw_noise_source *seeds;
@@ -69,9 +70,9 @@ static kw_status check(const job *j, kw_err *e)
         return kw_fail(e, KW_EUSAGE, N_("the CFG scale must be a number"));
     if (!(r->cfg_rescale >= 0 && r->cfg_rescale <= 1) || !(r->variation_strength >= 0 && r->variation_strength <= 1))
         return kw_fail(e, KW_EUSAGE, N_("shares of CFG rescale and of a variation are 0 to 1"));
-    if (r->clip_skip < 1 || r->clip_skip > j->p->sd->text.layers)
+    if (r->clip_skip < 1 || r->clip_skip > kw_sd_clip_layers(j->p->sd))
         return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->clip_skip,
-                       j->p->sd->text.layers);
+                       kw_sd_clip_layers(j->p->sd));
     if (r->sampling.first && !r->init)
         return kw_fail(e, KW_EUSAGE, N_("starting at step %d needs latents to start from"), r->sampling.first);
     if (r->paint && !r->init)
@@ -88,27 +89,68 @@ static bool same_as_before(const job *j, int i, int which)
     return i && !strcmp(words(&j->r->wish[i], which), words(&j->r->wish[i - 1], which));
 }
 
+static bool is_zero(const job *j, int i, int which)
+{
+    return which && kw__pipeline_is_zero(j->p, words(&j->r->wish[i], which));
+}
+
+/* Of the longest prompt. Zeros say the same in any number of windows: they take the prompts'. */
+static kw_status windows_of(job *j, int which, size_t *windows, kw_err *e)
+{
+    bool all_zero = true;
+    size_t n;
+    *windows = 1;
+    for (int i = 0; i < j->n; i++) {
+        all_zero &= is_zero(j, i, which);
+        if (same_as_before(j, i, which))
+            continue;
+        KW_TRY(kw_pipeline_windows(j->p, words(&j->r->wish[i], which), &n, e));
+        *windows = KW_MAX(*windows, n);
+    }
+    if (all_zero)
+        *windows = (size_t)j->tokens[0] / (size_t)kw_tokenizer_max_length(j->p->tokenizer[0]);
+    return KW_OK;
+}
+
+static kw_status text_of(job *j, int i, int which, size_t windows, kw__context *c, kw_err *e)
+{
+    if (is_zero(j, i, which))
+        return kw__pipeline_zero_text(j->p, j->a, windows, c, e);
+    return kw__pipeline_encode_text(j->p, j->a, words(&j->r->wish[i], which), windows, j->r->clip_skip, c, e);
+}
+
 /* All prompts of one kind in windows of equal number, as one array. */
 static kw_status encode(job *j, int which, int done, int total, kw_err *e)
 {
-    size_t windows = 1, n;
-    size_t width = (size_t)kw_tokenizer_max_length(j->p->tokenizer) * (size_t)j->p->sd->text.width;
-    for (int i = 0; i < j->n; i++)
-        if (!same_as_before(j, i, which)) {
-            KW_TRY(kw_pipeline_windows(j->p, words(&j->r->wish[i], which), &n, e));
-            windows = KW_MAX(windows, n);
-        }
-    j->tokens[which] = (int)windows * kw_tokenizer_max_length(j->p->tokenizer);
+    size_t windows, pool = (size_t)kw_sd_pooled_width(j->p->sd);
+    size_t width = (size_t)kw_tokenizer_max_length(j->p->tokenizer[0]) * (size_t)kw_sd_text_width(j->p->sd);
+    KW_TRY(windows_of(j, which, &windows, e));
+    j->tokens[which] = (int)windows * kw_tokenizer_max_length(j->p->tokenizer[0]);
     j->context[which] = numbers(j, (size_t)j->n * windows * width);
-    if (!j->context[which])
+    j->pooled[which] = numbers(j, (size_t)j->n * pool + 1);
+    if (!j->context[which] || !j->pooled[which])
         return kw_fail(e, KW_ENOMEM, "out of memory");
     kw__context c = { 0 };
     for (int i = 0; i < j->n; i++) {
         if (!same_as_before(j, i, which))
-            KW_TRY(kw__pipeline_encode_text(j->p, j->a, words(&j->r->wish[i], which), windows, j->r->clip_skip, &c, e));
+            KW_TRY(text_of(j, i, which, windows, &c, e));
         memcpy(j->context[which] + (size_t)i * windows * width, c.h, windows * width * sizeof(float));
+        if (pool)
+            memcpy(j->pooled[which] + (size_t)i * pool, c.pooled, pool * sizeof(float));
     }
     return tell(j, (kw_generate_at){ .stage = KW_STAGE_TEXT, .done = done, .total = total }, e);
+}
+
+/* Of two arrays of n numbers the first becomes both, one behind the other. */
+static kw_status join(job *j, float *of[2], size_t n, kw_err *e)
+{
+    float *both = numbers(j, 2 * n + 1);
+    if (!both)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    memcpy(both, of[0], n * sizeof *both);
+    memcpy(both + n, of[1], n * sizeof *both);
+    of[0] = both;
+    return KW_OK;
 }
 
 static kw_status encode_all(job *j, kw_err *e)
@@ -121,14 +163,8 @@ static kw_status encode_all(job *j, kw_err *e)
     j->together = j->tokens[0] == j->tokens[1];
     if (!j->together)
         return KW_OK;
-    size_t one = (size_t)j->n * (size_t)j->tokens[0] * (size_t)j->p->sd->text.width;
-    float *both = numbers(j, 2 * one);
-    if (!both)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    memcpy(both, j->context[0], one * sizeof *both);
-    memcpy(both + one, j->context[1], one * sizeof *both);
-    j->context[0] = both;
-    return KW_OK;
+    KW_TRY(join(j, j->context, (size_t)j->n * (size_t)j->tokens[0] * (size_t)kw_sd_text_width(j->p->sd), e));
+    return join(j, j->pooled, (size_t)j->n * (size_t)kw_sd_pooled_width(j->p->sd), e);
 }
 
 /* ---- noise ------------------------------------------------------------------------------------------------------- */
@@ -175,8 +211,11 @@ static kw_status begin(job *j, kw_err *e)
     j->drawn = numbers(j, j->count);
     j->t = numbers(j, runs * (size_t)j->n);
     j->plain = numbers(j, j->count);
-    if (!j->x || !j->in || !j->eps || !j->drawn || !j->t || !j->plain)
+    j->sizes = numbers(j, 2 * (size_t)j->n * KW_SIZES);
+    if (!j->x || !j->sizes || !j->in || !j->eps || !j->drawn || !j->t || !j->plain)
         return kw_fail(e, KW_ENOMEM, "out of memory");
+    kw__pipeline_sizes(j->r, j->sizes);
+    kw__pipeline_sizes(j->r, j->sizes + j->n * KW_SIZES);
     KW_TRY(kw__inpaint_begin(j->p, j->a, j->r, j->h, j->w, &j->more, e));
     j->seeds = noise_source(j);
     if (!j->seeds)
@@ -191,15 +230,19 @@ static kw_status begin(job *j, kw_err *e)
 
 /* ---- steps ------------------------------------------------------------------------------------------------------- */
 
-/* The network over n samples and their contexts. */
-static kw_status network(job *j, int n, int tokens, const float *context, float *out, kw_err *e)
+/* The network over n samples and their texts: those of `which`, or both. */
+static kw_status network(job *j, int n, int which, float *out, kw_err *e)
 {
     kw_program *program;
     KW_TRY(kw__pipeline_program(j->p, (kw__program_key){ .kind = KW__UNET, .n = n, .h = j->h, .w = j->w,
-                                                         .tokens = tokens }, &program, e));
+                                                         .tokens = j->tokens[which] }, &program, e));
     kw_program_set(program, "x", j->in);
     kw_program_set(program, "t", j->t);
-    kw_program_set(program, "context", context);
+    kw_program_set(program, "context", j->context[which]);
+    if (kw_sd_pooled_width(j->p->sd)) {
+        kw_program_set(program, "pooled", j->pooled[which]);
+        kw_program_set(program, "sizes", j->sizes);
+    }
     KW_TRY(kw_program_run(program, j->p->w, e));
     memcpy(out, kw_program_result(program, "y"), (size_t)n * j->each * sizeof *out);
     return KW_OK;
@@ -226,11 +269,11 @@ static kw_status predict(job *j, kw_err *e)
         memcpy(j->in + in, j->in, in * sizeof *j->in);
     for (int i = 0; i < runs * j->n; i++)
         j->t[i] = (float)kw_sampling_timestep(j->s);
-    KW_TRY(network(j, runs * j->n, j->tokens[0], j->context[0], j->eps, e));
+    KW_TRY(network(j, runs * j->n, 0, j->eps, e));
     if (!j->guided)
         return KW_OK;
     if (!j->together)
-        KW_TRY(network(j, j->n, j->tokens[1], j->context[1], j->eps + j->count, e));
+        KW_TRY(network(j, j->n, 1, j->eps + j->count, e));
     guide(j);
     return KW_OK;
 }

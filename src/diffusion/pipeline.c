@@ -20,15 +20,20 @@ static kw_net net_of(const kw_pipeline *p, kw_graph *g, kw_part part)
     return n;
 }
 
-/* Layer -skip, then the final norm (A1111's and kohya's clip skip; 1 is the last layer). */
 static kw_val text(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
 {
-    const kw_clip_config *c = &p->sd->text;
-    kw_net n = net_of(p, g, KW_PART_TEXT);
-    kw_val hidden[260], ids = kw_input(g, "ids", KW_SHAPE(k->n, k->tokens), KW_I64), h = kw_clip(&n, c, ids, hidden);
-    if (g->err.status)
-        return KW_NONE;
-    return k->skip > 1 ? kw_clip_final_norm(&n, c, hidden[KW_MAX(c->layers - (k->skip - 1), 0)]) : h;
+    static const char *const names[KW_ENCODERS] = { "ids", "ids2" };
+    kw_sd_text_in in = { .end = KW_NONE, .clip_skip = k->skip };
+    kw_val pooled;
+    for (int i = 0; i < kw_sd_encoders(p->sd); i++) {
+        in.net[i] = net_of(p, g, kw_sd_encoder(i));
+        in.ids[i] = kw_input(g, names[i], KW_SHAPE(k->n, k->tokens), KW_I64);
+        in.end = i ? kw_input(g, "end", KW_SHAPE(k->n), KW_I64) : KW_NONE;
+    }
+    kw_val y = kw_sd_text(p->sd, &in, &pooled);
+    if (pooled >= 0 && !g->err.status)
+        kw_result(g, "pooled", kw_cast(g, pooled, KW_F32));
+    return y;
 }
 
 static kw_val unet(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
@@ -37,7 +42,12 @@ static kw_val unet(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
     kw_net n = net_of(p, g, KW_PART_UNET);
     kw_val x = kw_cast(g, kw_input(g, "x", KW_SHAPE(k->n, k->h, k->w, c->in), KW_F32), g->compute);
     kw_val ctx = kw_cast(g, kw_input(g, "context", KW_SHAPE(k->n, k->tokens, c->context[0]), KW_F32), g->compute);
-    return kw_unet(&n, c, x, kw_input(g, "t", KW_SHAPE(k->n), KW_F32), ctx, KW_NONE, KW_NONE);
+    kw_val t = kw_input(g, "t", KW_SHAPE(k->n), KW_F32), pooled = KW_NONE, sizes = KW_NONE;
+    if (c->add_dim) {
+        pooled = kw_cast(g, kw_input(g, "pooled", KW_SHAPE(k->n, kw_sd_pooled_width(p->sd)), KW_F32), g->compute);
+        sizes = kw_input(g, "sizes", KW_SHAPE(k->n, KW_SIZES), KW_F32);
+    }
+    return kw_unet(&n, c, x, t, ctx, pooled, sizes);
 }
 
 kw_status kw__pipeline_graph(const kw_pipeline *p, kw_arena *a, const kw__program_key *k, kw_graph **out, kw_err *e)
@@ -56,7 +66,7 @@ kw_status kw__pipeline_graph(const kw_pipeline *p, kw_arena *a, const kw__progra
 
 kw_status kw__pipeline_dry(kw_pipeline *p, kw_err *e)
 {
-    int side = 1 << p->sd->unet.levels, tokens = kw_tokenizer_max_length(p->tokenizer);
+    int side = 1 << p->sd->unet.levels, tokens = kw_tokenizer_max_length(p->tokenizer[0]);
     kw__program_key keys[] = { { .kind = KW__TEXT, .n = 1, .tokens = tokens, .skip = 1 },
                                { .kind = KW__UNET, .n = 1, .h = side, .w = side, .tokens = tokens } };
     kw_arena *a = kw_arena_new();
@@ -128,36 +138,11 @@ static kw_status check_parts(const kw_sd *sd, kw_err *e)
                                                         N_("pictures need a U-Net, a text encoder and an autoencoder"));
         }
     const char *base = kw_source_path(sd->source);
-    if (sd->unet.add_dim)
-        return kw_fail(e, KW_EDATA, N_("%s is an SDXL model; generating with SDXL is not built yet"), base);
     if ((sd->unet.in != sd->vae.latent && !kw__inpaints(sd)) || sd->unet.out != sd->vae.latent)
         return kw_fail(e, KW_EDATA,
                        N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d"),
                        base, sd->unet.in, sd->unet.out, sd->vae.latent);
-    if (sd->unet.context[0] != sd->text.width)
-        return kw_fail(e, KW_EDATA, N_("%s: the text encoder gives %d numbers per token, the U-Net takes %d"), base,
-                       sd->text.width,
-                       sd->unet.context[0]);
-    return KW_OK;
-}
-
-static kw_status open_tokenizer(kw_pipeline *p, kw_err *e)
-{
-    const char *dir = kw_source_tokenizer(p->sd->source, KW_PART_TEXT);
-    if (p->o.tokenizer)
-        p->tokenizer = p->o.tokenizer;
-    else if (dir)
-        KW_TRY(kw_tokenizer_open(p->arena, dir, &p->tokenizer, e));
-    else
-        KW_TRY(kw_tokenizer_clip(p->arena, &p->tokenizer, e));
-    int size = kw_tokenizer_size(p->tokenizer), length = kw_tokenizer_max_length(p->tokenizer);
-    const kw_clip_config *c = &p->sd->text;
-    if (size <= c->vocabulary && length <= c->positions)
-        return KW_OK;
-    kw_status s = kw_fail(e, KW_EDATA,
-                          N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
-                          dir ? dir : kw_source_path(p->sd->source), size, length, c->vocabulary, c->positions);
-    return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
+    return kw_sd_check_texts(sd, e);
 }
 
 kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adapters, kw_workspace *w,
@@ -174,7 +159,8 @@ kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adap
     if (adapters)
         p->adapters = *adapters;
     KW_TRY(check_parts(sd, e));
-    KW_TRY(open_tokenizer(p, e));
+    KW_TRY(kw_sd_tokenizers(a, sd, o->tokenizer, p->tokenizer, e));
+    p->zeros = sd->unet.add_dim && kw_source_says(sd->source, "force_zeros_for_empty_prompt", true);
     KW_TRY(kw_noise_spec_of(kw_source_noise(sd->source), &spec, e));
     spec.clip = 0;                        /* whatever an old file says: so does diffusers' StableDiffusionPipeline */
     spec.steps_offset = 1;
@@ -202,7 +188,7 @@ kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const
 
 const kw_sd *kw_pipeline_base(const kw_pipeline *p) { return p->sd; }
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p) { return p->noise; }
-const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p) { return p->tokenizer; }
+const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p) { return p->tokenizer[0]; }
 kw_program *kw_pipeline_program(const kw_pipeline *p, int i)
 {
     for (size_t k = 0; k < KW_LEN(p->slot); k++)

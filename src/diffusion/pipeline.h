@@ -94,8 +94,8 @@ typedef struct {
 } kw_pipeline_options;
 
 /*
- * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: SDXL, parts that do not belong together,
- * a LoRA with keys that no layer takes (up to 10 are named) or with shapes of another base.
+ * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: parts that do not belong together, a LoRA with
+ * keys that no layer takes (up to 10 are named) or with shapes of another base.
  * LoRAs and LoCons are branches beside the layers; all else is merged into the weights, in f32, in the order of the
  * files. The noise schedule is the base's, with steps_offset 1 and no clipping of samples whatever an old file says: so
  * does diffusers' StableDiffusionPipeline.
@@ -117,7 +117,7 @@ KW_MUST kw_status kw_pipeline_strength_of(kw_pipeline *p, const char *name, doub
 
 const kw_sd *kw_pipeline_base(const kw_pipeline *p);
 const kw_noise *kw_pipeline_noise(const kw_pipeline *p);
-const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);
+const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);        /* the first text encoder's */
 kw_program *kw_pipeline_program(const kw_pipeline *p, int i);   /* those made so far, to look at; NULL past the last */
 
 typedef struct {                          /* bytes in memory in all, while ... */
@@ -144,7 +144,9 @@ KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, 
 
 /*
  * Prompts are in A1111's grammar (text.h); emphasis as its "Original": hidden states times their weights, then scaled
- * back to the mean they had. Tags are taken out and otherwise ignored: who reads files applies them. Within one batch
+ * back to the mean they had, each text encoder's apart; the pooled text has none, and is that of the first window.
+ * An empty negative prompt of SDXL is zeros, as in diffusers and A1111, unless model_index.json says that it is not
+ * (force_zeros_for_empty_prompt). Tags are taken out and otherwise ignored: who reads files applies them. Within one batch
  * prompts get empty windows until they have as many as the longest; likewise the negative ones. If the two then differ
  * they run apart, each with its own length (as A1111 does unless told to pad).
  */
@@ -153,6 +155,12 @@ typedef struct {
     uint64_t seed;
     uint64_t variation;                   /* seed of what variation_strength mixes in */
 } kw_wish;
+
+/*
+ * What SDXL is told beside the words: the size of the picture it should look like it was scaled from, what was cut off
+ * at its top and left, and the size of what is made. 0: width and height of the request.
+ */
+typedef struct { int original_w, original_h, crop_x, crop_y, target_w, target_h; } kw_sizes;
 
 typedef enum { KW_STAGE_TEXT, KW_STAGE_STEP, KW_STAGE_DECODE } kw_stage;
 
@@ -177,9 +185,10 @@ typedef struct {
     int width, height;                    /* px, multiples of kw_pipeline_factor */
     kw_sampling_options sampling;
     double cfg;                           /* 1: no guidance, the negative prompt has no part */
-    int clip_skip;                        /* 1: the text encoder's last layer */
+    int clip_skip;                        /* 1: the text encoder's last layer; of SDXL the one before: see model.h */
     /* brings a guided answer's deviation back to that of the prompt alone, by this share: kw_guide_rescale */
     double cfg_rescale;
+    kw_sizes sizes;                       /* SDXL; all zero: the picture's own size, nothing cut off */
     kw_seeds seeds;
     double variation_strength;            /* 0 to 1, see kw_noise_wish; 0: none */
     int seed_from_w, seed_from_h;         /* px, 0: this size */

@@ -37,7 +37,8 @@ struct kw_pipeline {
     const kw_sd *sd;
     bool own;                             /* the store is ours */
     kw_noise *noise;
-    kw_tokenizer *tokenizer;
+    kw_tokenizer *tokenizer[KW_ENCODERS];
+    bool zeros;                           /* an empty negative prompt is zeros */
     kw_adapters adapters;
     kw__lora lora[KW_PIPELINE_LORAS];
     size_t n_lora;
@@ -70,8 +71,8 @@ KW_MUST kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lor
 KW_MUST kw_status kw__pipeline_merge_plan(kw_pipeline *p, kw_err *e);
 KW_MUST kw_status kw__pipeline_merge(kw_pipeline *p, kw_err *e);
 
-/* Hidden states of a prompt: (windows * width of a window, text width), emphasis applied, on the arena. */
-typedef struct { const float *h; size_t windows; int tokens; } kw__context;
+/* A prompt for the U-Net: h (windows * width of a window, kw_sd_text_width), emphasis applied; pooled or NULL; on the arena. */
+typedef struct { const float *h, *pooled; size_t windows; int tokens; } kw__context;
 KW_MUST kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows,
                                            int clip_skip,
                                            kw__context *out, kw_err *e);
@@ -90,6 +91,12 @@ KW_MUST kw_status kw__paint_begin(const kw_pipeline *p, kw_arena *a, const kw_re
 /* The network's answer y for x at level m, and x after a step that landed on m. */
 void kw__paint_answer(const kw__paint *k, kw_predict predict, kw_mix m, const float *x, float *y);
 void kw__paint_step(const kw__paint *k, kw_mix m, float *x);
+
+/* The negative prompt "" as zeros, of so many windows; false: it is encoded like any other. */
+bool kw__pipeline_is_zero(const kw_pipeline *p, const char *negative);
+KW_MUST kw_status kw__pipeline_zero_text(kw_pipeline *p, kw_arena *a, size_t windows, kw__context *out, kw_err *e);
+/* SDXL's six numbers (n, KW_SIZES), all rows alike. */
+void kw__pipeline_sizes(const kw_request *r, float *out);
 
 /* (C, h, w) of files and seeds <-> (h, w, C) of the graphs, n pictures. */
 void kw__to_nhwc(const float *from, int n, int c, int h, int w, float *to);

@@ -22,11 +22,14 @@ static bool limited(const kw_pipeline *p) { return p->own && p->o.memory; }
 
 static uint64_t less(uint64_t a, uint64_t b) { return a > b ? a - b : 0; }
 
+/* The text encoders go together. */
 static void let_go(kw_pipeline *p, int part)
 {
     const kw_params *params = p->sd->params[part];
     for (size_t i = 0; i < kw_params_count(params); i++)
         kw_store_let_go(p->sd->store, kw_params_at(params, i)->state);
+    if (part == KW_PART_TEXT)
+        let_go(p, KW_PART_TEXT2);
 }
 
 void kw__pipeline_turn(kw_pipeline *p, int kind)
@@ -169,7 +172,7 @@ static const kw__program_slot *slot_of(const kw_pipeline *p, const kw_program *p
 kw_status kw_pipeline_forecast(kw_pipeline *p, int n, int width, int height, size_t windows, bool guided,
                                kw_pipeline_memory *out, kw_err *e)
 {
-    int f = kw_pipeline_factor(p), tokens = (int)windows * kw_tokenizer_max_length(p->tokenizer);
+    int f = kw_pipeline_factor(p), tokens = (int)windows * kw_tokenizer_max_length(p->tokenizer[0]);
     kw_program *unet, *pixels;
     *out = (kw_pipeline_memory){ 0 };
     KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__UNET, .n = guided ? 2 * n : n, .h = height / f,

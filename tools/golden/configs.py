@@ -79,6 +79,13 @@ MODELS = {
     "unet-sdxl-4-odd": entry("unet", unet([16, 16, 32, 48], "-x-x", 4, [1, 2, 2, 3], 24, 1, **sdxl(20, 16, [1, 3, 1, 2])),
                              size(2, 9, 14, 5)),
     # beyond the family: load or refuse clearly
+    "unet-ssd": entry("unet", unet([16, 32, 32], "-xx", 4, [1, 2, 4], 24, 2, mid_block_type="UNetMidBlock2D",
+                                   reverse_transformer_layers_per_block=[[2, 2, 3], [2, 1, 1], 1],
+                                   **sdxl(12, 8, [1, [2, 2], [2, 2]])), size(2, 8, 8, 6)),
+    "unet-vega-no-mid": entry("unet", unet([16, 32, 32], "-xx", 4, 2, 24, 1, mid_block_type=None,
+                                           **sdxl(12, 8, [1, 1, 2])), size(1, 8, 8, 6)),
+    "unet-sdxl-inpaint": entry("unet", unet([16, 32], "-x", 4, 2, 24, 1, in_channels=9, **sdxl(12, 8, [1, 2])),
+                               size(2, 6, 8, 5)),
     "unet-x-only-cross": entry("unet", unet([16, 32], "xx", 4, 2, 24, only_cross_attention=[True, False]), size(2, 8, 8, 5), "extra"),
     "unet-x-mish": entry("unet", unet([16, 32], "x-", 4, 2, 24, act_fn="mish"), size(2, 8, 8, 5), "extra"),
     "unet-x-relu": entry("unet", unet([16, 32], "x-", 4, 2, 24, act_fn="relu"), size(2, 8, 8, 5), "extra"),
@@ -133,6 +140,40 @@ PIPELINES = {
         "vae": vae([8, 16], 4, 1, 3, sample_size=64),
         "text": text(24, 48, 1, 3, 77, 0), "prediction": "v_prediction", "scheduler": "DDIMScheduler", "zero_snr": True,
     },
+}
+
+def sdxl_pipe(unet_, first=(16, 32, 3, 2), second=(24, 48, 3, 3), **more):
+    """SDXL's parts in small; its second encoder projects to `pooled` numbers."""
+    return {"unet": unet_, "vae": vae([8, 16], 4, 1, 4, sample_size=32, scaling_factor=0.13025),
+            "text": text(*first, 77, 0), "text2": {**text(*second, 77, 0, "gelu"), "projection_dim": 20},
+            "prediction": "epsilon", "scheduler": "EulerDiscreteScheduler", **more}
+
+
+SMALL_XL = dict(channels=[16, 32], cross="-x", groups=8, heads=[2, 4], width=40, sample_size=16)
+
+# What came after SD 1.x: OpenCLIP's padding and linear projections, two encoders, a mask, uneven depths.
+PIPELINES |= {
+    "pipe-sd21": {
+        "unet": unet([32, 64], "x-", 8, [2, 4], 32, 2, use_linear_projection=True, sample_size=16),
+        "vae": vae([8, 16], 4, 1, 4, sample_size=32), "pad": "!",
+        "text": text(32, 96, 3, 2, 77, 0, "gelu"), "prediction": "v_prediction", "scheduler": "DDIMScheduler",
+    },
+    "pipe-sd21-eps": {
+        "unet": unet([32, 64], "xx", 8, [2, 4], 32, 1, use_linear_projection=True, sample_size=16),
+        "vae": vae([8, 16], 4, 1, 4, sample_size=32), "pad": "!",
+        "text": text(32, 96, 2, 2, 77, 0, "gelu"), "prediction": "epsilon", "scheduler": "PNDMScheduler",
+    },
+    "pipe-inpaint": {
+        "unet": unet([16, 32], "x-", 8, 2, 32, 1, in_channels=9, sample_size=16),
+        "vae": vae([8, 16], 4, 1, 4, sample_size=32),
+        "text": text(32, 96, 2, 4, 77, 0), "prediction": "epsilon", "scheduler": "DDIMScheduler",
+    },
+    "pipe-sdxl": sdxl_pipe(unet(**SMALL_XL, **sdxl(20, 8, [1, 2]))),
+    "pipe-sdxl-v": sdxl_pipe(unet(**SMALL_XL, **sdxl(20, 8, [1, 3])), prediction="v_prediction"),
+    "pipe-sdxl-inpaint": sdxl_pipe(unet(**SMALL_XL, in_channels=9, **sdxl(20, 8, [1, 1]))),
+    "pipe-ssd": sdxl_pipe(unet([16, 32, 32], "-xx", 8, [1, 2, 4], 40, 2, sample_size=16, mid_block_type="UNetMidBlock2D",
+                               reverse_transformer_layers_per_block=[[2, 2, 3], [2, 1, 1], 1],
+                               **sdxl(20, 8, [1, [2, 2], [2, 2]]))),
 }
 
 # Stable Diffusion 1.5 itself: 859,520,964 + 123,060,480 + 83,653,863 parameters.

@@ -63,7 +63,26 @@ def sampler_cases(name):
     yield "cfg rescale 0.7", {"sampler": "ddim", "cfg": 7.5, "rescale": 0.7}
 
 
+def xl_cases(name):
+    """diffusers tokenizes and encodes the plain ones itself."""
+    for sampler in SCHEDULERS:
+        for cfg in (1.0, 5.0):
+            yield f"{sampler} cfg {cfg:g}", {"sampler": sampler, "cfg": cfg}
+    yield "no negative prompt: zeros", {"sampler": "euler", "cfg": 5.0, "negative": ""}
+    yield "sizes", {"sampler": "ddim", "cfg": 3.0, "sizes": ((512, 384), (16, 40), (256, 320))}
+    yield "wide", {"sampler": "euler", "cfg": 3.0, "size": (48, 32)}
+    yield "cpu seeds, two pictures", {"sampler": "euler_ancestral", "cfg": 4.0, "seeds": [11, 12]}
+    yield "clip skip 3", {"sampler": "ddim", "cfg": 3.0, "skip": 3}
+    yield "clip skip 2 is 1", {"sampler": "ddim", "cfg": 3.0, "skip": 2}
+    yield "emphasis", {"sampler": "ddim", "cfg": 3.0, "prompt": "a (red:1.4) [cat] on (a (blue) house)"}
+    yield "two windows, one negative", {"sampler": "euler", "cfg": 3.0, "prompt": LONG, "apart": True}
+    yield "two windows, zeros", {"sampler": "euler", "cfg": 3.0, "prompt": LONG, "negative": ""}
+
+
 def cases(name):
+    if "sdxl" in name or name == "pipe-ssd":
+        yield from xl_cases(name)
+        return
     zero = name == "pipe-zero-snr"
     for sampler in SCHEDULERS:
         for cfg in (1.0, 7.5):
@@ -136,36 +155,100 @@ def windows(tok, prompt):
         yield [bos] + ids + [eos] + [pad] * fill, [1.0] + weights + [1.0] * (1 + fill)
 
 
+def emphasised(z, weights):
+    before = z.mean()
+    z = z * torch.tensor(weights)[None, :, None]
+    return z * (before / z.mean())
+
+
+def embed_xl(pipe, prompt, skip):
+    """(hidden states of both encoders side by side, each with its own emphasis; pooled text of the first window)"""
+    if not prompt:                       # as A1111, and as diffusers without a negative prompt
+        a, b = pipe.text_encoder.config, pipe.text_encoder_2.config
+        return torch.zeros(1, 77, a.hidden_size + b.hidden_size), torch.zeros(1, b.projection_dim)
+    parts, pooled = [], None
+    for one, two in zip(windows(pipe.tokenizer, prompt), windows(pipe.tokenizer_2, prompt)):
+        x = pipe.text_encoder(torch.tensor([one[0]]), output_hidden_states=True)
+        y = pipe.text_encoder_2(torch.tensor([two[0]]), output_hidden_states=True)
+        pooled = y.text_embeds if pooled is None else pooled
+        parts.append(torch.cat([emphasised(o.hidden_states[-max(skip, 2)], w) for o, (_, w) in ((x, one), (y, two))], -1))
+    return torch.cat(parts, 1), pooled
+
+
 def embed(pipe, prompt, skip):
     parts = []
     for ids, weights in windows(pipe.tokenizer, prompt):
         o = pipe.text_encoder(torch.tensor([ids]), output_hidden_states=True)
         model = getattr(pipe.text_encoder, "text_model", pipe.text_encoder)
         z = o.last_hidden_state if skip == 1 else model.final_layer_norm(o.hidden_states[-skip])
-        before = z.mean()
-        z = z * torch.tensor(weights)[None, :, None]
-        parts.append(z * (before / z.mean()))
+        parts.append(emphasised(z, weights))
     return torch.cat(parts, 1)
 
 
 # ---- diffusers ------------------------------------------------------------------------------------------------------
 
 def pipeline(base):
-    from diffusers import StableDiffusionPipeline
-    pipe = StableDiffusionPipeline.from_pretrained(base, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False)
+    import diffusers
+    two, mask = os.path.isdir(os.path.join(base, "text_encoder_2")), reference.read_config(os.path.join(base, "unet"))["in_channels"] == 9
+    kind = getattr(diffusers, f"StableDiffusion{'XL' if two else ''}{'Inpaint' if mask else ''}Pipeline")
+    none = {} if two else {"safety_checker": None, "requires_safety_checker": False}
+    pipe = kind.from_pretrained(base, torch_dtype=torch.float32, **none)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def texts(pipe, case, prompt, negative, n):
+    skip = case.get("skip", 1)
+    if not hasattr(pipe, "text_encoder_2"):
+        c, u = embed(pipe, prompt, skip), embed(pipe, negative, skip)
+        return dict(prompt_embeds=c.repeat(n, 1, 1), negative_prompt_embeds=u.repeat(n, 1, 1))
+    out = {}
+    if "sizes" in case:                  # (width, height), (left, top), (width, height)
+        original, crop, target = case["sizes"]
+        out = dict(original_size=original[::-1], crops_coords_top_left=crop[::-1], target_size=target[::-1])
+    if "prompt" not in case and skip == 1:
+        return dict(prompt=[prompt] * n, negative_prompt=[negative] * n if negative else None, **out)
+    (c, p), (u, q) = embed_xl(pipe, prompt, skip), embed_xl(pipe, negative, skip)
+    if not negative:
+        u = torch.zeros_like(c)
+    return dict(prompt_embeds=c.repeat(n, 1, 1), negative_prompt_embeds=u.repeat(n, 1, 1), pooled_prompt_embeds=p.repeat(n, 1),
+                negative_pooled_prompt_embeds=q.repeat(n, 1), **out)
+
+
+def guided_apart(pipe, run):
+    """Texts of different lengths: diffusers wants equal ones, so the network runs once for each and the two are mixed here."""
+    own, cfg, c, u = pipe.unet.forward, run["guidance_scale"], run["prompt_embeds"], run.pop("negative_prompt_embeds")
+    p, q = run["pooled_prompt_embeds"], run.pop("negative_pooled_prompt_embeds")
+
+    def both(x, t, encoder_hidden_states=None, added_cond_kwargs=None, **more):
+        ids = added_cond_kwargs["time_ids"]
+        a = own(x, t, encoder_hidden_states=c, added_cond_kwargs={"text_embeds": p, "time_ids": ids}, return_dict=False)[0]
+        b = own(x, t, encoder_hidden_states=u, added_cond_kwargs={"text_embeds": q, "time_ids": ids}, return_dict=False)[0]
+        return (b + cfg * (a - b),)
+    pipe.unet.forward = both
+    try:
+        return pipe(output_type="latent", **{**run, "guidance_scale": 1.0}).images
+    finally:
+        pipe.unet.forward = own
+
+
+def full_mask(pipe, n, w, h):
+    """An inpainting base draws anything: the mask is everywhere, the picture below it is grey."""
+    if pipe.unet.config.in_channels != 9:
+        return {}
+    w, h = w or pipe.unet.config.sample_size * pipe.vae_scale_factor, h or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    grey = pipe.vae.encode(torch.zeros(1, 3, h, w)).latent_dist.mode() * pipe.vae.config.scaling_factor
+    return dict(image=torch.zeros(n, 3, h, w), mask_image=torch.ones(n, 1, h, w), masked_image_latents=grey.repeat(n, 1, 1, 1), strength=1.0)
 
 
 def draw(pipe, config, case, noise, injected):
     """Latents, pictures (n, h, w, 3) of diffusers. injected: noise by step, or None where the generators give it."""
     import diffusers
-    # StableDiffusionPipeline sets a file's clip_sample to false, but a file without it (PNDM's) would make DDIM clip
+    # clip_sample: StableDiffusionPipeline sets it so whatever a file says; its inpainting sister does not, PNDM's files lack it
     if case.get("k"):
         return draw_k(pipe, config, case, noise, injected)
     name = {**SCHEDULERS, **MORE}[case["sampler"]]
-    pipe.scheduler = getattr(diffusers, name).from_config(config, clip_sample=config.get("clip_sample", False),
-                                                          **CONFIG.get(case["sampler"], {}))
+    pipe.scheduler = getattr(diffusers, name).from_config(config, clip_sample=False, **CONFIG.get(case["sampler"], {}))
     module = sys.modules[type(pipe.scheduler).__module__]
     saved, turn = getattr(module, "randn_tensor", None), iter(injected or ())
     generator = None
@@ -179,11 +262,10 @@ def draw(pipe, config, case, noise, injected):
     w, h = case.get("size", (None, None))
     try:
         with torch.no_grad():
-            c, u = embed(pipe, prompt, case.get("skip", 1)), embed(pipe, negative, case.get("skip", 1))
-            run = dict(prompt_embeds=c.repeat(n, 1, 1), negative_prompt_embeds=u.repeat(n, 1, 1), num_inference_steps=case["steps"],
-                       guidance_scale=case["cfg"], latents=noise, generator=generator, width=w, height=h,
-                       eta=case["gamma"] if case["sampler"] == "tcd" else case.get("eta", 0.0), guidance_rescale=case.get("rescale", 0.0))
-            latents = pipe(output_type="latent", **run).images
+            run = dict(num_inference_steps=case["steps"], guidance_scale=case["cfg"], latents=noise, generator=generator, width=w, height=h,
+                       eta=case["gamma"] if case["sampler"] == "tcd" else case.get("eta", 0.0), **texts(pipe, case, prompt, negative, n),
+                       **full_mask(pipe, n, w, h), **({"guidance_rescale": case["rescale"]} if "rescale" in case else {}))
+            latents = pipe(output_type="latent", **run).images if not case.get("apart") else guided_apart(pipe, run)
             x = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     finally:
         module.randn_tensor = saved
@@ -236,7 +318,7 @@ def draw_k(pipe, config, case, noise, injected):
 # ---- the program ------------------------------------------------------------------------------------------------------
 
 def kiwame(o, base, case, noise, injected, work):
-    out = os.path.join(work, "out")
+    out = os.path.join(work, "out" + str(len(os.listdir(work))))
     line = [*o.kiwame.split(), "generate", case.get("prompt", PROMPT), "--negative", case.get("negative", NEGATIVE), "--base", base,
             "--sampler", case["sampler"], "--spacing", "a1111" if case.get("k") else "diffusers", "--steps", str(case["steps"]), "--cfg", str(case["cfg"]),
             "--clip-skip", str(case.get("skip", 1)), "--out", out, "--save-latents", os.path.join(work, "l.safetensors"), "--no-sheet",
@@ -247,6 +329,8 @@ def kiwame(o, base, case, noise, injected, work):
         line += ["--width", str(case["size"][0]), "--height", str(case["size"][1])]
     if "eta" in case:
         line += ["--eta", str(case["eta"])]
+    for option, pair in zip(("original-size", "crop", "target-size"), case.get("sizes", ())):
+        line += ["--" + option, f"{pair[0]}{',' if option == 'crop' else 'x'}{pair[1]}"]
     if noise is not None:
         given = {"noise": noise, **{f"noise.{i}": z for i, z in enumerate(injected)}}
         save_file(given, os.path.join(work, "noise.safetensors"))
@@ -270,9 +354,21 @@ def noise_for(pipe, case, seed):
     if "seeds" in case:
         return None, None
     w, h = case.get("size", (pipe.unet.config.sample_size * pipe.vae_scale_factor,) * 2)
-    shape = (1, pipe.unet.config.in_channels, h // pipe.vae_scale_factor, w // pipe.vae_scale_factor)
+    shape = (1, pipe.unet.config.out_channels, h // pipe.vae_scale_factor, w // pipe.vae_scale_factor)
     g = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=g), [torch.randn(shape, generator=g) for _ in range(2 * case["steps"] + 2)]
+
+
+def single_is_same(o, base, case, noise, injected, work, latents, pixels):
+    """Converted to one file and back, the model draws the same bits."""
+    one, back = os.path.join(work, "one.safetensors"), os.path.join(work, "back")
+    for a, b in ((base, one), (one, back)):
+        subprocess.run([*o.kiwame.split(), "convert", a, b, "-q"], check=True, capture_output=True)
+    for model in (one, back):
+        ours, got = kiwame(o, model, case, noise, injected, work)
+        if ours is None or not torch.equal(ours, latents) or (got != pixels).any():
+            return False
+    return True
 
 
 def check(o, name):
@@ -287,14 +383,15 @@ def check(o, name):
         theirs, pixels = draw(pipe, config, case, noise, injected)
         with tempfile.TemporaryDirectory() as work:
             ours, got = kiwame(o, base, case, noise, injected, work)
+            same = not o.single or ours is None or single_is_same(o, base, case, noise, injected, work, ours, got)
         if ours is None:
             print(f"{name:14} {title:26} FAILED: {got}")
             bad += 1
             continue
         error, psnr, worst = compare(ours, theirs, got, pixels)
-        good = error <= (1e-3 if o.samplers else LATENTS) and psnr >= PSNR and worst <= PIXEL
+        good = error <= (1e-3 if o.samplers else LATENTS) and psnr >= PSNR and worst <= PIXEL and same
         bad += not good
-        print(f"{name:14} {title:26} latents {error:.1e}  PSNR {psnr:5.1f} dB  largest {worst}/255  {'ok' if good else 'FAILED'}", flush=True)
+        print(f"{name:14} {title:26} latents {error:.1e}  PSNR {psnr:5.1f} dB  largest {worst}/255  {'ok' if good else 'FAILED'}{'' if same else ': one file draws something else'}", flush=True)
     return bad
 
 
@@ -324,6 +421,7 @@ def main():
     a.add_argument("--only", help="names of pipelines, comma separated")
     a.add_argument("--golden", metavar="DIR")
     a.add_argument("--samplers", action="store_true")
+    a.add_argument("--single", action="store_true", help="also convert each model to one file and back: the same bits")
     o = a.parse_args()
     reference.quiet()
     if o.golden:

@@ -59,6 +59,8 @@ def fill(module, seed, dtype):
 def rename(part, name, file):
     if part == "text":
         return file.get("prefix", "text_model.") + name
+    if part == "text2":
+        return name if name.startswith("text_") else "text_model." + name
     if part == "vae" and file.get("old_attention"):
         for new_word, old_word in reference.OLD_ATTENTION.items():
             name = name.replace("." + new_word + ".", "." + old_word + ".")
@@ -71,8 +73,8 @@ def write_part(part, config, folder, seed, file=None, dtype=torch.float32):
     module = reference.new_module(part, config)
     fill(module, seed, dtype)
     os.makedirs(folder, exist_ok=True)
-    if part == "text":
-        module.config.architectures = ["CLIPTextModel"]
+    if part in ("text", "text2"):
+        module.config.architectures = ["CLIPTextModelWithProjection" if part == "text2" else "CLIPTextModel"]
         module.config.save_pretrained(folder)
     else:
         module.save_config(folder)
@@ -100,9 +102,12 @@ def write_model(name, spec, out, seed, dtype, flat=False):
 
 def write_scheduler(spec, folder):
     import diffusers
-    s = getattr(diffusers, spec["scheduler"])(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                                              num_train_timesteps=1000, prediction_type=spec["prediction"],
-                                              set_alpha_to_one=False, steps_offset=1)
+    kind = getattr(diffusers, spec["scheduler"])
+    euler = "Euler" in spec["scheduler"]
+    s = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000,
+             prediction_type=spec["prediction"], steps_offset=1, **({} if euler else {"set_alpha_to_one": False}))
+    if euler:                            # SDXL's own file has DDIM's fields as well
+        s.register_to_config(set_alpha_to_one=False, clip_sample=False, timestep_spacing="leading")
     if spec.get("zero_snr"):
         s.register_to_config(rescale_betas_zero_snr=True, timestep_spacing="trailing")
     s.save_config(folder)
@@ -114,15 +119,19 @@ def write_pipeline(name, spec, out, seed, dtype, tokenizer=None):
     own = spec["text"]["vocab_size"] == 0
     target = os.path.join(base, "tokenizer")
     if own:
-        vocab = tiny_tokenizer.write(target)
+        vocab = tiny_tokenizer.write(target, pad=spec.get("pad", "<|endoftext|>"))
+        if "text2" in spec:
+            tiny_tokenizer.write(os.path.join(base, "tokenizer_2"), pad="!")
     elif tokenizer and os.path.isdir(tokenizer):
         shutil.copytree(tokenizer, target, dirs_exist_ok=True)
     elif tokenizer:
         tiny_tokenizer.write_from_bpe(tokenizer, target)
     count = 0
-    for i, part in enumerate(("unet", "text", "vae")):
+    for i, part in enumerate(("unet", "text", "vae", "text2")):
+        if part not in spec:
+            continue
         config = dict(spec[part])
-        if part == "text" and own:
+        if part.startswith("text") and own:
             config.update(vocab_size=vocab, bos_token_id=vocab - 2, eos_token_id=vocab - 1)
         file = {"position_ids": True} if part == "text" else {}
         count += write_part(part, config, os.path.join(base, reference.FOLDER[part]), seed + i, file, dtype)
@@ -133,6 +142,12 @@ def write_pipeline(name, spec, out, seed, dtype, tokenizer=None):
              "image_encoder": [None, None], "scheduler": ["diffusers", spec["scheduler"]],
              "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
              "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"]}
+    if "text2" in spec:
+        index = {"_class_name": "StableDiffusionXLPipeline", "_diffusers_version": diffusers.__version__,
+                 "feature_extractor": [None, None], "image_encoder": [None, None], "force_zeros_for_empty_prompt": True,
+                 "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+                 "tokenizer_2": ["transformers", "CLIPTokenizer"],
+                 **{k: index[k] for k in ("scheduler", "text_encoder", "tokenizer", "unet", "vae")}}
     with open(os.path.join(base, "model_index.json"), "w", encoding="utf-8") as f:
         json.dump(index, f, indent=2)
     return count

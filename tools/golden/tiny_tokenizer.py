@@ -49,7 +49,7 @@ def join(symbols, pair):
     return tuple(out)
 
 
-def save(folder, merges):
+def save(folder, merges, pad="<|endoftext|>"):
     letters = byte_letters()
     vocab = letters + [c + "</w>" for c in letters] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
     os.makedirs(folder, exist_ok=True)
@@ -57,7 +57,7 @@ def save(folder, merges):
         json.dump({v: i for i, v in enumerate(vocab)}, f, ensure_ascii=False)
     with open(os.path.join(folder, "merges.txt"), "w", encoding="utf-8") as f:
         f.write("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": pad, "unk_token": "<|endoftext|>"}
     with open(os.path.join(folder, "tokenizer_config.json"), "w", encoding="utf-8") as f:
         json.dump({"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "add_prefix_space": False, **special}, f, indent=2)
     with open(os.path.join(folder, "special_tokens_map.json"), "w", encoding="utf-8") as f:
@@ -65,9 +65,9 @@ def save(folder, merges):
     return len(vocab)
 
 
-def write(folder, limit=240):
+def write(folder, limit=240, pad="<|endoftext|>"):
     """A tokenizer learnt from a few caption words; returns the size of its vocabulary."""
-    return save(folder, learn_merges(TEXT, limit))
+    return save(folder, learn_merges(TEXT, limit), pad)
 
 
 def write_from_bpe(path, folder):

@@ -234,6 +234,8 @@ KW_MUST kw_status kw_lora_tensors(kw_arena *a, const kw_lora *l, kw_dtype type, 
 KW_MUST kw_status kw_lora_set(const kw_lora *l, const kw_tensors *file, float strength, kw_err *e);
 
 typedef struct { kw_lora *item[KW_ADAPTERS]; int n; } kw_adapters;
+/* Those of one part: two text encoders have layers of the same names. On the arena; NULL: no memory. */
+kw_adapters *kw_adapters_of(kw_arena *a, const kw_adapters *all, kw_part part);
 kw_val kw_adapters_seam(void *adapters, kw_net *n, kw_geometry geometry, kw_val x, kw_val y);
 
 #endif

@@ -202,6 +202,15 @@ static kw_val attach(kw_lora *l, kw_net *base, kw_geometry s, kw_val x, kw_val y
     return kw_axby(base->g, 1, y, alpha / (float)rank, h);
 }
 
+kw_adapters *kw_adapters_of(kw_arena *a, const kw_adapters *all, kw_part part)
+{
+    kw_adapters *some = kw_alloc(a, sizeof *some);
+    for (int i = 0; some && i < all->n; i++)
+        if (kw_lora_part(all->item[i]) == part)
+            some->item[some->n++] = all->item[i];
+    return some;
+}
+
 kw_val kw_adapters_seam(void *adapters, kw_net *n, kw_geometry geometry, kw_val x, kw_val y)
 {
     const kw_adapters *s = adapters;

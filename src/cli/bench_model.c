@@ -203,8 +203,13 @@ kw_micro kw_bench_shape(const kw_bench_model *m)
         b.ids = &id;
     else
         b.context = &some;
-    if (m->unet.add_dim)
-        b.pooled = b.sizes = &some;
+    if (!m->unet.add_dim)
+        return b;
+    b.sizes = &some;
+    if (text)
+        b.ids2 = b.end2 = &id;
+    else
+        b.pooled = &some;
     return b;
 }
 

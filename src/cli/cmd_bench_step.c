@@ -82,18 +82,21 @@ static kw_status make_batch(session *s, kw_err *e)
         return numbers(s, pixels / f / f * m->vae.latent, &b->noise, e);
     }
     KW_TRY(numbers(s, pixels * 2 * m->vae.latent, &s->moments, e));
-    if (b->pooled) {
-        KW_TRY(numbers(s, n * (m->unet.add_dim - 6 * m->unet.add_time_dim), &b->pooled, e));
-        KW_TRY(numbers(s, n * 6, &b->sizes, e));
-    }
+    if (b->pooled)
+        KW_TRY(numbers(s, n * (m->unet.add_dim - KW_SIZES * m->unet.add_time_dim), &b->pooled, e));
+    if (b->sizes)
+        KW_TRY(numbers(s, n * KW_SIZES, &b->sizes, e));
     if (b->context)
         return numbers(s, n * b->tokens * m->unet.context[0], &s->context, e);
-    int64_t *ids = kw_alloc_array(s->arena, (size_t)(n * b->tokens), sizeof *ids);
-    if (!ids)
+    int64_t *ids = kw_alloc_array(s->arena, (size_t)(n * b->tokens), sizeof *ids),
+            *end = kw_alloc_array(s->arena, (size_t)n, sizeof *end);
+    if (!ids || !end)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     for (int64_t i = 0; i < n * b->tokens; i++)
         ids[i] = i * 7919 % m->text.vocabulary;
     b->ids = ids;
+    b->ids2 = b->ids2 ? ids : NULL;       /* both encoders have the same vocabulary */
+    b->end2 = b->end2 ? end : NULL;
     return KW_OK;
 }
 

@@ -15,7 +15,8 @@ static const kw_option options[] = {
     KW_ROW_CHOICE("method", config, s.method, 0, "lora|full", N_("what is trained: an adapter, or the weights themselves"), .flags = KW_OPT_REQUIRED),
     KW_ROW_PATH("base", config, s.base, NULL, N_("model folder or file"), .flags = KW_OPT_REQUIRED, .value = "DIR"),
     KW_ROW_PATH("vae", config, s.vae, NULL, N_("another autoencoder")),
-    KW_ROW_PATH("batches", config, batches, NULL, N_("tensors i.latents, i.noise, i.timesteps, i.encoder_hidden_states or i.input_ids; i.image"),
+    KW_ROW_PATH("batches", config, batches, NULL, N_("tensors i.latents, i.noise, i.timesteps, i.encoder_hidden_states or i.input_ids; SDXL: i.add_time_ids, "
+                   "i.add_text_embeds or i.input_ids_2; i.image"),
                 .flags = KW_OPT_REQUIRED),
     KW_ROW_INT("steps", config, steps, 1, 1, 1000000, N_("optimizer steps"), .flags = KW_OPT_REQUIRED),
     KW_ROW_PATH("out", config, out, NULL, N_("where loss and trained tensors go (safetensors)"), .flags = KW_OPT_REQUIRED),
@@ -24,7 +25,7 @@ static const kw_option options[] = {
 static const kw_option_table tables[] = { { options, 0, NULL, 0 }, { kw_model_rows, offsetof(config, s), NULL, 0 },
                                           { 0 } };
 
-typedef struct { kw_arena *arena; kw_tensors *file; kw_err *e; } reader;
+typedef struct { kw_arena *arena; kw_tensors *file; const kw_sd *sd; kw_err *e; } reader;
 
 static const kw_tensor *find(reader *r, int i, const char *leaf)
 {
@@ -52,6 +53,41 @@ static kw_status picture(reader *r, const kw_tensor *t, const float **out, kw_mi
     return KW_OK;
 }
 
+static kw_status floats(reader *r, int i, const char *leaf, int n, const float **out)
+{
+    const kw_tensor *t = find(r, i, leaf);
+    if (!t || t->rank != 2 || t->shape[0] != n)
+        return kw_fail(r->e, KW_EDATA, "%s: batch %d needs %s", kw_tensors_path(r->file), i, leaf);
+    float *data = kw_alloc_array(r->arena, (size_t)kw_tensor_count(t), sizeof *data);
+    if (!data)
+        return kw_fail(r->e, KW_ENOMEM, "out of memory");
+    kw_convert(KW_F32, data, t->dtype, t->data, (size_t)kw_tensor_count(t));
+    *out = data;
+    return KW_OK;
+}
+
+/* What SDXL is told beside the first encoder's text. */
+static kw_status read_added(reader *r, int i, kw_micro *b)
+{
+    const kw_tensor *ids = find(r, i, "input_ids_2");
+    if (!r->sd->unet.add_dim)
+        return KW_OK;
+    KW_TRY(floats(r, i, "add_time_ids", b->n, &b->sizes));
+    if (!b->ids)
+        return floats(r, i, "add_text_embeds", b->n, &b->pooled);
+    if (!ids || ids->rank != 2 || ids->shape[0] != b->n || ids->shape[1] != b->tokens || ids->dtype != KW_I64)
+        return kw_fail(r->e, KW_EDATA, "%s: batch %d needs input_ids_2", kw_tensors_path(r->file), i);
+    int window = KW_MIN(b->tokens, r->sd->text.positions), windows = b->n * (b->tokens / window);
+    int64_t *end = kw_alloc_array(r->arena, (size_t)windows, sizeof *end);
+    if (!end)
+        return kw_fail(r->e, KW_ENOMEM, "out of memory");
+    for (int k = 0; k < windows; k++)
+        end[k] = kw_clip_end(&r->sd->text2, (const int64_t *)ids->data + k * window, window);
+    b->ids2 = ids->data;
+    b->end2 = end;
+    return KW_OK;
+}
+
 static kw_status read_text(reader *r, int i, kw_micro *b)
 {
     const kw_tensor *ids = find(r, i, "input_ids"), *ctx = find(r, i, "encoder_hidden_states"), *t = ids ? ids : ctx;
@@ -60,7 +96,7 @@ static kw_status read_text(reader *r, int i, kw_micro *b)
     b->tokens = (int)t->shape[1];
     if (ids) {
         b->ids = ids->data;
-        return KW_OK;
+        return read_added(r, i, b);
     }
     size_t n = (size_t)kw_tensor_count(ctx);
     float *data = kw_alloc_array(r->arena, n, sizeof *data);
@@ -68,7 +104,7 @@ static kw_status read_text(reader *r, int i, kw_micro *b)
         return kw_fail(r->e, KW_ENOMEM, "out of memory");
     kw_convert(KW_F32, data, ctx->dtype, ctx->data, n);
     b->context = data;
-    return KW_OK;
+    return read_added(r, i, b);
 }
 
 static kw_status read_batch(reader *r, int i, bool vae, kw_micro *b)
@@ -124,6 +160,7 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
     kw_status opened = kw_trainer_new(cli->arena, c->s.base, c->s.vae, &tc, &t, e);
     kw_hush(cli);
     KW_TRY(opened);
+    r.sd = kw_trainer_base(t);
     float *loss = kw_alloc_array(cli->arena, (size_t)c->steps, sizeof *loss);
     if (!loss)
         return kw_fail(e, KW_ENOMEM, "out of memory");

@@ -15,7 +15,9 @@ static kw_net net_of(const kw_pipeline *p, kw_graph *g, kw_part part)
     kw_net n = kw_net_over(g, p->sd->params[part]);
     if (p->adapters.n && part != KW_PART_VAE) {
         n.seam = kw_adapters_seam;
-        n.seam_ctx = (void *)(uintptr_t)&p->adapters;
+        n.seam_ctx = kw_adapters_of(g->arena, &p->adapters, part);
+        if (!n.seam_ctx)
+            g->err.status = kw_fail(&g->err, KW_ENOMEM, "out of memory");
     }
     return n;
 }

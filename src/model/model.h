@@ -135,6 +135,7 @@ typedef struct {
     kw_net net[KW_ENCODERS];              /* of each encoder, over one graph */
     kw_val ids[KW_ENCODERS], end;         /* (N, T) tokens for each; (N) kw_clip_end of the second's */
     int clip_skip;
+    bool first_alone;                     /* the first encoder's, whatever the U-Net wants */
 } kw_sd_text_in;
 
 /* (N, T, kw_sd_text_width); pooled (N, kw_sd_pooled_width), or KW_NONE. */

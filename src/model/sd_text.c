@@ -52,7 +52,7 @@ kw_val kw_sd_text(const kw_sd *s, const kw_sd_text_in *given, kw_val *pooled)
     kw_sd_text_in in = *given;
     kw_val hidden[260], side[KW_ENCODERS] = { KW_NONE, KW_NONE }, last = KW_NONE;
     *pooled = KW_NONE;
-    if (kw_sd_encoders(s) == 1)
+    if (kw_sd_encoders(s) == 1 || in.first_alone)
         return one_encoder(s, &in);
     for (int i = 0; i < KW_ENCODERS; i++) {
         last = kw_clip(&in.net[i], kw_sd_clip(s, i), in.ids[i], hidden);

@@ -57,7 +57,7 @@ kw_status kw__run_hash_base(kw_run *r, kw_err *e)
     KW_TRY(kw_source_hash(sd->source, KW_N_PARTS, r->base_hash, e));
     if (sd->has[KW_PART_VAE])
         KW_TRY(hash_part(r, sd->vae_source, KW_PART_VAE, r->vae_hash, e));
-    if (sd->has[KW_PART_TEXT])
-        KW_TRY(kw_source_hash(sd->source, KW_PART_TEXT, r->text_hash, e));
+    for (int i = 0; i < kw_sd_encoders(sd) && sd->has[kw_sd_encoder(i)]; i++)
+        KW_TRY(kw_source_hash(sd->source, kw_sd_encoder(i), r->text_hash[i], e));
     return KW_OK;
 }

@@ -46,82 +46,6 @@ static kw_status encode(void *user, const float *image, int w, int h, float *mom
     return KW_OK;
 }
 
-/* ---- the frozen text encoder ------------------------------------------------------------------------------------- */
-
-static kw_status build_text(kw_run *r, int window, kw_err *e)
-{
-    const kw_sd *sd = base(r);
-    kw_graph *g = kw_graph_new(r->arena, KW_F32);
-    kw_val hidden[260];
-    if (!g)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw_net n = kw_net_over(g, sd->params[KW_PART_TEXT]);
-    kw_val h = kw_clip(&n, &sd->text, kw_input(g, "ids", KW_SHAPE(1, window), KW_I64), hidden);
-    if (r->s.clip_skip > 1)
-        h = kw_clip_final_norm(&n, &sd->text, hidden[KW_MAX(sd->text.layers - (r->s.clip_skip - 1), 0)]);
-    kw_result(g, "text", h);
-    return kw_program_new(r->arena, g, sd->store, NULL, &r->text, e);
-}
-
-/* One window of ids to its features, from the cache or computed. */
-static kw_status text_features(kw_run *r, const int32_t *ids, int window, float *out, kw_err *e)
-{
-    const kw_sd *sd = base(r);
-    char key[65];
-    int64_t shape[2] = { window, sd->text.width }, wide[512];
-    KW_TRY(kw_text_key(r->text_made_by, r->s.clip_skip, ids, (size_t)window, key, e));
-    if (kw_cache_find(r->cache, key, shape, 2, out))
-        return KW_OK;
-    if (window > (int)KW_LEN(wide))
-        return kw_fail(e, KW_EDATA, "a text window of %d tokens", window);
-    if (!r->text)
-        KW_TRY(build_text(r, window, e));
-    for (int i = 0; i < window; i++)
-        wide[i] = ids[i];
-    kw_program_set(r->text, "ids", wide);
-    KW_TRY(kw_program_run(r->text, kw_trainer_workspace(r->trainer), e));
-    memcpy(out, kw_program_result(r->text, "text"), sizeof(float) * (size_t)(window * sd->text.width));
-    return kw_cache_put(r->cache, key, shape, 2, out, e);
-}
-
-/* Where each text ends: the feature there sums it up. */
-static kw_status add_ends(const kw_run *r, kw_arena *a, const int64_t *ids, int n, int each, kw_micro *out, kw_err *e)
-{
-    int64_t *end = kw_alloc_array(a, (size_t)n, sizeof *end), *order = kw_alloc_array(a, (size_t)n, sizeof *order);
-    if (!end || !order)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (int i = 0; i < n; i++) {
-        order[i] = i;
-        while (end[i] < each - 1 && ids[(int64_t)i * each + end[i]] != kw_tokenizer_eos(r->tokenizer))
-            end[i]++;
-    }
-    out->end = end;
-    out->order = order;
-    return KW_OK;
-}
-
-static kw_status add_texts(kw_run *r, kw_arena *a, const char *const *texts, int n, kw_micro *out, kw_err *e)
-{
-    size_t windows = (size_t)KW_MAX(r->s.token_length / 75, 1), width = (size_t)kw_tokenizer_max_length(r->tokenizer);
-    size_t each = windows * width, d = (size_t)base(r)->text.width;
-    int64_t *ids = kw_alloc_array(a, (size_t)n * each, sizeof *ids);
-    float *context = r->learns_text ? NULL : kw_alloc_array(a, (size_t)n * each * d, sizeof *context);
-    if (!ids || (!r->learns_text && !context))
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (int i = 0; i < n; i++) {
-        kw_windows w;
-        KW_TRY(kw_caption_windows(r->tokenizer, a, texts[i], windows, &w, e));
-        for (size_t k = 0; k < each; k++)
-            ids[(size_t)i * each + k] = w.ids[k];
-        for (size_t k = 0; context && k < windows; k++)
-            KW_TRY(text_features(r, w.ids + k * width, (int)width, context + ((size_t)i * each + k * width) * d, e));
-    }
-    out->tokens = (int)each;
-    out->ids = context ? NULL : ids;
-    out->context = context;
-    return r->align ? add_ends(r, a, ids, n, (int)each, out, e) : KW_OK;
-}
-
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
@@ -180,7 +104,8 @@ kw_status kw__run_micro(kw_run *r, kw_arena *a, int64_t m, kw_micro *out, kw_err
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(latent_micro(r, a, &b, m, out, e));
     KW_TRY(captions_of(r, a, &b, false, texts, e));
-    return add_texts(r, a, texts, (int)b.n, out, e);
+    KW_TRY(kw__run_sizes(r, a, &b, out, e));
+    return kw__run_texts(r, a, texts, (int)b.n, out, e);
 }
 
 /* Held-out picture i at one of a few fixed timesteps, with noise of its own that never changes; the mean latent. */
@@ -196,7 +121,8 @@ kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, 
     const char *text = "";
     KW_TRY(latent_micro(r, a, &b, i, out, e));
     KW_TRY(captions_of(r, a, &b, true, &text, e));
-    KW_TRY(add_texts(r, a, &text, 1, out, e));
+    KW_TRY(kw__run_sizes(r, a, &b, out, e));
+    KW_TRY(kw__run_texts(r, a, &text, 1, out, e));
     int64_t *t = kw_alloc(a, sizeof *t);
     float *noise = kw_alloc_array(a, (size_t)(out->h * out->w * base(r)->vae.latent), sizeof *noise);
     if (!t || !noise)
@@ -228,7 +154,9 @@ kw_status kw__run_fill_caches(kw_run *r, kw_err *e)
 {
     const kw_sd *sd = base(r);
     r->vae_made_by = made_by(r, r->vae_hash);
-    r->text_made_by = made_by(r, r->text_hash);
+    const char *texts = *r->text_hash[1] ? kw_sprintf(r->arena, "%s %s", r->text_hash[0], r->text_hash[1])
+                                         : r->text_hash[0];
+    r->text_made_by = texts ? made_by(r, texts) : NULL;
     if (!r->vae_made_by || !r->text_made_by)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (r->vae)

@@ -93,11 +93,12 @@ static kw_lora_facts settings(const kw_run *r, int64_t epoch)
     static const char *const schedulers[] = { "constant", "cosine", "linear" };
     const kw_settings *s = &r->s;
     const kw_noise *z = kw_trainer_noise(r->trainer);
-    bool v2 = kw_trainer_base(r->trainer)->unet.context[0] == 1024;
+    const kw_unet_config *u = &kw_trainer_base(r->trainer)->unet;
+    bool sdxl = u->add_dim > 0, v2 = !sdxl && u->context[0] == 1024;
     int64_t steps = kw_trainer_steps(r->trainer);
     return (kw_lora_facts){
         .name = s->name, .title = r->title, .trigger = s->trigger && *s->trigger ? s->trigger : NULL,
-        .v2 = v2, .v_prediction = z->spec.predict == KW_PREDICT_V,
+        .v2 = v2, .sdxl = sdxl, .v_prediction = z->spec.predict == KW_PREDICT_V,
         .resolution_w = r->resolution, .resolution_h = r->resolution, .base_name = kw_path_name(s->base),
         .vae_name = s->vae ? kw_path_name(s->vae) : NULL,
         .learning_rate = s->learning_rate, .unet_rate = s->learning_rate,

@@ -132,7 +132,7 @@ static kw_status fill(const kw_run *r, kw_arena *a, const kw_source *s, const kw
 {
     KW_TRY(copy_model(r, a, kw_source_path(s), to, e));
     for (int p = 0; p < KW_N_PARTS; p++)
-        if (r->tc.parts & 1u << p)
+        if (r->tc.parts & 1u << p && kw_source_has(s, (kw_part)p))
             KW_TRY(save_part(a, s, (kw_part)p, v, n, type, to, e));
     return KW_OK;
 }

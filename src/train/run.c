@@ -24,19 +24,11 @@ void kw__run_note(const kw_run *r, const char *fmt, ...)
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
 
-/* CLIP's own where the model brings none: a single file cannot. Its ids must be rows of the text encoder's table. */
-static kw_status open_tokenizer(kw_run *r, kw_err *e)
+static kw_status open_tokenizers(kw_run *r, kw_err *e)
 {
-    const kw_sd *sd = base(r);
-    const char *dir = kw_source_tokenizer(sd->source, KW_PART_TEXT);
-    KW_TRY(dir ? kw_tokenizer_open(r->arena, dir, &r->tokenizer, e) : kw_tokenizer_clip(r->arena, &r->tokenizer, e));
-    int size = kw_tokenizer_size(r->tokenizer), length = kw_tokenizer_max_length(r->tokenizer);
-    if (size <= sd->text.vocabulary && length <= sd->text.positions)
-        return KW_OK;
-    kw_status s = kw_fail(e, KW_EDATA,
-                          N_("%s: the tokenizer has %d tokens in windows of %d, the text encoder %d and %d"),
-                          dir ? dir : r->s.base, size, length, sd->text.vocabulary, sd->text.positions);
-    return kw_advise(e, s, N_("the model needs its own tokenizer/ folder"));
+    KW_TRY(kw_sd_tokenizers(r->arena, base(r), NULL, r->tokenizers, e));
+    r->tokenizer = r->tokenizers[0];
+    return KW_OK;
 }
 
 static int native_resolution(const kw_sd *sd)
@@ -54,13 +46,13 @@ static kw_status check_parts(kw_run *r, kw_err *e)
     for (size_t i = r->vae ? 2 : r->align ? 1 : 0; i < KW_LEN(needed); i++)
         if (!sd->has[needed[i]])
             return kw_fail(e, KW_EDATA, "%s has no %s", r->s.base, kw_part_name(needed[i]));
-    if (!r->vae && r->s.clip_skip > sd->text.layers)
+    if (!r->vae && r->s.clip_skip > kw_sd_clip_layers(sd))
         return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->s.clip_skip,
-                       sd->text.layers);
+                       kw_sd_clip_layers(sd));
     if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
         return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base,
                        sd->vae.latent, sd->unet.in);
-    return KW_OK;
+    return r->vae || r->align ? KW_OK : kw_sd_check_texts(sd, e);
 }
 
 /* Steps: as said, or as epochs say, or until 1,600 pictures were seen. */
@@ -141,7 +133,7 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     KW_TRY(kw_cache_new(a, r->s.cache, 4ull << 30, &r->cache, e));
     KW_TRY(kw__run_hash_base(r, e));
     if (!r->vae)
-        KW_TRY(open_tokenizer(r, e));
+        KW_TRY(open_tokenizers(r, e));
     if (r->tokenizer)
         KW_TRY(kw__run_check_captions(r, e));
     kw_err why = { 0 };

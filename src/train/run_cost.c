@@ -49,9 +49,10 @@ kw_status kw__run_forecast(kw_run *r, kw_err *e)
     if (r->align)
         m.end = m.order = &id;
     if (r->learns_text || r->align)
-        m.ids = &id;
+        m.ids = m.ids2 = m.end2 = &id;
     else
-        m.context = &some;
+        m.context = m.pooled = &some;
+    m.sizes = &some;
     KW_TRY(kw_trainer_forecast(r->trainer, &m, &r->cost, e));
     r->speed = measure_peak();
     return KW_OK;

@@ -15,7 +15,7 @@ struct kw_run {
     kw_run_hooks hooks;
     kw_train_config tc;
     kw_trainer *trainer;
-    kw_tokenizer *tokenizer;
+    kw_tokenizer *tokenizer, *tokenizers[KW_ENCODERS];    /* the first encoder's; of all */
     kw_dataset *data;
     kw_decoder *decoder;
     kw_plan *plan, *held_out;
@@ -25,7 +25,7 @@ struct kw_run {
     kw_program *encoder, *text;           /* the autoencoder's and the text encoder's, when frozen */
     int encoder_w, encoder_h;
     kw_arena *encoder_arena;
-    char vae_hash[65], text_hash[65], base_hash[65];
+    char vae_hash[65], text_hash[KW_ENCODERS][65], base_hash[65];
     const char *vae_made_by, *text_made_by;    /* and what else their output's bits depend on: in the cache's keys */
     char file_hash[65], file_short_hash[9];   /* of a base in one file, for the metadata; "" until they are needed */
     bool vae, learns_text, align;         /* what is trained */
@@ -49,6 +49,9 @@ struct kw_run {
  * and m. Lives on the arena. */
 KW_MUST kw_status kw__run_micro(kw_run *r, kw_arena *a, int64_t m, kw_micro *out, kw_err *e);
 KW_MUST kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, kw_micro *out, kw_err *e);
+/* batch_texts.c: captions as ids, or as the features of frozen text encoders; SDXL's sizes, of the pictures of a batch. */
+KW_MUST kw_status kw__run_texts(kw_run *r, kw_arena *a, const char *const *texts, int n, kw_micro *out, kw_err *e);
+KW_MUST kw_status kw__run_sizes(const kw_run *r, kw_arena *a, const kw_batch *b, kw_micro *out, kw_err *e);
 /* Latents and text features computed before the first step. */
 KW_MUST kw_status kw__run_fill_caches(kw_run *r, kw_err *e);
 

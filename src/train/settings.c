@@ -64,7 +64,7 @@ const kw_option kw_model_rows[] = {
                   N_("autoencoder: weight of the divergence of latents from a unit Gaussian"), .use = KW_FOR_VAE),
     KW_ROW_DOUBLE("mse-weight", S, mse, 0, 0, 100,
                   N_("autoencoder: weight of the squared error beside the absolute one"), .use = KW_FOR_VAE),
-    KW_ROW_INT("clip-skip", S, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end"),
+    KW_ROW_INT("clip-skip", S, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end; of SDXL 1 and 2 are the same"),
                .alias = "clip_skip", .use = TEXT),
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
@@ -170,8 +170,8 @@ const kw_option kw_run_rows[] = {
 
 static kw_status parts(const char *text, unsigned *bits, kw_err *e)
 {
-    static const struct { const char *name; kw_part part; } known[] = {
-        { "unet", KW_PART_UNET }, { "text", KW_PART_TEXT }, { "vae", KW_PART_VAE },
+    static const struct { const char *name; unsigned bits; } known[] = {
+        { "unet", 1u << KW_PART_UNET }, { "text", 1u << KW_PART_TEXT | 1u << KW_PART_TEXT2 }, { "vae", 1u << KW_PART_VAE },
     };
     *bits = 0;
     for (const char *s = text; *s;) {
@@ -182,7 +182,7 @@ static kw_status parts(const char *text, unsigned *bits, kw_err *e)
             kw_status st = kw_fail(e, KW_EUSAGE, "part: '%.*s' is not known", (int)n, s);
             return kw_advise(e, st, "choose from unet, text, vae, separated by commas");
         }
-        *bits |= 1u << known[i].part;
+        *bits |= known[i].bits;
         s += n;
         s += strspn(s, ", ");
     }
@@ -221,7 +221,8 @@ kw_status kw_settings_config(kw_arena *a, const kw_settings *s, int64_t total, k
         c->adapter.conv_alpha = (float)s->conv_rank;
     KW_TRY(settle_update(s, c, e));
     for (int g = 0; g < KW_N_GROUPS; g++) {
-        c->rate[g] = g == KW_GROUP_TEXT && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;
+        bool text = g == KW_GROUP_TEXT || g == KW_GROUP_TEXT2;
+        c->rate[g] = text && s->text_learning_rate >= 0 ? s->text_learning_rate : s->learning_rate;
         c->decay[g] = s->weight_decay;
     }
     if (c->align)

@@ -11,41 +11,50 @@
 static kw_net net_of(const kw__step *s, kw_graph *g, kw_part p)
 {
     kw_net n = kw_net_over(g, s->sd->params[p]);
-    if (s->adapters) {
-        n.seam = kw_adapters_seam;
-        n.seam_ctx = s->adapters;
-    }
+    if (!s->adapters)
+        return n;
+    n.seam = kw_adapters_seam;
+    n.seam_ctx = kw_adapters_of(g->arena, s->adapters, p);
+    if (!n.seam_ctx)
+        g->err.status = kw_fail(&g->err, KW_ENOMEM, "out of memory");
     return n;
 }
 
-/* Windows of the encoder's length become samples of their own and are joined again: 77 k tokens, k windows. */
-static kw_val encode_text(kw_graph *g, const kw__step *s, const kw_micro *b)
+/*
+ * Windows of the encoder's length become samples of their own and are joined again: 77 k tokens, k windows. The pooled
+ * text is that of the first.
+ */
+static kw_val encode_text(kw_graph *g, const kw__step *s, const kw_micro *b, bool first_alone, kw_val *pooled)
 {
-    const kw_clip_config *c = &s->sd->text;
-    kw_net n = net_of(s, g, KW_PART_TEXT);
-    int window = b->tokens <= c->positions ? b->tokens : c->positions, windows = b->tokens / window;
-    kw_val hidden[260], ids = kw_input(g, "ids", KW_SHAPE(b->n * windows, window), KW_I64);
-    kw_val h = kw_clip(&n, c, ids, hidden);
-    if (s->c->clip_skip > 1)
-        h = kw_clip_final_norm(&n, c, hidden[KW_MAX(c->layers - (s->c->clip_skip - 1), 0)]);
-    return g->err.status ? KW_NONE : kw_reshape(g, h, KW_SHAPE(b->n, b->tokens, c->width));
+    static const char *const names[KW_ENCODERS] = { "ids", "ids2" };
+    int most = s->sd->text.positions, window = b->tokens <= most ? b->tokens : most, windows = b->tokens / window;
+    int encoders = first_alone ? 1 : kw_sd_encoders(s->sd);
+    kw_sd_text_in in = { .end = KW_NONE, .clip_skip = s->c->clip_skip, .first_alone = first_alone };
+    for (int i = 0; i < encoders; i++) {
+        in.net[i] = net_of(s, g, kw_sd_encoder(i));
+        in.ids[i] = kw_input(g, names[i], KW_SHAPE(b->n * windows, window), KW_I64);
+        in.end = i ? kw_input(g, "end2", KW_SHAPE(b->n * windows), KW_I64) : KW_NONE;
+    }
+    kw_val h = kw_sd_text(s->sd, &in, pooled);
+    if (g->err.status)
+        return KW_NONE;
+    if (*pooled >= 0 && windows > 1) {
+        int64_t each = kw_last(kw_shape_of(g, *pooled));
+        *pooled = kw_slice(g, kw_reshape(g, *pooled, KW_SHAPE(b->n, windows * each)), 0, each);
+    }
+    return kw_reshape(g, h, KW_SHAPE(b->n, b->tokens, kw_last(kw_shape_of(g, h))));
 }
 
-static kw_val context(kw_graph *g, const kw__step *s, const kw_micro *b)
+/* What the U-Net is told of the captions: encoded here, or as the caches have it. */
+static kw_val context(kw_graph *g, const kw__step *s, const kw_micro *b, kw_val *pooled)
 {
+    int64_t pool = kw_sd_pooled_width(s->sd);
+    *pooled = KW_NONE;
     if (b->ids)
-        return encode_text(g, s, b);
+        return encode_text(g, s, b, false, pooled);
+    if (pool)
+        *pooled = kw_cast(g, kw_input(g, "pooled", KW_SHAPE(b->n, pool), KW_F32), g->compute);
     return kw_cast(g, kw_input(g, "context", KW_SHAPE(b->n, b->tokens, s->sd->unet.context[0]), KW_F32), g->compute);
-}
-
-/* SDXL's second conditioning: the pooled text, and six sizes. */
-static void added(kw_graph *g, const kw__step *s, const kw_micro *b, kw_val *pooled, kw_val *sizes)
-{
-    const kw_unet_config *c = &s->sd->unet;
-    if (!c->add_dim)
-        return;
-    *pooled = kw_cast(g, kw_input(g, "pooled", KW_SHAPE(b->n, c->add_dim - 6 * c->add_time_dim), KW_F32), g->compute);
-    *sizes = kw_input(g, "sizes", KW_SHAPE(b->n, 6), KW_F32);
 }
 
 static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
@@ -56,10 +65,11 @@ static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
     kw_val x0 = kw_input(g, "latents", shape, KW_F32), eps = kw_input(g, "noise", shape, KW_F32);
     kw_val xt = kw_blend(g, x0, eps, kw_input(g, "a", each, KW_F32), kw_input(g, "b", each, KW_F32));
     kw_val target = kw_blend(g, x0, eps, kw_input(g, "a_target", each, KW_F32), kw_input(g, "b_target", each, KW_F32));
-    kw_val ctx = context(g, s, b);
+    kw_val ctx = context(g, s, b, &pooled);
     if (ctx < 0)
         return KW_NONE;
-    added(g, s, b, &pooled, &sizes);
+    if (s->sd->unet.add_dim)
+        sizes = kw_input(g, "sizes", KW_SHAPE(b->n, KW_SIZES), KW_F32);
     kw_val y = kw_unet(&n, &s->sd->unet, kw_cast(g, xt, g->compute), kw_input(g, "timesteps", each, KW_F32), ctx,
                        pooled, sizes);
     return g->err.status ? KW_NONE : kw_mse(g, y, target, kw_input(g, "weight", each, KW_F32));
@@ -90,7 +100,7 @@ static kw_val autoencoder(kw_graph *g, const kw__step *s, const kw_micro *b)
 
 static kw_val align(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
-    kw_val text = encode_text(g, s, b);
+    kw_val pooled, text = encode_text(g, s, b, true, &pooled);
     return text < 0 ? KW_NONE
                     : kw__align_loss(g, s->heads, text,
                                      kw_input(g, "latents", KW_SHAPE(b->n, b->h, b->w, s->sd->vae.latent), KW_F32));
@@ -99,8 +109,8 @@ static kw_val align(kw_graph *g, const kw__step *s, const kw_micro *b)
 kw_status kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b, kw_val *loss, kw_err *e)
 {
     bool unet = !s->heads && !b->image;
-    if (unet && s->sd->unet.add_dim && (!b->pooled || !b->sizes))
-        return kw_fail(e, KW_EDATA, N_("%s is an SDXL model; training on SDXL is not built yet"),
+    if (unet && s->sd->unet.add_dim && (!b->sizes || (b->ids ? !b->ids2 || !b->end2 : !b->pooled)))
+        return kw_fail(e, KW_EDATA, N_("%s is an SDXL model: a batch needs sizes and the second text encoder's part"),
                        kw_source_path(s->sd->source));
     *loss = s->heads ? align(g, s, b) : b->image ? autoencoder(g, s, b) : diffusion(g, s, b);
     if (g->err.status && e)
@@ -112,19 +122,24 @@ kw_status kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b, kw_va
 
 int kw__group_of_part(kw_part p)
 {
-    return p == KW_PART_UNET ? KW_GROUP_UNET : p == KW_PART_VAE ? KW_GROUP_VAE : KW_GROUP_TEXT;
+    static const int group[KW_N_PARTS] = { [KW_PART_UNET] = KW_GROUP_UNET, [KW_PART_VAE] = KW_GROUP_VAE,
+                                           [KW_PART_TEXT] = KW_GROUP_TEXT, [KW_PART_TEXT2] = KW_GROUP_TEXT2 };
+    return group[p];
 }
 
 kw_status kw__add_adapters(kw_arena *a, kw_sd *sd, const kw_train_config *c, bool trained, kw_adapters *out, kw_err *e)
 {
     static const struct { kw_part part; unsigned targets; } rows[] = {
         { KW_PART_UNET, KW_TARGET_ATTENTION | KW_TARGET_FF | KW_TARGET_CONV }, { KW_PART_TEXT, KW_TARGET_TEXT },
+        { KW_PART_TEXT2, KW_TARGET_TEXT },
     };
     for (size_t i = 0; c->lora && i < KW_LEN(rows); i++) {
         kw_lora_config one = c->adapter;
         one.trained = trained;
         one.group = kw__group_of_part(rows[i].part);
-        if (!(one.targets & rows[i].targets) || !sd->has[rows[i].part])
+        one.names = kw_lora_names_of(&sd->unet);
+        if (!(one.targets & rows[i].targets) || !sd->has[rows[i].part]
+            || (rows[i].part == KW_PART_TEXT2 && kw_sd_encoders(sd) < 2))
             continue;
         KW_TRY(kw_lora_new(a, sd->store, rows[i].part, &one, c->init, &out->item[out->n], e));
         out->n++;

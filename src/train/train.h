@@ -12,12 +12,12 @@
 #include "model/model.h"
 #include "optim/optim.h"
 
-enum { KW_GROUP_UNET, KW_GROUP_TEXT, KW_GROUP_VAE, KW_N_GROUPS };      /* learning-rate groups */
+enum { KW_GROUP_UNET, KW_GROUP_TEXT, KW_GROUP_VAE, KW_GROUP_TEXT2, KW_N_GROUPS };      /* learning-rate groups */
 
 typedef struct {
     kw_dtype compute;
     bool lora;                            /* LoRA beside a frozen base, else full training of `parts` */
-    unsigned parts;                       /* full training: 1 << KW_PART_... */
+    unsigned parts;                       /* full training: 1 << KW_PART_...; what a model has not is passed over */
     bool align;                           /* the text encoder learns latents and a contrast, without a U-Net */
     kw_lora_config adapter;
     kw_tensors *init;                     /* LoRA to start from, or NULL */
@@ -45,8 +45,9 @@ typedef struct {                          /* one micro-batch; pictures and laten
     const float *latents, *noise;
     const int64_t *timesteps;             /* (n) */
     const float *context;                 /* (n, tokens, D), or NULL: */
-    const int64_t *ids;                   /* (n, tokens): the text encoder runs inside */
-    const float *pooled, *sizes;          /* SDXL: (n, P) pooled text; (n, 6) sizes: original, crop, target */
+    const int64_t *ids;                   /* (n, tokens): the text encoders run inside; of SDXL also: */
+    const int64_t *ids2, *end2;           /* ... (n, tokens) the second's; (n, windows) kw_clip_end of each window */
+    const float *pooled, *sizes;          /* SDXL: (n, P) pooled text, beside a context; (n, 6) as model.h's KW_SIZES */
     const float *image;                   /* the autoencoder's (n, h, w, 3) */
     const float *weight;                  /* (n) further factors on the loss, or NULL */
     const int64_t *end, *order;           /* align: (n) position of the end mark; 0, 1, ... */

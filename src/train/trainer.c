@@ -232,6 +232,7 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dlos
             { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at },
             { "b_target", c.bt }, { "end", b->end }, { "order", b->order }, { "timesteps", c.t },
             { "context", b->context }, { "pooled", b->pooled }, { "sizes", b->sizes }, { "ids", b->ids },
+            { "ids2", b->ids2 }, { "end2", b->end2 },
             { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },
         };
         for (size_t i = 0; i < KW_LEN(rows); i++)
@@ -325,7 +326,10 @@ static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, k
 
 static kw_part part_of_group(int group)
 {
-    return group == KW_GROUP_UNET ? KW_PART_UNET : group == KW_GROUP_VAE ? KW_PART_VAE : KW_PART_TEXT;
+    for (int p = 0; p < KW_N_PARTS; p++)
+        if (kw__group_of_part((kw_part)p) == group)
+            return (kw_part)p;
+    return KW_PART_TEXT;
 }
 
 /* What is saved of a parameter: its moving average where there is one. */

@@ -58,8 +58,11 @@ void kw__watch_step(kw_run *r, const kw_step_report *report, double seconds)
     int64_t step = kw_trainer_steps(r->trainer);
     kw_event v = { .kind = KW_EVENT_STEP, .step = step, .epoch = epoch_of(r, step), .loss = report->loss,
                    .norm = report->norm, .seconds = seconds, .skipped = report->skipped };
-    for (int g = 0; g < KW_N_GROUPS; g++)
-        v.rate[g] = kw_trainer_trained(r->trainer)->group_count[g] ? report->rate[g] : -1;
+    const int64_t *trained = kw_trainer_trained(r->trainer)->group_count;
+    for (int g = 0; g < KW_EVENT_RATES; g++) {       /* both text encoders have one rate */
+        bool any = trained[g] || (g == KW_GROUP_TEXT && trained[KW_GROUP_TEXT2]);
+        v.rate[g] = any ? report->rate[g] : -1;
+    }
     kw_events_add(r->log, &v);
 }
 

@@ -196,6 +196,8 @@ static kw_status open(job *j)
     KW_TRY(kw_tensors_open(j->arena, j->c->in, &j->in, j->e));
     KW_TRY(kw_source_open(j->arena, j->c->base, &j->part.source, j->e));
     j->part.part = part[j->c->part];
+    if (j->c->part == TEXT2 && !kw_source_has(j->part.source, KW_PART_TEXT2))
+        j->part.part = KW_PART_TEXT;      /* the folder of one text encoder */
     if (!kw_source_has(j->part.source, j->part.part))
         return kw_fail(j->e, KW_EDATA, "%s has no %s", j->c->base, kw_part_name(j->part.part));
     j->compute = type[j->c->dtype];

@@ -21,6 +21,7 @@ typedef struct { const char *part, *model, *in, *out; } row;
 static const row rows[] = {
     { "unet", "unet-tiny", "in", "out" }, { "unet", "unet-sdxl-tiny", "in", "out" }, { "text", "text-tiny", "in", "out" },
     { "vae-encode", "vae-tiny", "encode-in", "encode-out" }, { "vae-decode", "vae-tiny", "decode-in", "decode-out" },
+    { "text2", "text2-tiny", "in", "out" }, { "unet", "unet-ssd-tiny", "in", "out" },
 };
 
 static double at(const kw_tensor *t, int64_t i)

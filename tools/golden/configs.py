@@ -122,6 +122,10 @@ GOLDEN = {
     "unet-sdxl-tiny": entry("unet", unet([8, 8], "-x", 2, [1, 2], 8, 1, **sdxl(6, 4, [1, 2])), size(2, 6, 6, 3)),
     "vae-tiny": entry("vae", vae([4, 8], 2, 1, 4), size(1, 12, 10)),
     "text-tiny": entry("text", text(24, 64, 2, 3, 16, 300), {"batch": 2, "tokens": 11}, prefix="text_model."),
+    "text2-tiny": entry("text2", {**text(16, 32, 3, 2, 16, 200, "gelu"), "projection_dim": 10}, {"batch": 2, "tokens": 11}),
+    "unet-ssd-tiny": entry("unet", unet([8, 8, 8], "-xx", 2, [1, 2, 2], 8, 2, mid_block_type="UNetMidBlock2D", in_channels=9,
+                                        reverse_transformer_layers_per_block=[[1, 1, 2], [2, 1, 1], 1],
+                                        **sdxl(6, 4, [1, [1, 2], [1, 1]])), size(1, 8, 8, 3)),
 }
 
 # Whole small pipelines (tokenizer, scheduler, all parts): 64-pixel pictures.

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 
 import make_models
 import reference
-from configs import text, unet, vae
+from configs import sdxl, text, unet, vae
 
 LATENTS, PSNR, PIXEL = 1e-4, 40.0, 1
 SCHEDULERS = {"ddim": "DDIMScheduler", "euler": "EulerDiscreteScheduler", "euler_ancestral": "EulerAncestralDiscreteScheduler",
@@ -41,6 +41,15 @@ LONG = "a red cat, a blue house, " * 20
 
 TINY = {"unet": unet([8, 16], "-x", 4, 2, 16, 1, sample_size=8), "vae": vae([8, 8], 4, 1, 4, sample_size=16),
         "text": text(16, 32, 2, 2, 77, 0), "prediction": "epsilon", "scheduler": "DDIMScheduler"}
+
+
+SMALL_TEXT2 = {**text(24, 32, 2, 3, 77, 0, "gelu"), "projection_dim": 12}
+TINY_XL = {"unet": unet([8, 16], "-x", 4, [1, 2], 40, 1, sample_size=8, **sdxl(12, 8, [1, 2])), "text": text(16, 32, 3, 2, 77, 0),
+           "text2": {**SMALL_TEXT2, "num_hidden_layers": 3}, "vae": vae([8, 8], 4, 1, 4, sample_size=16, scaling_factor=0.13025),
+           "prediction": "epsilon", "scheduler": "EulerDiscreteScheduler"}
+TINY_V2 = {"unet": unet([8, 16], "x-", 4, [1, 2], 16, 1, sample_size=8, in_channels=9, use_linear_projection=True), "pad": "!",
+           "text": text(16, 32, 2, 2, 77, 0, "gelu"), "vae": vae([8, 8], 4, 1, 4, sample_size=16),
+           "prediction": "v_prediction", "scheduler": "DDIMScheduler"}
 
 
 def sampler_cases(name):
@@ -264,7 +273,7 @@ def draw(pipe, config, case, noise, injected):
         with torch.no_grad():
             run = dict(num_inference_steps=case["steps"], guidance_scale=case["cfg"], latents=noise, generator=generator, width=w, height=h,
                        eta=case["gamma"] if case["sampler"] == "tcd" else case.get("eta", 0.0), **texts(pipe, case, prompt, negative, n),
-                       **full_mask(pipe, n, w, h), **({"guidance_rescale": case["rescale"]} if "rescale" in case else {}))
+                       **case.get("inpaint", full_mask(pipe, n, w, h)), **({"guidance_rescale": case["rescale"]} if "rescale" in case else {}))
             latents = pipe(output_type="latent", **run).images if not case.get("apart") else guided_apart(pipe, run)
             x = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     finally:
@@ -397,21 +406,45 @@ def check(o, name):
 
 # ---- the small base of the unit test -------------------------------------------------------------------------------------
 
-def golden(o):
-    make_models.write_pipeline("base", TINY, o.golden, 7, torch.float16)
-    base = os.path.join(o.golden, "base")
-    pipe = pipeline(base)
+def answers(o, name, spec, table, file):
+    make_models.write_pipeline(name, spec, o.golden, 7, torch.float16)
+    pipe = pipeline(os.path.join(o.golden, name))
     config, out = pipe.scheduler.config, {}
-    table = {"ddim": {"sampler": "ddim", "cfg": 4.0}, "euler_a": {"sampler": "euler_ancestral", "cfg": 4.0, "seeds": [3, 4]},
-             "emphasis": {"sampler": "euler", "cfg": 1.0, "prompt": "a (red:1.4) [cat] on (a (blue) house)", "skip": 2}}
     for i, (title, case) in enumerate(table.items()):
         case["steps"] = 5
         noise, injected = noise_for(pipe, case, 100 + i)
+        if "mask" in case:
+            mask_case(pipe, case, out, title)
         latents, pixels = draw(pipe, config, case, noise, injected)
         out[title + ".latents"], out[title + ".pixels"] = latents, torch.from_numpy(pixels.copy())
         if noise is not None:
             out[title + ".noise"] = noise
-    save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(o.golden, "answers.safetensors"))
+    save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(o.golden, file))
+
+
+def mask_case(pipe, case, out, title):
+    """The left half is drawn anew; of the rest the picture's latents are given, with grey below the mask."""
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    mask = torch.zeros(1, 1, side, side)
+    mask[..., : side // 2] = 1
+    picture = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(5)) * 2 - 1
+    with torch.no_grad():
+        kept = pipe.vae.encode(picture * (mask < 0.5)).latent_dist.mode() * pipe.vae.config.scaling_factor
+    case["inpaint"] = dict(image=picture, mask_image=mask, masked_image_latents=kept, strength=1.0)
+    out[title + ".mask"], out[title + ".masked"] = torch.nn.functional.interpolate(mask, kept.shape[2:]), kept
+
+
+def golden(o):
+    if o.golden_new:
+        table = {"xl": {"sampler": "euler", "cfg": 4.0}, "xl_zeros": {"sampler": "ddim", "cfg": 4.0, "negative": ""},
+                 "xl_sizes": {"sampler": "ddim", "cfg": 1.0, "sizes": ((96, 64), (8, 20), (32, 48))},
+                 "xl_long": {"sampler": "euler", "cfg": 3.0, "prompt": LONG, "negative": "", "skip": 3}}
+        answers(o, "xl", TINY_XL, table, "answers_xl.safetensors")
+        table = {"v2": {"sampler": "euler", "cfg": 4.0}, "v2_mask": {"sampler": "ddim", "cfg": 4.0, "mask": True}}
+        return answers(o, "v2-inpaint", TINY_V2, table, "answers_v2.safetensors")
+    table = {"ddim": {"sampler": "ddim", "cfg": 4.0}, "euler_a": {"sampler": "euler_ancestral", "cfg": 4.0, "seeds": [3, 4]},
+             "emphasis": {"sampler": "euler", "cfg": 1.0, "prompt": "a (red:1.4) [cat] on (a (blue) house)", "skip": 2}}
+    answers(o, "base", TINY, table, "answers.safetensors")
 
 
 def main():
@@ -420,6 +453,7 @@ def main():
     a.add_argument("--kiwame")
     a.add_argument("--only", help="names of pipelines, comma separated")
     a.add_argument("--golden", metavar="DIR")
+    a.add_argument("--golden-new", action="store_true", help="with --golden: SDXL's and SD 2's bases instead of SD 1's")
     a.add_argument("--samplers", action="store_true")
     a.add_argument("--single", action="store_true", help="also convert each model to one file and back: the same bits")
     o = a.parse_args()

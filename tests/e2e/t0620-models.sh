@@ -38,6 +38,10 @@ grep -qa lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k folder/x.saf
 grep -qa '"ss_base_model_version":"sdxl_base_v1-0"' folder/x.safetensors || fail "the LoRA is not called SDXL's"
 grep -qa 'lora_te' folder/x.safetensors && fail "a text encoder was trained unasked"
 
+expect 0 "" "$KIWAME" generate "a red cat, a blue house" --base "$GOLDEN/xl" --lora folder/x.safetensors:4 --steps 3 --seed 5 --sampler ddim \
+    --no-sheet --out with --save-latents with.safetensors
+cmp -s folder-xl.safetensors with.safetensors && fail "the LoRA changes nothing"
+
 # Text encoders that learn: kohya's te1 and te2; kill -9 and resume give the same bits.
 train() { exec "$KIWAME" train lora "$PICTURES" --base "$GOLDEN/xl" --out "$1" --name x --steps 8 --batch-size 2 --rank 2 --flip \
           --targets attention,text --checkpoint-every 2 --sample-sampling-steps 2 --sample-prompt "a cat" --cache "$WORK/cache" --quiet; }

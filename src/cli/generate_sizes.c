@@ -32,7 +32,8 @@ kw_status kw_generate_sizes(const kw_generate_config *c, const kw_pipeline *p, k
 
 size_t kw_generate_sizes_text(const kw_generate_config *c, kw_meta out[3])
 {
-    const kw_meta rows[] = { { "Original size", c->original_size }, { "Crop", c->crop }, { "Target size", c->target_size } };
+    const kw_meta rows[] = { { "Original size", c->original_size }, { "Crop", c->crop },
+                             { "Target size", c->target_size } };
     size_t n = 0;
     for (size_t i = 0; i < KW_LEN(rows); i++)
         if (rows[i].value)

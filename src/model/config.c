@@ -200,7 +200,8 @@ static void depths(reader *r, kw_unet_config *c)
     for (int i = 0; i < c->levels && !apart; i++) {
         memcpy(c->up_depth[i], c->depth[c->levels - 1 - i], sizeof c->up_depth[i]);
         if (json_is_array(down) && json_is_array(json_array_get(down, (size_t)i)))
-            wrong(r, "transformer_layers_per_block", "one number for each level, and there is no reverse_... beside it");
+            wrong(r, "transformer_layers_per_block",
+                  "one number for each level, and there is no reverse_... beside it");
     }
     c->mid_depth = c->levels ? c->depth[c->levels - 1][0] : 1;
 }

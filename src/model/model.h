@@ -23,7 +23,8 @@ typedef struct {
     int ch[KW_LEVELS];
     int layers[KW_LEVELS];                /* resnets of each down block; up blocks have one more */
     bool down_attention[KW_LEVELS], up_attention[KW_LEVELS];      /* by block, in the order of the blocks */
-    int depth[KW_LEVELS][KW_LAYERS + 1], up_depth[KW_LEVELS][KW_LAYERS + 1], mid_depth;    /* transformer blocks of each attention */
+    /* transformer blocks of each attention of each block */
+    int depth[KW_LEVELS][KW_LAYERS + 1], up_depth[KW_LEVELS][KW_LAYERS + 1], mid_depth;
     int heads[KW_LEVELS];                 /* by level */
     int context[KW_LEVELS];               /* width of the attention context, by level */
     bool only_cross[KW_LEVELS];           /* the first attention of a block looks at the context too */
@@ -82,7 +83,7 @@ KW_MUST kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *
 kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden);
 /* The final norm alone, over an earlier hidden state (clip skip). */
 kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h);
-/* last (N, T, width): what kw_clip gives; end (N): kw_clip_end of each -> (N, projection), or (N, width) without one. */
+/* last (N, T, width): what kw_clip gives; end (N): kw_clip_end of each -> (N, projection), or (N, width). */
 kw_val kw_clip_pooled(kw_net *n, const kw_clip_config *c, kw_val last, kw_val end);
 /* The position of the first end mark among n ids: what sums a text up; 0 where there is none (as transformers). */
 int64_t kw_clip_end(const kw_clip_config *c, const int64_t *ids, int n);

@@ -29,7 +29,7 @@ int kw_sd_clip_layers(const kw_sd *s)
     return kw_sd_encoders(s) > 1 ? KW_MIN(s->text.layers, s->text2.layers) : s->text.layers;
 }
 
-/* ---- the graph ------------------------------------------------------------------------------------------------------ */
+/* ---- the graph --------------------------------------------------------------------------------------------------- */
 
 /* hidden[layers] is the last one, before the final norm. */
 static kw_val layer_of(const kw_clip_config *c, const kw_val *hidden, int skip)
@@ -64,7 +64,7 @@ kw_val kw_sd_text(const kw_sd *s, const kw_sd_text_in *given, kw_val *pooled)
     return kw_concat(in.net[0].g, side[0], side[1]);
 }
 
-/* ---- do the parts fit? ------------------------------------------------------------------------------------------------ */
+/* ---- do the parts fit? ------------------------------------------------------------------------------------------- */
 
 kw_status kw_sd_check_texts(const kw_sd *s, kw_err *e)
 {
@@ -79,13 +79,14 @@ kw_status kw_sd_check_texts(const kw_sd *s, kw_err *e)
     int pooled = s->text2.projection ? s->text2.projection : s->text2.width;
     if (s->unet.add_dim && kw_sd_pooled_width(s) != pooled) {
         kw_status st = kw_fail(e, KW_EDATA,
-                               N_("%s: the text encoder's pooled output has %d numbers, the U-Net takes %d"), base, pooled, kw_sd_pooled_width(s));
+                               N_("%s: the text encoder's pooled output has %d numbers, the U-Net takes %d"), base,
+                               pooled, kw_sd_pooled_width(s));
         return kw_advise(e, st, N_("SDXL's refiner has another conditioning; it cannot be used as the base"));
     }
     return KW_OK;
 }
 
-/* ---- tokenizers ----------------------------------------------------------------------------------------------------- */
+/* ---- tokenizers -------------------------------------------------------------------------------------------------- */
 
 static kw_status fits(const kw_sd *s, int i, const char *shown, const kw_tokenizer *t, kw_err *e)
 {

@@ -80,7 +80,8 @@ typedef struct {
 
 static kw_status tokens(kw_run *r, kw_arena *a, const char *const *texts, int n, captions *c, kw_err *e)
 {
-    *c = (captions){ .n = (size_t)n, .windows = windows_of(r), .window = (size_t)kw_tokenizer_max_length(r->tokenizer) };
+    *c = (captions){ .n = (size_t)n, .windows = windows_of(r),
+                     .window = (size_t)kw_tokenizer_max_length(r->tokenizer) };
     size_t each = c->windows * c->window;
     c->end = kw_alloc_array(a, c->n * c->windows, sizeof *c->end);
     for (int i = 0; i < kw_sd_encoders(base(r)); i++) {
@@ -104,7 +105,8 @@ static kw_status add_features(kw_run *r, kw_arena *a, const captions *c, kw_micr
 {
     size_t each = c->window * (size_t)kw_sd_text_width(base(r)), pool = (size_t)kw_sd_pooled_width(base(r));
     float *context = kw_alloc_array(a, c->n * c->windows * each, sizeof *context),
-          *pooled = kw_alloc_array(a, c->n * pool + 1, sizeof *pooled), *one = kw_alloc_array(a, each + pool, sizeof *one);
+          *pooled = kw_alloc_array(a, c->n * pool + 1, sizeof *pooled),
+          *one = kw_alloc_array(a, each + pool, sizeof *one);
     int32_t *ids = kw_alloc_array(a, KW_ENCODERS * c->window, sizeof *ids);
     if (!context || !pooled || !one || !ids)
         return kw_fail(e, KW_ENOMEM, "out of memory");
@@ -155,7 +157,7 @@ kw_status kw__run_texts(kw_run *r, kw_arena *a, const char *const *texts, int n,
     return r->align ? add_ends(r, a, &c, out, e) : KW_OK;
 }
 
-/* ---- sizes ----------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 /*
  * As the paper and diffusers' training scripts: the picture's own size, what the crop left out at the top and the left

@@ -49,7 +49,7 @@ struct kw_run {
  * and m. Lives on the arena. */
 KW_MUST kw_status kw__run_micro(kw_run *r, kw_arena *a, int64_t m, kw_micro *out, kw_err *e);
 KW_MUST kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, kw_micro *out, kw_err *e);
-/* batch_texts.c: captions as ids, or as the features of frozen text encoders; SDXL's sizes, of the pictures of a batch. */
+/* batch_texts.c: captions as ids, or as the features of frozen text encoders; SDXL's sizes of a batch's pictures. */
 KW_MUST kw_status kw__run_texts(kw_run *r, kw_arena *a, const char *const *texts, int n, kw_micro *out, kw_err *e);
 KW_MUST kw_status kw__run_sizes(const kw_run *r, kw_arena *a, const kw_batch *b, kw_micro *out, kw_err *e);
 /* Latents and text features computed before the first step. */

@@ -64,7 +64,8 @@ const kw_option kw_model_rows[] = {
                   N_("autoencoder: weight of the divergence of latents from a unit Gaussian"), .use = KW_FOR_VAE),
     KW_ROW_DOUBLE("mse-weight", S, mse, 0, 0, 100,
                   N_("autoencoder: weight of the squared error beside the absolute one"), .use = KW_FOR_VAE),
-    KW_ROW_INT("clip-skip", S, clip_skip, 1, 1, 24, N_("text encoder layer used, counted from the end; of SDXL 1 and 2 are the same"),
+    KW_ROW_INT("clip-skip", S, clip_skip, 1, 1, 24,
+               N_("text encoder layer used, counted from the end; of SDXL 1 and 2 are the same"),
                .alias = "clip_skip", .use = TEXT),
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
@@ -171,7 +172,8 @@ const kw_option kw_run_rows[] = {
 static kw_status parts(const char *text, unsigned *bits, kw_err *e)
 {
     static const struct { const char *name; unsigned bits; } known[] = {
-        { "unet", 1u << KW_PART_UNET }, { "text", 1u << KW_PART_TEXT | 1u << KW_PART_TEXT2 }, { "vae", 1u << KW_PART_VAE },
+        { "unet", 1u << KW_PART_UNET }, { "vae", 1u << KW_PART_VAE },
+        { "text", 1u << KW_PART_TEXT | 1u << KW_PART_TEXT2 },
     };
     *bits = 0;
     for (const char *s = text; *s;) {

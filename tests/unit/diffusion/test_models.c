@@ -91,7 +91,7 @@ static void check(const char *file, const char *name, const kw_generated *g)
 #define XL "answers_xl.safetensors"
 #define V2 "answers_v2.safetensors"
 
-/* ---- SDXL ---------------------------------------------------------------------------------------------------------- */
+/* ---- SDXL -------------------------------------------------------------------------------------------------------- */
 
 static void xl(void **state)
 {
@@ -162,7 +162,7 @@ static void zeros_in_a_batch(void **state)
     }
 }
 
-/* ---- SD 2, inpainting ---------------------------------------------------------------------------------------------- */
+/* ---- SD 2, inpainting -------------------------------------------------------------------------------------------- */
 
 static void whole_mask(void **state)
 {

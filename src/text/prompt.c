@@ -6,8 +6,7 @@
  *   BREAK      a word of its own within such a run; white space around it goes
  * Weights multiply from the inner bracket outwards, in double, as in Python.
  */
-#include "text.h"
-#include "unicode.h"
+#include "prompt.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -25,53 +24,6 @@ typedef struct {
 
 enum { MOST_WORK = 100000000 };           /* a second; thousands of brackets within each other */
 
-/* ---- characters as Python's re and float() see them ---------------------------------------------------- */
-
-static bool is_blank(uint32_t c) { return kw_is_space(c) || (c >= 0x1c && c <= 0x1f); }
-
-static bool is_word(uint32_t c)
-{
-    kw_class k = kw_char_class(c);
-    return k == KW_LETTER || k == KW_NUMBER || c == '_';
-}
-
-/* Bytes of white space at s. */
-static size_t blanks(const char *s, size_t n)
-{
-    size_t i = 0;
-    for (uint32_t c; i < n;) {
-        size_t k = kw_utf8_get(s + i, n - i, &c);
-        if (!is_blank(c))
-            break;
-        i += k;
-    }
-    return i;
-}
-
-static uint32_t char_before(const char *s, size_t i)
-{
-    size_t start = i - 1;
-    while (start > 0 && i - start < 4 && ((uint8_t)s[start] & 0xc0) == 0x80)
-        start--;
-    uint32_t c;
-    return kw_utf8_get(s + start, i - start, &c) == i - start ? c : 0xfffd;
-}
-
-static size_t trimmed(const char *s, size_t n)
-{
-    while (n && is_blank(char_before(s, n)))
-        do
-            n--;
-        while (n && ((uint8_t)s[n] & 0xc0) == 0x80);
-    return n;
-}
-
-/* A digit 0-9, ASCII or full-width, else -1. */
-static int digit(uint32_t c)
-{
-    return c >= '0' && c <= '9' ? (int)(c - '0') : c >= 0xff10 && c <= 0xff19 ? (int)(c - 0xff10) : -1;
-}
-
 /* A number [+-]?[.0-9]+ at s: its ASCII form in text (room 64), its bytes; 0 if there is none. */
 static size_t number(const char *s, size_t n, char *text)
 {
@@ -81,39 +33,13 @@ static size_t number(const char *s, size_t n, char *text)
     size_t sign = k;
     for (uint32_t c; i < n && k < 62;) {
         size_t bytes = kw_utf8_get(s + i, n - i, &c);
-        if (c != '.' && digit(c) < 0)
+        if (c != '.' && kw__digit(c) < 0)
             break;
-        text[k++] = c == '.' ? '.' : (char)('0' + digit(c));
+        text[k++] = c == '.' ? '.' : (char)('0' + kw__digit(c));
         i += bytes;
     }
     text[k] = 0;
     return k > sign ? i : 0;
-}
-
-/* A whole text as a decimal number, whatever the locale: [+-] digits [. digits]; false: it is none. */
-static bool to_double(const char *s, double *x)
-{
-    double sign = *s == '-' ? -1 : 1;
-    bool dot = false, any = false;
-    int exponent = 0;
-    uint64_t v = 0;                       /* the digits: exact up to 19 of them, and one division rounds once */
-    for (s += *s == '+' || *s == '-'; *s; s++) {
-        if (*s == '.' && !dot) {
-            dot = true;
-            continue;
-        }
-        if (*s < '0' || *s > '9')
-            return false;
-        any = true;
-        if (v < 100000000000000u) {       /* 15 digits are exact in a double, and so is 10^15 */
-            v = v * 10 + (uint64_t)(*s - '0');
-            exponent -= dot;
-        } else {
-            exponent += !dot;
-        }
-    }
-    *x = sign * (exponent < 0 ? (double)v / pow(10, -exponent) : (double)v * pow(10, exponent));
-    return any;
 }
 
 /* ---- emphasis -------------------------------------------------------------------------------------------- */
@@ -130,21 +56,14 @@ static kw_status add_run(parser *p, const char *s, size_t n)
 {
     size_t start = 0;
     for (size_t i = 0; i + 5 <= n;) {
-        uint32_t next = ' ';
-        if (memcmp(s + i, "BREAK", 5) || (i && is_word(char_before(s, i)))) {
+        if (!kw__word_at(s, n, i, "BREAK")) {
             i++;
             continue;
         }
-        if (i + 5 < n)
-            kw_utf8_get(s + i + 5, n - i - 5, &next);
-        if (is_word(next)) {
-            i++;
-            continue;
-        }
-        KW_TRY(add(p, s + start, trimmed(s + start, i - start), false));
+        KW_TRY(add(p, s + start, kw__trimmed(s + start, i - start), false));
         KW_TRY(add(p, "", 0, true));
         i += 5;
-        i += blanks(s + i, n - i);
+        i += kw__blanks(s + i, n - i);
         start = i;
     }
     return add(p, s + start, n - start, false);
@@ -164,11 +83,11 @@ static kw_status multiply(parser *p, size_t from, double factor)
 /* ":1.3)" at s, spaces allowed: its bytes and number; 0 if it is none. */
 static size_t weight_at(const char *s, size_t n, char *text)
 {
-    size_t i = 1 + blanks(s + 1, n - 1), k = number(s + i, n - i, text);
+    size_t i = 1 + kw__blanks(s + 1, n - 1), k = number(s + i, n - i, text);
     if (!k)
         return 0;
     i += k;
-    i += blanks(s + i, n - i);
+    i += kw__blanks(s + i, n - i);
     return i < n && s[i] == ')' ? i + 1 : 0;
 }
 
@@ -181,7 +100,7 @@ static kw_status colon(parser *p, const char *s, size_t n, size_t *used)
         *used = *used ? *used : 1;
         return add_run(p, s, *used);
     }
-    if (!to_double(text, &factor))
+    if (!kw__to_double(text, &factor))
         return kw_fail(p->e, KW_EDATA, N_("prompt: \"%s\" is no number, in \"%.*s\""), text, (int)*used, s);
     return multiply(p, p->round[--p->n_round], factor);
 }
@@ -255,13 +174,41 @@ static kw_status emphasis(kw_arena *a, kw_prompt *out, kw_err *e)
     return join(&p, out);
 }
 
+const char *kw_emphasis_label(kw_emphasis m)
+{
+    static const char *const label[] = {
+#define X(name, text, shown) shown,
+        KW_EMPHASIS_MAP(X)
+#undef X
+    };
+    return label[m];
+}
+
+kw_status kw_prompt_weigh(kw_arena *a, kw_grammar g, kw_emphasis m, kw_prompt *out, kw_err *e)
+{
+    out->segments = NULL;
+    out->n = 0;
+    if (m == KW_EMPHASIS_NONE) {
+        kw_segment *one = out->segments = kw_alloc(a, sizeof *one);
+        if (!one)
+            return kw_fail(e, KW_ENOMEM, N_("out of memory for a prompt"));
+        *one = (kw_segment){ out->text, 1, false };
+        out->n = 1;
+        return KW_OK;
+    }
+    KW_TRY(g == KW_GRAMMAR_COMFYUI ? kw__comfy_emphasis(a, out, e) : emphasis(a, out, e));
+    for (size_t i = 0; m == KW_EMPHASIS_IGNORE && i < out->n; i++)
+        out->segments[i].weight = 1;
+    return KW_OK;
+}
+
 /* ---- tags -------------------------------------------------------------------------------------------------- */
 
 static kw_status strength(const char *tag, const char *text, double *x, kw_err *e)
 {
-    char *copy = (char *)text + blanks(text, strlen(text));
-    copy[trimmed(copy, strlen(copy))] = 0;
-    if (to_double(copy, x))
+    char *copy = (char *)text + kw__blanks(text, strlen(text));
+    copy[kw__trimmed(copy, strlen(copy))] = 0;
+    if (kw__to_double(copy, x))
         return KW_OK;
     return kw_fail(e, KW_EDATA, N_("prompt: \"%.60s\" is no strength, in the tag of \"%.100s\""), text, tag);
 }
@@ -302,7 +249,7 @@ static kw_status tag_args(kw_prompt_tag *tag, char *args, kw_err *e)
 static size_t tag_at(const char *s, size_t *colon_at)
 {
     size_t i = 1, k;
-    for (uint32_t c; s[i] && (k = kw_utf8_get(s + i, strnlen(s + i, 4), &c)) && is_word(c);)
+    for (uint32_t c; s[i] && (k = kw_utf8_get(s + i, strnlen(s + i, 4), &c)) && kw__is_word(c);)
         i += k;
     if (i == 1 || s[i] != ':')
         return 0;
@@ -337,11 +284,16 @@ static kw_status tags(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e
     return KW_OK;
 }
 
-kw_status kw_prompt_parse(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e)
+kw_status kw_prompt_tags(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e)
 {
     *out = (kw_prompt){ 0 };
     if (strlen(prompt) > KW_TEXT_MAX)
         return kw_fail(e, KW_EDATA, N_("a prompt of %zu bytes is too long (at most %d)"), strlen(prompt), KW_TEXT_MAX);
-    KW_TRY(tags(a, prompt, out, e));
+    return tags(a, prompt, out, e);
+}
+
+kw_status kw_prompt_parse(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e)
+{
+    KW_TRY(kw_prompt_tags(a, prompt, out, e));
     return emphasis(a, out, e);
 }

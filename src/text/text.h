@@ -120,6 +120,69 @@ typedef struct {
 
 KW_MUST kw_status kw_prompt_parse(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e);
 
+/*
+ * Whose grammar. ComfyUI's: (x) is 1.1 and (x:1.3) is 1.3, where a number given replaces what the brackets around it
+ * have said; \( and \) are themselves; there is no [x], BREAK, AND, editing or alternation.
+ */
+#define KW_GRAMMAR_MAP(X) \
+    X(A1111, "a1111") \
+    X(COMFYUI, "comfyui")
+
+/* What weights do (A1111's "Emphasis mode", A1111's name last). */
+#define KW_EMPHASIS_MAP(X) \
+    X(ORIGINAL, "original", "Original")   /* hidden states times their weights, then the mean they had */ \
+    X(NO_NORM, "no-norm", "No norm")      /* hidden states times their weights */ \
+    X(IGNORE, "ignore", "Ignore")         /* the grammar is read, its weights are 1 */ \
+    X(NONE, "none", "None")               /* brackets and BREAK are words */
+
+typedef enum {
+#define X(name, text) KW_GRAMMAR_##name,
+    KW_GRAMMAR_MAP(X)
+#undef X
+    KW_N_GRAMMARS
+} kw_grammar;
+
+typedef enum {
+#define X(name, text, label) KW_EMPHASIS_##name,
+    KW_EMPHASIS_MAP(X)
+#undef X
+    KW_N_EMPHASES
+} kw_emphasis;
+
+const char *kw_emphasis_label(kw_emphasis m);      /* A1111's name */
+
+/* The two halves of kw_prompt_parse: tags and the text without them; the segments of out->text. */
+KW_MUST kw_status kw_prompt_tags(kw_arena *a, const char *prompt, kw_prompt *out, kw_err *e);
+KW_MUST kw_status kw_prompt_weigh(kw_arena *a, kw_grammar g, kw_emphasis m, kw_prompt *out, kw_err *e);
+
+/* ---- what changes from step to step ----------------------------------------------------------------- */
+
+/*
+ *   a AND b:0.5        parts, each with its weight in the guidance:  u + g Σ w_i (c_i - u)    (Liu 2022, arXiv:2206.01714)
+ *   [a:b:0.25] [a:b:10]     a, then b: after a share of the steps (a number with a point), or after so many
+ *   [b:10] [a::10]          nothing, then b; a, then nothing
+ *   [a|b|c]                 in turn
+ * They may stand within each other and within brackets. What is not well-formed is text; where that leaves a bar or a
+ * backslash at the end alone, nothing in this part of the prompt changes (A1111's parser gives up there).
+ *
+ * As in A1111 a stage holds for the network's runs 0 .. until, counted from 0: [a:b:3] draws a in the first four, and
+ * [a|b] is a a b a b. `steps` are those of the sampler, twice as many where it asks the network twice in each
+ * (A1111's "second order"). In a second pass (before > 0: the steps of the first) whole numbers count from the first
+ * pass on, and the pass goes from 1.0 to 2.0.
+ */
+typedef struct { int until; const char *text; } kw_prompt_stage;
+typedef struct {
+    double weight;
+    kw_prompt_stage *stage;  size_t n;    /* at least one */
+} kw_prompt_part;
+typedef struct { kw_prompt_part *part; size_t n; } kw_prompt_plan;     /* at least one */
+typedef struct { int steps, before; } kw_prompt_steps;
+
+/* text: without tags. composed: AND is looked for (not in negative prompts). */
+KW_MUST kw_status kw_prompt_plan_make(kw_arena *a, const char *text, bool composed, kw_prompt_steps steps,
+                                      kw_prompt_plan *out, kw_err *e);
+size_t kw_prompt_stage_at(const kw_prompt_part *p, int run);       /* its index */
+
 /* ---- windows of tokens ------------------------------------------------------------------------------ */
 
 /* Each window is bos, up to width-2 tokens, eos, padding; what is not a token of the text has weight 1. */
@@ -129,6 +192,7 @@ typedef struct {
     size_t n;
     size_t width;                         /* kw_tokenizer_max_length */
     size_t used;                          /* tokens of the text in them */
+    int32_t *rows;                        /* (n, width) the vector that stands there, -1: none; or NULL: nowhere one */
     size_t cut;                           /* tokens of the text left out (captions only) ... */
     const char *cut_text;                 /* ... and what the text says there; NULL when nothing is left out */
 } kw_windows;
@@ -141,6 +205,34 @@ enum { KW_COMMA_REACH = 20 };             /* A1111's default */
  */
 KW_MUST kw_status kw_prompt_windows(const kw_tokenizer *t, kw_arena *a, const kw_prompt *p, int comma_reach,
                                     kw_windows *out, kw_err *e);
+
+/*
+ * Names that stand for vectors instead of tokens (textual inversion). In A1111's grammar a name is found where its
+ * tokens are, the longest first; in ComfyUI's behind "embedding:". Its vectors are never parted by the end of a window.
+ */
+typedef struct {
+    const char *name;
+    int32_t *ids;  size_t n_ids;          /* of the name (kw_new_word_make) */
+    int vectors;
+    int32_t row;                          /* of the first one, counted over all words */
+} kw_new_word;
+typedef struct { kw_new_word *word; size_t n; } kw_new_words;
+
+KW_MUST kw_status kw_new_word_make(const kw_tokenizer *t, kw_arena *a, const char *name, int vectors, int32_t row,
+                                   kw_new_word *out, kw_err *e);
+
+typedef struct {
+    kw_grammar grammar;
+    int comma_reach;                      /* A1111's */
+    const kw_new_words *words;            /* may be NULL */
+} kw_windows_options;
+
+/*
+ * The same in either grammar. ComfyUI's windows: what stands between changes of weight goes into the next window as a
+ * whole if it has fewer than eight tokens and does not fit. An embedding that is not known there: KW_EDATA.
+ */
+KW_MUST kw_status kw_prompt_windows_as(const kw_tokenizer *t, kw_arena *a, const kw_prompt *p,
+                                       const kw_windows_options *o, kw_windows *out, kw_err *e);
 
 /*
  * A training caption in exactly `windows` windows (1, 2, 3 are kohya's 75, 150, 225 tokens); the rest is cut.

@@ -9,6 +9,8 @@
 #ifndef KW_ADAPTER_H
 #define KW_ADAPTER_H
 
+#include "hypernet.h"
+#include "inversion.h"
 #include "model/model.h"
 
 /*  bit, name, help  -  which layers are adapted; the sets are kohya's  */

@@ -14,11 +14,16 @@ static const kw_option options[] = {
     KW_ROW_LIST("text", C, words, N_("what to draw; several texts give several pictures"), .value = "PROMPT",
                 .flags = KW_OPT_POSITIONAL),
     KW_ROW_GROUP(N_("What")),
-    KW_ROW_LIST("prompt", C, prompt, N_("what to draw: (word:1.2) weighs, <lora:NAME:0.8> adds a LoRA"), .letter = 'p'),
+    KW_ROW_LIST("prompt", C, prompt,
+                N_("what to draw: (word:1.2) weighs, [a:b:0.5] changes, <lora:NAME:0.8> adds a LoRA"), .letter = 'p'),
     KW_ROW_PATH("prompts", C, prompts, NULL,
                 N_("file of prompts: TEXT --n NEGATIVE --w W --h H --d SEED --l CFG --s STEPS --ss SAMPLER")),
     KW_ROW_PATH("from", C, from, NULL,
                 N_("repeat a picture by the settings kept in it; what is given here comes first"), .value = "PICTURE"),
+    KW_ROW_CHOICE("prompt-grammar", C, grammar, KW_GRAMMAR_A1111, "a1111|comfyui",
+                  N_("whose prompts: A1111's with [a:b:0.5], [a|b], AND, BREAK; or ComfyUI's weights alone")),
+    KW_ROW_CHOICE("emphasis", C, emphasis, KW_EMPHASIS_ORIGINAL, "original|no-norm|ignore|none",
+                  N_("what weights of words do in A1111's grammar: \"No norm\" suits SDXL; none: brackets are words")),
     KW_ROW_TEXT("negative", C, negative, NULL, N_("what not to draw"), .alias = "negative-prompt", .letter = 'n'),
     KW_ROW_INT("count", C, count, 1, 1, 10000, N_("pictures of each prompt, with rising seeds")),
     KW_ROW_INT("width", C, width, 0, 1, 16384, N_("width"), .unit = "px", .word = "base", .word_is = 0),
@@ -43,6 +48,13 @@ static const kw_option options[] = {
                 .value = "DIR"),
     KW_ROW_CHOICE("lora-apply", C, lora_apply, 0, "run|merge",
                   N_("LoRAs beside the layers, or added to their weights: faster steps, more memory")),
+    KW_ROW_LIST("embedding", C, embedding, N_("textual inversion; prompts name it by its file's name"),
+                .value = "FILE"),
+    KW_ROW_PATH("embeddings-dir", C, embeddings_dir, NULL,
+                N_("folder of textual inversions; those that a prompt names are read"), .value = "DIR"),
+    KW_ROW_LIST("hypernet", C, hypernet, N_("hypernetwork, with its strength: FILE:0.8"), .value = "FILE[:X]"),
+    KW_ROW_PATH("hypernet-dir", C, hypernet_dir, ".", N_("folder in which <hypernet:NAME:X> is looked for"),
+                .value = "DIR"),
     KW_ROW_BOOL("allow-partial", C, partial, false,
                 N_("use a LoRA although some of its keys fit no layer of this base")),
     KW_ROW_INT("clip-skip", C, clip_skip, 1, 1, 24,
@@ -222,8 +234,9 @@ static kw_status complete(session *s, kw_err *e)
         KW_TRY(kw_hires_size(s->c, j->width, j->height, f, &second, &any, e));
         if (any && s->c->save_latents)
             return kw_fail(e, KW_EUSAGE, N_("--save-latents and --hires do not go together"));
-        KW_TRY(kw_pipeline_windows(s->p, j->prompt, &j->windows[0], e));
-        KW_TRY(kw_pipeline_windows(s->p, j->negative, &j->windows[1], e));
+        const kw_reading r = kw_words_reading(s->c, j);
+        KW_TRY(kw_pipeline_windows(s->p, &r, j->prompt, false, &j->windows[0], e));
+        KW_TRY(kw_pipeline_windows(s->p, &r, j->negative, true, &j->windows[1], e));
     }
     if ((s->c->noise || s->c->save_latents) && !same_size(&s->jobs))
         return kw_fail(e, KW_EUSAGE, N_("--noise and --save-latents need pictures of one size"));
@@ -277,6 +290,9 @@ static bool together(const kw_jobs *jobs, const kw_job *a, const kw_job *b)
 {
     for (size_t i = 0; i < jobs->n_lora; i++)
         if (!same_strength(&a->strength[i], &b->strength[i]))
+            return false;
+    for (size_t i = 0; i < jobs->n_hypernet; i++)
+        if (a->hyper[i] != b->hyper[i])
             return false;
     return a->width == b->width && a->height == b->height && a->steps == b->steps && a->cfg == b->cfg
         && a->clip_skip == b->clip_skip && a->eta == b->eta && a->change == b->change
@@ -360,11 +376,14 @@ static kw_status draw(session *s, size_t first, size_t n, kw_arena *a, kw_err *e
         injected[i] = slice(s->given.step[i], first);
     for (size_t i = 0; i < s->jobs.n_lora; i++)
         KW_TRY(set_strength(s, i, &j->strength[i], e));
+    for (size_t i = 0; i < s->jobs.n_hypernet; i++)
+        KW_TRY(kw_pipeline_hypernet_strength(s->p, i, j->hyper[i], e));
     const kw_generate_sampling *how = &s->c->how;
     int from_w, from_h;
     KW_TRY(kw_seed_from(how->seed_from, &from_w, &from_h, e));
     kw_request r = {
         .wish = wish, .n = (int)n, .width = j->width, .height = j->height, .cfg = j->cfg, .clip_skip = j->clip_skip,
+        .reading = kw_words_reading(s->c, j),
         .cfg_rescale = how->cfg_rescale, .variation_strength = how->variation_strength, .seed_from_w = from_w,
         .seed_from_h = from_h, .noise_delta = how->noise_delta,
         .seeds = (kw_seeds)s->c->rng, .noise = slice(s->given.noise, first), .injected = injected,
@@ -539,6 +558,7 @@ static kw_status open_all(session *s, kw_err *e)
 {
     KW_TRY(kw_canvas_open(s->cli, s->c, &s->canvas, e));
     KW_TRY(open_pipeline(s, e));
+    KW_TRY(kw_words_open(s->cli, s->c, s->p, &s->jobs, e));
     KW_TRY(complete(s, e));
     return kw_picture_writer_new(s->cli, s->c, s->p, &s->jobs, s->canvas, &s->writer, e);
 }

@@ -19,7 +19,9 @@ enum { KW_UPSCALE_PIXELS = KW_N_LATENT_SCALES };
 typedef struct { const char *name, *kind, *hash; } kw_wanted;      /* kind: "model", "vae", "lora" */
 
 typedef struct {
-    kw_texts words, prompt, lora, grid;
+    kw_texts words, prompt, lora, grid, embedding, hypernet;
+    const char *embeddings_dir, *hypernet_dir;
+    int grammar, emphasis;
     const char *prompts, *negative, *base, *vae, *lora_dir, *sampler, *schedule, *noise, *save_latents, *out;
     const char *original_size, *crop, *target_size;
     const char *from, *model_dir, *init, *mask, *hires_size;
@@ -39,6 +41,8 @@ typedef struct {
     const float *blocks;                  /* KW_LORA_BLOCKS factors, or NULL */
 } kw_strengths;
 
+typedef struct { const char *path, *name; double given; bool always; char hash[65]; } kw_job_hypernet;
+
 typedef struct {                          /* one picture */
     const char *prompt, *negative;        /* prompt: with its tags */
     uint64_t seed, variation;
@@ -49,6 +53,7 @@ typedef struct {                          /* one picture */
     const kw_sigma_schedule *schedule;    /* NULL: the sampler's own */
     kw_strengths strength[KW_PIPELINE_LORAS];
     bool uses[KW_PIPELINE_LORAS];
+    double hyper[KW_PIPELINE_HYPERNETS];  /* strengths; 0: not for this one */
     size_t windows[2];
     const char *file;                     /* written here */
     int place[3];                         /* in the grid: which value of each axis */
@@ -83,6 +88,8 @@ typedef struct {
     kw_job *job;  size_t n;
     kw_grid grid;  int rows;              /* rows of the sheet, where there is a grid */
     kw_job_lora lora[KW_PIPELINE_LORAS];  size_t n_lora;
+    kw_job_hypernet hypernet[KW_PIPELINE_HYPERNETS];  size_t n_hypernet;
+    kw_infotext_lora *inversion;  size_t n_inversion;      /* textual inversions, in the pipeline's order */
 } kw_jobs;
 
 /* All pictures that the options ask for, in order; LoRA tags resolved, sizes still 0 where the base decides. */
@@ -92,7 +99,22 @@ KW_MUST kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs
 KW_MUST kw_status kw_job_sampler(const char *name, kw_job *j, kw_err *e);
 KW_MUST kw_status kw_job_schedule(const char *name, kw_job *j, kw_err *e);
 
-/* What is in a prompt that this program does not do (prompt_note.c): a translated line, or NULL. */
+
+/* ---- words (generate_words.c): --prompt-grammar, --emphasis, --embedding, --embeddings-dir ----------------------- */
+
+kw_reading kw_words_reading(const kw_generate_config *c, const kw_job *j);
+/* Textual inversions into the pipeline: those given, and those of the folder that a prompt names. */
+KW_MUST kw_status kw_words_open(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs, kw_err *e);
+/* --hypernet, before the first job is read; a tag <hypernet:NAME:X>; tags for those given by --hypernet into text. */
+KW_MUST kw_status kw_hypernets_given(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_err *e);
+KW_MUST kw_status kw_hypernets_tag(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_job *j,
+                                   const kw_prompt_tag *tag, kw_err *e);
+void kw_hypernets_complete(const kw_jobs *jobs, kw_job *j, kw_str *text);
+/* What a job's infotext says of them; extra: room for two more keys. */
+void kw_words_infotext(kw_arena *a, const kw_generate_config *c, const kw_pipeline *p, const kw_jobs *jobs,
+                       const kw_job *j, kw_infotext *t, kw_meta *extra);
+
+/* What looks like a slip in a prompt (prompt_note.c): a translated line, or NULL. */
 const char *kw_prompt_note(kw_arena *a, const char *prompt);
 
 /* Of SDXL (generate_sizes.c). KW_EUSAGE: another base, or not two numbers. And as they stand in the infotext. */

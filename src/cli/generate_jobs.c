@@ -188,8 +188,10 @@ static kw_status apply_tag(reader *r, kw_job *j, const kw_prompt_tag *tag)
 {
     size_t i = 0;
     const char *path = NULL;
+    if (!strcmp(tag->kind, "hypernet"))
+        return kw_hypernets_tag(r->a, r->c, r->out, j, tag, r->e);
     if (strcmp(tag->kind, "lora") && strcmp(tag->kind, "lyco"))
-        return kw_fail(r->e, KW_EUSAGE, N_("<%s:%s>: only lora tags are known"), tag->kind, tag->name);
+        return kw_fail(r->e, KW_EUSAGE, N_("<%s:%s>: only lora and hypernet tags are known"), tag->kind, tag->name);
     while (i < r->out->n_lora && strcmp(r->out->lora[i].name, tag->name))
         i++;
     if (i == r->out->n_lora) {
@@ -226,6 +228,7 @@ static kw_status apply_loras(reader *r, kw_job *j)
                       l->given.te, l->given.unet);
         kw_str_printf(&text, "%s%s>", l->blocks ? ":lbw=" : "", l->blocks ? l->blocks : "");
     }
+    kw_hypernets_complete(r->out, j, &text);
     if (text.n)
         j->prompt = kw_sprintf(r->a, "%s%s", j->prompt, text.s);
     kw_str_free(&text);
@@ -379,6 +382,7 @@ kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs *out, k
     kw_job j;
     *out = (kw_jobs){ 0 };
     KW_TRY(kw_grid_read(a, &c->grid, &out->grid, e));
+    KW_TRY(kw_hypernets_given(a, c, out, e));
     for (size_t i = 0; i < c->lora.n; i++)
         KW_TRY(lora_option(&r, c->lora.item[i]));
     for (size_t k = 0; k < KW_LEN(lists); k++)

@@ -135,7 +135,7 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
 static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena *a, kw_str *out, kw_err *e)
 {
     kw_infotext_lora lora[KW_PIPELINE_LORAS];
-    kw_meta extra[8 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS];
+    kw_meta extra[10 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS];
     char eta[32];
     kw_infotext t = {
         .prompt = j->prompt, .negative = j->negative, .steps = j->steps,
@@ -158,6 +158,7 @@ static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena 
     if (w->c->spacing != KW_SPACING_AUTO)
         extra[t.n_extra++] = (kw_meta){ "Timestep spacing", kw_spacing_name((kw_spacing)w->c->spacing) };
     t.n_extra += kw_generate_sizes_text(w->c, extra + t.n_extra);
+    kw_words_infotext(w->cli->arena, w->c, w->p, w->jobs, j, &t, extra);
     if (w->c->noise)
         extra[t.n_extra++] = (kw_meta){ "Noise file", kw_path_name(w->c->noise) };
     if (w->c->base_dtype)

@@ -1,8 +1,8 @@
 /*
- * prompt_note.c - what A1111 makes more of than words, and this program does not: it is told, not passed over.
+ * prompt_note.c - what looks like a slip in a prompt: it is told, not passed over.
  *
- *   one AND two        composed pictures          [a:b:0.5]  [a|b]     words that change from step to step
- *   <lora:fox:0.8      a tag without its end
+ *   <lora:fox:0.8               a tag without its end
+ *   [fox:cat:0.5] and a | b     a bar that stands alone: nothing in such a prompt changes (as in A1111)
  */
 #include "generate.h"
 
@@ -12,47 +12,6 @@
 static bool in_word(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || (c & 0x80);
-}
-
-/* Bytes of the word AND at s. */
-static size_t and_at(const char *prompt, const char *s)
-{
-    return kw_starts_with(s, "AND") && !(s > prompt && in_word(s[-1])) && !in_word(s[3]) ? 3 : 0;
-}
-
-static bool is_number(const char *s, size_t n)
-{
-    while (n && *s == ' ')
-        s++, n--;
-    while (n && s[n - 1] == ' ')
-        n--;
-    return n && strspn(s, "0123456789.") >= n;
-}
-
-/* Bytes of "[a|b]" or "[a:b:0.5]" at s: a bar, or a number behind its last colon. */
-static size_t switch_at(const char *s)
-{
-    const char *colon = NULL;
-    bool bar = false;
-    int depth = 0;
-    if (*s != '[')
-        return 0;
-    for (const char *p = s; *p; p++) {
-        if (*p == '\\' && p[1]) {
-            p++;
-            continue;
-        }
-        depth += *p == '[' || *p == '(' ? 1 : *p == ']' || *p == ')' ? -1 : 0;
-        if (depth == 1 && *p == '|')
-            bar = true;
-        if (depth == 1 && *p == ':')
-            colon = p;
-        if (depth)
-            continue;
-        bool number = colon && is_number(colon + 1, (size_t)(p - colon - 1));
-        return *p == ']' && (bar || number) ? (size_t)(p - s) + 1 : 0;
-    }
-    return 0;
 }
 
 /* Bytes of "<word:..." at s that no > ends: the rest of the prompt. */
@@ -75,21 +34,37 @@ static const char *shown(kw_arena *a, const char *s, size_t n)
     return kw_sprintf(a, "%.*s%s", (int)k, s, k < n ? " ..." : "");
 }
 
+/* Would it change without its bars? Then one of them stands alone. */
+static bool spoiled(kw_arena *a, const char *prompt)
+{
+    const kw_prompt_steps steps = { 20, 0 };
+    kw_prompt tagged;
+    kw_prompt_plan with, without;
+    if (!strchr(prompt, '|') || kw_prompt_tags(a, prompt, &tagged, NULL))
+        return false;
+    char *copy = kw_strdup(a, tagged.text);
+    for (char *s = copy; s && *s; s++)
+        if (*s == '|')
+            *s = ' ';
+    if (!copy || kw_prompt_plan_make(a, tagged.text, false, steps, &with, NULL)
+        || kw_prompt_plan_make(a, copy, false, steps, &without, NULL))
+        return false;
+    return with.part[0].n == 1 && without.part[0].n > 1;
+}
+
 const char *kw_prompt_note(kw_arena *a, const char *prompt)
 {
-    const char *const open = _(N_("prompt: \"%s\" has no > at its end: taken as words"));
-    const char *const words = _(N_("prompt: \"%s\" is taken as words: AND, [a:b:0.5] and [a|b] are not built yet"));
     for (const char *s = prompt; *s; s++) {
         if (*s == '\\' && s[1]) {
             s++;
             continue;
         }
-        size_t tag = open_tag_at(s), other = and_at(prompt, s);
-        other = other ? other : switch_at(s);
-        if (!tag && !other)
-            continue;
-        const char *text = shown(a, s, tag ? tag : other);
-        return text ? kw_sprintf(a, tag ? open : words, text) : NULL;
+        size_t tag = open_tag_at(s);
+        const char *text = tag ? shown(a, s, tag) : NULL;
+        if (text)
+            return kw_sprintf(a, _(N_("prompt: \"%s\" has no > at its end: taken as words")), text);
     }
-    return NULL;
+    const char *text = spoiled(a, prompt) ? shown(a, prompt, strlen(prompt)) : NULL;
+    return text ? kw_sprintf(a, _(N_("prompt: \"%s\": a | outside of [a|b] keeps all of it from changing")), text)
+                : NULL;
 }

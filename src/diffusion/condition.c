@@ -1,58 +1,98 @@
 /*
- * condition.c - a prompt becomes the text encoders' hidden states, weighted as A1111 weights them.
+ * condition.c - texts become the text encoders' hidden states, weighted as A1111 or ComfyUI weight them.
  *
- * With two encoders each has its own tokens (the same words, another padding) and its own columns of the result.
+ *   Original   z' = z w, then z' times mean(z) / mean(z'), the means those of a window of all texts that are encoded
+ *              together: the texts of one schedule. In double; without emphasis nothing changes
+ *   No norm    z' = z w
+ *   ComfyUI    z' = (z - z_empty) w + z_empty, z_empty of an empty prompt
+ *
+ * With two encoders each has its own tokens (the same words, another padding) and its own columns of the result, and
+ * its own mean; the pooled text has no weights.
  */
 #include "pipeline_internal.h"
 
 #include <string.h>
 
-typedef struct { float *z; size_t tokens, width, stride; } block;      /* the columns of one encoder in a window */
+typedef struct {
+    const char *words;
+    int times;                            /* it stands in the schedule */
+    kw_windows of[KW_ENCODERS];           /* equally many */
+    int64_t *ids[KW_ENCODERS], *end;      /* (n, width), (n) */
+    float *h, *pooled;                    /* (n, width, all encoders' widths) */
+} text;
 
-/*
- * A1111's "Original": z' = z w, then z' times mean(z) / mean(z') so that the whole window keeps its mean. Means in
- * double; a window without emphasis stays as it is.
- */
-static void emphasise(block b, const float *weight)
+/* ---- emphasis ---------------------------------------------------------------------------------------------------- */
+
+typedef struct { size_t stride, at, width; int encoder; } columns;     /* of one encoder */
+
+static bool any_weight(const kw_windows *w)
 {
-    double before = 0, after = 0;
-    bool any = false;
-    for (size_t t = 0; t < b.tokens; t++)
-        any |= weight[t] != 1;
-    for (size_t i = 0; any && i < b.tokens * b.width; i++) {
-        float *z = b.z + i / b.width * b.stride + i % b.width;
-        before += (double)*z;
-        *z *= weight[i / b.width];
-        after += (double)*z;
+    for (size_t i = 0; i < w->n * w->width; i++)
+        if (w->weights[i] != 1)
+            return true;
+    return false;
+}
+
+/* Number i of an encoder's columns in a window. */
+static float *number_at(const text *t, columns c, size_t window, size_t i)
+{
+    return t->h + (window * t->of[0].width + i / c.width) * c.stride + c.at + i % c.width;
+}
+
+static void weigh(text *t, columns c, size_t window, double *before, double *after)
+{
+    const kw_windows *w = &t->of[c.encoder];
+    for (size_t i = 0; i < w->width * c.width; i++) {
+        float *z = number_at(t, c, window, i);
+        *before += t->times * (double)*z;
+        *z *= w->weights[window * w->width + i / c.width];
+        *after += t->times * (double)*z;
     }
-    float scale = any && after != 0 ? (float)(before / after) : 1;
-    for (size_t i = 0; any && i < b.tokens * b.width; i++)
-        b.z[i / b.width * b.stride + i % b.width] *= scale;
+}
+
+static void weigh_as_a1111(text *t, size_t n, columns c, bool keep_mean)
+{
+    for (size_t k = 0; k < t[0].of[0].n; k++) {
+        double before = 0, after = 0;
+        for (size_t i = 0; i < n; i++)
+            weigh(&t[i], c, k, &before, &after);
+        float scale = keep_mean && before != after && after != 0 ? (float)(before / after) : 1;
+        for (size_t i = 0; i < n && scale != 1; i++)
+            for (size_t m = 0; m < t[i].of[0].width * c.width; m++)
+                *number_at(&t[i], c, k, m) *= scale;
+    }
+}
+
+static void weigh_as_comfyui(text *t, columns c, const text *empty)
+{
+    const kw_windows *w = &t->of[c.encoder];
+    for (size_t k = 0; k < w->n; k++)
+        for (size_t i = 0; i < w->width * c.width; i++) {
+            float *z = number_at(t, c, k, i), nothing = *number_at(empty, c, 0, i);
+            float weight = w->weights[k * w->width + i / c.width];
+            *z = weight == 1 ? *z : (*z - nothing) * weight + nothing;
+        }
 }
 
 /* ---- windows of tokens, of each encoder -------------------------------------------------------------------------- */
 
-typedef struct {
-    kw_windows of[KW_ENCODERS];           /* equally many */
-    int64_t *ids[KW_ENCODERS], *end;      /* (n, width), (n) */
-} tokens;
-
-static kw_status windows_of(const kw_pipeline *p, kw_arena *a, const char *prompt, size_t least, tokens *t, kw_err *e)
+kw_status kw__pipeline_text_windows(const kw_pipeline *p, kw_arena *a, const kw_reading *r, const char *words,
+                                    kw_windows out[KW_ENCODERS], kw_err *e)
 {
-    kw_prompt parsed;
-    size_t n = KW_MAX(least, 1);
-    *t = (tokens){ .end = NULL };
-    KW_TRY(kw_prompt_parse(a, prompt, &parsed, e));
+    kw_prompt parsed = { .text = words };
+    size_t n = 1;
+    KW_TRY(kw_prompt_weigh(a, r->grammar, r->emphasis, &parsed, e));
     for (int i = 0; i < kw_sd_encoders(p->sd); i++) {
-        KW_TRY(kw_prompt_windows(p->tokenizer[i], a, &parsed, KW_COMMA_REACH, &t->of[i], e));
-        n = KW_MAX(n, t->of[i].n);
+        kw_windows_options o = { .grammar = r->grammar, .comma_reach = KW_COMMA_REACH, .words = &p->words[i] };
+        KW_TRY(kw_prompt_windows_as(p->tokenizer[i], a, &parsed, &o, &out[i], e));
+        n = KW_MAX(n, out[i].n);
     }
     for (int i = 0; i < kw_sd_encoders(p->sd); i++)
-        KW_TRY(kw_windows_extend(p->tokenizer[i], a, &t->of[i], n, e));
+        KW_TRY(kw_windows_extend(p->tokenizer[i], a, &out[i], n, e));
     return KW_OK;
 }
 
-static kw_status widen(const kw_pipeline *p, kw_arena *a, tokens *t, kw_err *e)
+static kw_status widen(const kw_pipeline *p, kw_arena *a, text *t, kw_err *e)
 {
     for (int i = 0; i < kw_sd_encoders(p->sd); i++) {
         size_t n = t->of[i].n, width = t->of[i].width;
@@ -68,66 +108,106 @@ static kw_status widen(const kw_pipeline *p, kw_arena *a, tokens *t, kw_err *e)
     return KW_OK;
 }
 
-kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, size_t *n, kw_err *e)
-{
-    tokens t = { .end = NULL };
-    kw_arena *a = kw_arena_new();
-    kw_status s = a ? windows_of(p, a, prompt, 1, &t, e) : kw_fail(e, KW_ENOMEM, "out of memory");
-    *n = t.of[0].n;
-    kw_arena_free(a);
-    return s;
-}
-
-/* ---- a prompt ------------------------------------------------------------------------------------------------------ */
+/* ---- texts --------------------------------------------------------------------------------------------------------- */
 
 /* Room for a text of so many windows; zeros. */
-static kw_status room(const kw_pipeline *p, kw_arena *a, size_t windows, kw__context *out, float **h, float **pooled,
-                      kw_err *e)
+static kw_status room(const kw_pipeline *p, kw_arena *a, size_t windows, float **h, float **pooled, kw_err *e)
 {
     size_t width = (size_t)kw_tokenizer_max_length(p->tokenizer[0]), pool = (size_t)kw_sd_pooled_width(p->sd);
     *h = kw_alloc_array(a, windows * width * (size_t)kw_sd_text_width(p->sd), sizeof **h);
     *pooled = pool ? kw_alloc_array(a, pool, sizeof **pooled) : NULL;
-    if (!*h || (pool && !*pooled))
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    *out = (kw__context){ .h = *h, .pooled = *pooled, .windows = windows, .tokens = (int)(windows * width) };
-    return KW_OK;
+    return *h && (!pool || *pooled) ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
-static kw_status run(kw_pipeline *p, const tokens *t, int clip_skip, float *h, float *pooled, kw_err *e)
+static kw_status run(kw_pipeline *p, kw_arena *a, text *t, int clip_skip, kw_err *e)
 {
     kw_program *program;
     size_t n = t->of[0].n, width = t->of[0].width;
-    kw__program_key key = { .kind = KW__TEXT, .n = (int)n, .tokens = (int)width, .skip = clip_skip };
+    kw__program_key key = { .kind = KW__TEXT, .n = (int)n, .tokens = (int)width, .skip = clip_skip,
+                            .vectors = kw__inversion_used(&t->of[0]) };
+    KW_TRY(widen(p, a, t, e));
+    KW_TRY(room(p, a, n, &t->h, &t->pooled, e));
     KW_TRY(kw__pipeline_program(p, key, &program, e));
     kw_program_set(program, "ids", t->ids[0]);
-    if (pooled) {
+    if (t->pooled) {
         kw_program_set(program, "ids2", t->ids[1]);
         kw_program_set(program, "end", t->end);
     }
+    for (int i = 0; i < kw_sd_encoders(p->sd) && key.vectors; i++)
+        KW_TRY(kw__inversion_set(p, a, program, i, &t->of[i], e));
     KW_TRY(kw_program_run(program, p->w, e));
-    memcpy(h, kw_program_result(program, "y"), n * width * (size_t)kw_sd_text_width(p->sd) * sizeof *h);
-    if (pooled)
-        memcpy(pooled, kw_program_result(program, "pooled"), (size_t)kw_sd_pooled_width(p->sd) * sizeof *pooled);
+    memcpy(t->h, kw_program_result(program, "y"), n * width * (size_t)kw_sd_text_width(p->sd) * sizeof *t->h);
+    if (t->pooled)
+        memcpy(t->pooled, kw_program_result(program, "pooled"), (size_t)kw_sd_pooled_width(p->sd) * sizeof *t->pooled);
     return KW_OK;
 }
 
-kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows, int clip_skip,
-                                   kw__context *out, kw_err *e)
+static kw_status weigh_all(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip, kw_err *e)
 {
-    tokens t;
-    float *h, *pooled;
-    size_t stride = (size_t)kw_sd_text_width(p->sd), column = 0;
-    KW_TRY(windows_of(p, a, prompt, least_windows, &t, e));
-    KW_TRY(widen(p, a, &t, e));
-    KW_TRY(room(p, a, t.of[0].n, out, &h, &pooled, e));
-    KW_TRY(run(p, &t, clip_skip, h, pooled, e));
-    for (int i = 0; i < kw_sd_encoders(p->sd); i++) {
-        const kw_windows *w = &t.of[i];
-        size_t own = (size_t)kw_sd_clip(p->sd, i)->width;
-        for (size_t k = 0; k < w->n; k++)
-            emphasise((block){ h + k * w->width * stride + column, w->width, own, stride }, w->weights + k * w->width);
-        column += own;
+    text empty = { .times = 1 };
+    columns c = { .stride = (size_t)kw_sd_text_width(p->sd) };
+    if (r->grammar == KW_GRAMMAR_COMFYUI) {
+        KW_TRY(kw__pipeline_text_windows(p, a, r, "", empty.of, e));
+        KW_TRY(run(p, a, &empty, clip_skip, e));
     }
+    for (int i = 0; i < kw_sd_encoders(p->sd); i++) {
+        c.encoder = i;
+        c.width = (size_t)kw_sd_clip(p->sd, i)->width;
+        if (r->grammar == KW_GRAMMAR_A1111)
+            weigh_as_a1111(t, n, c, r->emphasis == KW_EMPHASIS_ORIGINAL);
+        for (size_t k = 0; r->grammar == KW_GRAMMAR_COMFYUI && k < n; k++)
+            weigh_as_comfyui(&t[k], c, &empty);
+        c.at += c.width;
+    }
+    return KW_OK;
+}
+
+static kw_status encode(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip, kw_err *e)
+{
+    bool weighted = false;
+    for (size_t i = 0; i < n; i++) {
+        KW_TRY(run(p, a, &t[i], clip_skip, e));
+        weighted |= any_weight(&t[i].of[0]);
+    }
+    return weighted ? weigh_all(p, a, r, t, n, clip_skip, e) : KW_OK;
+}
+
+/* Each text once; at[i]: where text i is. */
+static kw_status gather(const kw_pipeline *p, kw_arena *a, const kw_reading *r, const char *const *words, size_t n,
+                        text *t, size_t *at, size_t *n_texts, kw_err *e)
+{
+    *n_texts = 0;
+    for (size_t i = 0, k; i < n; i++) {
+        for (k = *n_texts; k && strcmp(t[k - 1].words, words[i]); k--)
+            ;
+        if (!k) {
+            k = ++*n_texts;
+            t[k - 1] = (text){ .words = words[i] };
+            KW_TRY(kw__pipeline_text_windows(p, a, r, words[i], t[k - 1].of, e));
+        }
+        at[i] = k - 1;
+        t[k - 1].times++;
+    }
+    return KW_OK;
+}
+
+kw_status kw__pipeline_encode_texts(kw_pipeline *p, kw_arena *a, const kw_reading *r, const char *const *words,
+                                    size_t n, size_t least_windows, int clip_skip, kw__context *out, kw_err *e)
+{
+    text *t = kw_alloc_array(a, n, sizeof *t);
+    size_t *at = kw_alloc_array(a, n, sizeof *at), windows = least_windows, n_texts;
+    if (!t || !at)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    KW_TRY(gather(p, a, r, words, n, t, at, &n_texts, e));
+    for (size_t i = 0; i < n_texts; i++)
+        windows = KW_MAX(windows, t[i].of[0].n);
+    for (size_t i = 0; i < n_texts; i++)
+        for (int k = 0; k < kw_sd_encoders(p->sd); k++)
+            KW_TRY(kw_windows_extend(p->tokenizer[k], a, &t[i].of[k], windows, e));
+    KW_TRY(encode(p, a, r, t, n_texts, clip_skip, e));
+    for (size_t i = 0; i < n; i++)
+        out[i] = (kw__context){ .h = t[at[i]].h, .pooled = t[at[i]].pooled, .windows = windows,
+                                .tokens = (int)(windows * t[0].of[0].width) };
     return KW_OK;
 }
 
@@ -136,7 +216,10 @@ bool kw__pipeline_is_zero(const kw_pipeline *p, const char *negative) { return p
 kw_status kw__pipeline_zero_text(kw_pipeline *p, kw_arena *a, size_t windows, kw__context *out, kw_err *e)
 {
     float *h, *pooled;
-    return room(p, a, windows, out, &h, &pooled, e);
+    KW_TRY(room(p, a, windows, &h, &pooled, e));
+    *out = (kw__context){ .h = h, .pooled = pooled, .windows = windows,
+                          .tokens = (int)windows * kw_tokenizer_max_length(p->tokenizer[0]) };
+    return KW_OK;
 }
 
 /* ---- sizes ----------------------------------------------------------------------------------------------------------- */

@@ -32,10 +32,12 @@ typedef struct {
     kw_arena *a;                          /* of this request */
     int n, c, h, w;
     size_t each, count;                   /* numbers of one latent, of the batch */
-    float *context[2];                    /* cond, uncond: (n, tokens, D); both together when tokens agree */
+    float *context[2];                    /* of this run; cond, uncond: (n, tokens, D), one behind the other */
     float *pooled[2], *sizes;             /* SDXL: (n, P) likewise; (2 n, 6) */
     int tokens[2];
-    bool guided, together;
+    kw__words *words[2];
+    bool guided, together, composed;
+    int run;                              /* of the network, in this request */
     kw_noise_source *seeds;
     float *x, *in, *eps, *t, *drawn;
     float *more, *plain;                  /* of an inpainting base: mask and picture; x alone as the network takes it */
@@ -82,89 +84,35 @@ static kw_status check(const job *j, kw_err *e)
 
 /* ---- words ------------------------------------------------------------------------------------------------------- */
 
-static const char *words(const kw_wish *w, int which) { return which ? (w->negative ? w->negative : "") : w->prompt; }
-
-static bool same_as_before(const job *j, int i, int which)
-{
-    return i && !strcmp(words(&j->r->wish[i], which), words(&j->r->wish[i - 1], which));
-}
-
-static bool is_zero(const job *j, int i, int which)
-{
-    return which && kw__pipeline_is_zero(j->p, words(&j->r->wish[i], which));
-}
-
-/* Of the longest prompt. Zeros say the same in any number of windows: they take the prompts'. */
-static kw_status windows_of(job *j, int which, size_t *windows, kw_err *e)
-{
-    bool all_zero = true;
-    size_t n;
-    *windows = 1;
-    for (int i = 0; i < j->n; i++) {
-        all_zero &= is_zero(j, i, which);
-        if (same_as_before(j, i, which))
-            continue;
-        KW_TRY(kw_pipeline_windows(j->p, words(&j->r->wish[i], which), &n, e));
-        *windows = KW_MAX(*windows, n);
-    }
-    if (all_zero)
-        *windows = (size_t)j->tokens[0] / (size_t)kw_tokenizer_max_length(j->p->tokenizer[0]);
-    return KW_OK;
-}
-
-static kw_status text_of(job *j, int i, int which, size_t windows, kw__context *c, kw_err *e)
-{
-    if (is_zero(j, i, which))
-        return kw__pipeline_zero_text(j->p, j->a, windows, c, e);
-    return kw__pipeline_encode_text(j->p, j->a, words(&j->r->wish[i], which), windows, j->r->clip_skip, c, e);
-}
-
-/* All prompts of one kind in windows of equal number, as one array. */
 static kw_status encode(job *j, int which, int done, int total, kw_err *e)
 {
-    size_t windows, pool = (size_t)kw_sd_pooled_width(j->p->sd);
-    size_t width = (size_t)kw_tokenizer_max_length(j->p->tokenizer[0]) * (size_t)kw_sd_text_width(j->p->sd);
-    KW_TRY(windows_of(j, which, &windows, e));
-    j->tokens[which] = (int)windows * kw_tokenizer_max_length(j->p->tokenizer[0]);
-    j->context[which] = numbers(j, (size_t)j->n * windows * width);
-    j->pooled[which] = numbers(j, (size_t)j->n * pool + 1);
-    if (!j->context[which] || !j->pooled[which])
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    kw__context c = { 0 };
-    for (int i = 0; i < j->n; i++) {
-        if (!same_as_before(j, i, which))
-            KW_TRY(text_of(j, i, which, windows, &c, e));
-        memcpy(j->context[which] + (size_t)i * windows * width, c.h, windows * width * sizeof(float));
-        if (pool)
-            memcpy(j->pooled[which] + (size_t)i * pool, c.pooled, pool * sizeof(float));
-    }
+    KW_TRY(kw__words_new(j->p, j->a, j->r, which, j->tokens[0], &j->words[which], e));
+    j->tokens[which] = kw__words_tokens(j->words[which]);
     return tell(j, (kw_generate_at){ .stage = KW_STAGE_TEXT, .done = done, .total = total }, e);
 }
 
-/* Of two arrays of n numbers the first becomes both, one behind the other. */
-static kw_status join(job *j, float *of[2], size_t n, kw_err *e)
+/* Room for the texts of one run; both kinds are neighbours where they run together. */
+static kw_status encode_all(job *j, kw_err *e)
 {
-    float *both = numbers(j, 2 * n + 1);
-    if (!both)
+    size_t n = (size_t)j->n, width = n * (size_t)kw_sd_text_width(j->p->sd), pool = (size_t)kw_sd_pooled_width(j->p->sd);
+    KW_TRY(encode(j, 0, 1, j->r->cfg != 1 ? 2 : 1, e));
+    j->composed = kw__words_composed(j->words[0]);
+    j->guided = j->r->cfg != 1 || j->composed;
+    if (j->guided)
+        KW_TRY(encode(j, 1, 2, 2, e));
+    j->together = j->guided && !j->composed && j->tokens[0] == j->tokens[1];
+    j->context[0] = numbers(j, width * (size_t)(j->tokens[0] + j->tokens[1]));
+    j->pooled[0] = numbers(j, 2 * n * pool + 1);
+    if (!j->context[0] || !j->pooled[0])
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    memcpy(both, of[0], n * sizeof *both);
-    memcpy(both + n, of[1], n * sizeof *both);
-    of[0] = both;
+    j->context[1] = j->context[0] + width * (size_t)j->tokens[0];
+    j->pooled[1] = j->pooled[0] + n * pool;
     return KW_OK;
 }
 
-static kw_status encode_all(job *j, kw_err *e)
+static void fill(job *j, int which, int run, int first, int n)
 {
-    j->guided = j->r->cfg != 1;
-    KW_TRY(encode(j, 0, 1, j->guided ? 2 : 1, e));
-    if (!j->guided)
-        return KW_OK;
-    KW_TRY(encode(j, 1, 2, 2, e));
-    j->together = j->tokens[0] == j->tokens[1];
-    if (!j->together)
-        return KW_OK;
-    KW_TRY(join(j, j->context, (size_t)j->n * (size_t)j->tokens[0] * (size_t)kw_sd_text_width(j->p->sd), e));
-    return join(j, j->pooled, (size_t)j->n * (size_t)kw_sd_pooled_width(j->p->sd), e);
+    kw__words_fill(j->words[which], run, first, n, j->context[which], j->pooled[which]);
 }
 
 /* ---- noise ------------------------------------------------------------------------------------------------------- */
@@ -204,10 +152,10 @@ static kw_noise_source *noise_source(const job *j)
 
 static kw_status begin(job *j, kw_err *e)
 {
-    size_t runs = j->together ? 2 : 1;
+    size_t runs = j->together || j->composed ? 2 : 1;
     j->x = numbers(j, j->count);
     j->in = numbers(j, runs * j->count / (size_t)j->c * (size_t)j->p->sd->unet.in);
-    j->eps = numbers(j, (j->guided ? 2 : 1) * j->count);
+    j->eps = numbers(j, (j->composed ? 3 : j->guided ? 2 : 1) * j->count);
     j->drawn = numbers(j, j->count);
     j->t = numbers(j, runs * (size_t)j->n);
     j->plain = numbers(j, j->count);
@@ -258,9 +206,34 @@ static void guide(job *j)
         kw_guide_rescale(j->in + (size_t)i * j->each, j->r->cfg_rescale, j->eps + (size_t)i * j->each, j->each);
 }
 
+/* Prompts of parts: cond = uncond + Σ w (part - uncond); at most n at a time, inputs are kept behind those in `in`. */
+static kw_status compose(job *j, int run, kw_err *e)
+{
+    int parts = kw__words_parts(j->words[0]);
+    size_t in = j->each / (size_t)j->c * (size_t)j->p->sd->unet.in;
+    float *uncond = j->eps + j->count, *out = j->eps + 2 * j->count, *kept = j->in + (size_t)j->n * in;
+    memcpy(kept, j->in, (size_t)j->n * in * sizeof *kept);
+    memcpy(j->eps, uncond, j->count * sizeof *uncond);
+    for (int first = 0, n; first < parts; first += n) {
+        n = KW_MIN(j->n, parts - first);
+        fill(j, 0, run, first, n);
+        for (int i = 0; i < n; i++)
+            memcpy(j->in + (size_t)i * in, kept + (size_t)kw__words_part(j->words[0], first + i).picture * in,
+                   in * sizeof *kept);
+        KW_TRY(network(j, n, 0, out, e));
+        for (int i = 0; i < n; i++) {
+            kw__part part = kw__words_part(j->words[0], first + i);
+            size_t at = (size_t)part.picture * j->each;
+            for (size_t k = 0; k < j->each; k++)
+                j->eps[at + k] += (float)part.weight * (out[(size_t)i * j->each + k] - uncond[at + k]);
+        }
+    }
+    return KW_OK;
+}
+
 static kw_status predict(job *j, kw_err *e)
 {
-    int runs = j->together ? 2 : 1;
+    int runs = j->together ? 2 : 1, run = j->run++;
     size_t in = j->count / (size_t)j->c * (size_t)j->p->sd->unet.in;
     kw_sampling_input(j->s, j->x, j->more ? j->plain : j->in);
     if (j->more)
@@ -269,11 +242,18 @@ static kw_status predict(job *j, kw_err *e)
         memcpy(j->in + in, j->in, in * sizeof *j->in);
     for (int i = 0; i < runs * j->n; i++)
         j->t[i] = (float)kw_sampling_timestep(j->s);
-    KW_TRY(network(j, runs * j->n, 0, j->eps, e));
+    if (j->guided)
+        fill(j, 1, run, 0, j->n);
+    if (!j->composed) {
+        fill(j, 0, run, 0, j->n);
+        KW_TRY(network(j, runs * j->n, 0, j->eps, e));
+    }
     if (!j->guided)
         return KW_OK;
     if (!j->together)
         KW_TRY(network(j, j->n, 1, j->eps + j->count, e));
+    if (j->composed)
+        KW_TRY(compose(j, run, e));
     guide(j);
     return KW_OK;
 }

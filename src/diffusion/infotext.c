@@ -73,14 +73,15 @@ static void add_model(kw_str *out, const kw_infotext *t)
         add_field(out, "VAE", t->vae);
 }
 
-static void add_lora_hashes(kw_str *out, const kw_infotext *t)
+/* Lora hashes: "fox: 0123456789ab, hat: ..." */
+static void add_list(kw_str *out, const char *key, const kw_infotext_lora *one, size_t n)
 {
     kw_str list = { 0 };
-    for (size_t i = 0; i < t->n_lora; i++)
-        if (t->lora[i].hash)
-            kw_str_printf(&list, "%s%s: %.12s", list.n ? ", " : "", t->lora[i].name, t->lora[i].hash);
+    for (size_t i = 0; i < n; i++)
+        if (one[i].hash)
+            kw_str_printf(&list, "%s%s: %.12s", list.n ? ", " : "", one[i].name, one[i].hash);
     if (list.n)
-        add_field(out, "Lora hashes", list.s);
+        add_field(out, key, list.s);
     kw_str_free(&list);
 }
 
@@ -94,19 +95,32 @@ static void add_hash(kw_str *out, const char *kind, const char *name, const char
     kw_str_free(&key);
 }
 
+static size_t known(const kw_infotext_lora *one, size_t n)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += one[i].hash != NULL;
+    return sum;
+}
+
+static void add_each(kw_str *out, const char *kind, const kw_infotext_lora *one, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (one[i].hash)
+            add_hash(out, kind, one[i].name, one[i].hash);
+}
+
 static void add_hashes(kw_str *out, const kw_infotext *t)
 {
-    bool any = t->model_hash || t->vae_hash;
-    for (size_t i = 0; i < t->n_lora; i++)
-        any |= t->lora[i].hash != NULL;
-    if (!any)
+    if (!t->model_hash && !t->vae_hash && !known(t->lora, t->n_lora) && !known(t->inversion, t->n_inversion)
+        && !known(t->hypernet, t->n_hypernet))
         return;
     kw_str_add(out, ", Hashes: {");
     if (t->vae_hash)
         add_hash(out, "vae", "", t->vae_hash);
-    for (size_t i = 0; i < t->n_lora; i++)
-        if (t->lora[i].hash)
-            add_hash(out, "lora:", t->lora[i].name, t->lora[i].hash);
+    add_each(out, "lora:", t->lora, t->n_lora);
+    add_each(out, "embed:", t->inversion, t->n_inversion);
+    add_each(out, "hypernet:", t->hypernet, t->n_hypernet);
     if (t->model_hash)
         add_hash(out, "model", "", t->model_hash);
     kw_str_add(out, "}");
@@ -131,7 +145,8 @@ void kw_infotext_write(const kw_infotext *t, kw_str *out)
         add_field(out, "RNG", t->rng);
     for (size_t i = 0; i < t->n_extra; i++)
         add_field(out, t->extra[i].key, t->extra[i].value);
-    add_lora_hashes(out, t);
+    add_list(out, "Lora hashes", t->lora, t->n_lora);
+    add_list(out, "TI hashes", t->inversion, t->n_inversion);
     if (t->version)
         add_field(out, "Version", t->version);
     add_hashes(out, t);

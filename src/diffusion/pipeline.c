@@ -19,6 +19,10 @@ static kw_net net_of(const kw_pipeline *p, kw_graph *g, kw_part part)
         if (!n.seam_ctx)
             g->err.status = kw_fail(&g->err, KW_ENOMEM, "out of memory");
     }
+    if (p->hypernets.n && part == KW_PART_UNET) {
+        n.before = kw_hypernets_before;
+        n.before_ctx = (void *)(uintptr_t)&p->hypernets;
+    }
     return n;
 }
 
@@ -26,9 +30,11 @@ static kw_val text(const kw_pipeline *p, kw_graph *g, const kw__program_key *k)
 {
     static const char *const names[KW_ENCODERS] = { "ids", "ids2" };
     kw_sd_text_in in = { .end = KW_NONE, .clip_skip = k->skip };
+    kw_clip_vectors vectors[KW_ENCODERS];
     kw_val pooled;
     for (int i = 0; i < kw_sd_encoders(p->sd); i++) {
         in.net[i] = net_of(p, g, kw_sd_encoder(i));
+        in.vectors[i] = kw__inversion_inputs(p, g, k, i, &vectors[i]);
         in.ids[i] = kw_input(g, names[i], KW_SHAPE(k->n, k->tokens), KW_I64);
         in.end = i ? kw_input(g, "end", KW_SHAPE(k->n), KW_I64) : KW_NONE;
     }

@@ -137,18 +137,51 @@ int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its traini
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */
 size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i);    /* keys that fit nothing (options.partial) */
 const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i); /* its bundled embeddings, for instance */
-/* The windows of 77 tokens this prompt takes. Pictures of one batch should agree in it, see kw_wish. */
-KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const char *prompt, size_t *n, kw_err *e);
+
+/*
+ * A textual inversion (adapter/inversion.h): from now on prompts may name it, by its file's name without the ending (and
+ * as a diffusers file's placeholder). KW_EDATA where its vectors are not of the width that this base's encoders take.
+ * The bundled ones of LoRA files are known already.
+ */
+KW_MUST kw_status kw_pipeline_add_inversion(kw_pipeline *p, const char *path, kw_err *e);
+size_t kw_pipeline_inversions(const kw_pipeline *p);
+const char *kw_pipeline_inversion(const kw_pipeline *p, size_t i);              /* its name; NULL past the last */
+
+/*
+ * A hypernetwork (adapter/hypernet.h), before the first picture; at most KW_PIPELINE_HYPERNETS of them. Its strength, 1,
+ * can change from picture to picture. KW_EDATA where it has no net for any width of this base.
+ */
+enum { KW_PIPELINE_HYPERNETS = 4 };
+KW_MUST kw_status kw_pipeline_add_hypernet(kw_pipeline *p, const char *path, kw_err *e);
+KW_MUST kw_status kw_pipeline_hypernet_strength(kw_pipeline *p, size_t i, double strength, kw_err *e);
+
+/* How prompts are read (text.h). All 0: as A1111. */
+typedef struct {
+    kw_grammar grammar;
+    kw_emphasis emphasis;
+    int steps;                            /* of schedules, by kw_reading_steps; 0: those of the request's sampling */
+    int before;                           /* a second pass: those of the first; else 0 */
+} kw_reading;
+
+int kw_reading_steps(const kw_sampler *s, int steps);      /* what they count, for so many of a sampler's */
+
+/* The windows of 77 tokens this prompt takes at most. Pictures of one batch should agree in it, see kw_wish. */
+KW_MUST kw_status kw_pipeline_windows(const kw_pipeline *p, const kw_reading *r, const char *prompt, bool negative,
+                                      size_t *n, kw_err *e);
+/* Sets used[i] where the prompt names the i-th textual inversion at any step; leaves the others. */
+KW_MUST kw_status kw_pipeline_names(const kw_pipeline *p, const kw_reading *r, const char *prompt, bool negative,
+                                    bool *used, kw_err *e);
 
 /* ---- generating -------------------------------------------------------------------------------------------------- */
 
 /*
- * Prompts are in A1111's grammar (text.h); emphasis as its "Original": hidden states times their weights, then scaled
- * back to the mean they had, each text encoder's apart; the pooled text has none, and is that of the first window.
- * An empty negative prompt of SDXL is zeros, as in diffusers and A1111, unless model_index.json says that it is not
- * (force_zeros_for_empty_prompt). Tags are taken out and otherwise ignored: who reads files applies them. Within one batch
- * prompts get empty windows until they have as many as the longest; likewise the negative ones. If the two then differ
- * they run apart, each with its own length (as A1111 does unless told to pad).
+ * Prompts are in A1111's grammar (text.h) unless kw_reading says else; emphasis as its "Original": hidden states times
+ * their weights, then scaled back to the mean they had, each text encoder's apart; the pooled text has none, and is that
+ * of the first window. An empty negative prompt of SDXL is zeros, as in diffusers and A1111, unless model_index.json says
+ * that it is not (force_zeros_for_empty_prompt). Tags are taken out and otherwise ignored: who reads files applies them.
+ * Within one batch prompts get empty windows until they have as many as the longest; likewise the negative ones. If the
+ * two then differ they run apart, each with its own length (as A1111 does unless told to pad). Parts joined by AND have
+ * their last token's state repeated up to the longest of them, as in A1111, and run apart from each other.
  */
 typedef struct {
     const char *prompt, *negative;        /* negative NULL: "" */
@@ -189,6 +222,7 @@ typedef struct {
     /* brings a guided answer's deviation back to that of the prompt alone, by this share: kw_guide_rescale */
     double cfg_rescale;
     kw_sizes sizes;                       /* SDXL; all zero: the picture's own size, nothing cut off */
+    kw_reading reading;
     kw_seeds seeds;
     double variation_strength;            /* 0 to 1, see kw_noise_wish; 0: none */
     int seed_from_w, seed_from_h;         /* px, 0: this size */
@@ -278,6 +312,8 @@ typedef struct {
     const char *rng;                      /* "CPU"; NULL: A1111's own, the GPU */
     const kw_meta *extra;  size_t n_extra;      /* further keys, in this order */
     const kw_infotext_lora *lora;  size_t n_lora;
+    const kw_infotext_lora *inversion;  size_t n_inversion;       /* hash: of the whole file */
+    const kw_infotext_lora *hypernet;  size_t n_hypernet;
     const char *version;
 } kw_infotext;
 

@@ -20,8 +20,9 @@ typedef struct kw__merge kw__merge;
 
 typedef enum { KW__TEXT, KW__UNET, KW__DECODE, KW__ENCODE } kw__kind;
 
-/* A program's shape. tokens: of each sample's context, or of a window; skip: clip skip. h, w: latent pixels. */
-typedef struct { int kind, n, h, w, tokens, skip; } kw__program_key;
+/* A program's shape. tokens: of each sample's context, or of a window; skip: clip skip. h, w: latent pixels.
+   vectors: a text has some that are no tokens'. */
+typedef struct { int kind, n, h, w, tokens, skip, vectors; } kw__program_key;
 typedef struct {
     kw__program_key key;
     kw_program *p;
@@ -30,6 +31,9 @@ typedef struct {
     int tile;                             /* of the autoencoder */
     bool alone;                           /* the U-Net's copies do not fit beside it */
 } kw__program_slot;
+
+/* A textual inversion as it is used: vectors (n, width of the encoder) of each text encoder. */
+typedef struct { const char *name; const float *vectors[KW_ENCODERS]; int n; } kw__inversion;
 
 struct kw_pipeline {
     kw_arena *arena;
@@ -43,6 +47,9 @@ struct kw_pipeline {
     kw__lora lora[KW_PIPELINE_LORAS];
     size_t n_lora;
     kw__merge **merge;  size_t n_merges, merge_capacity;
+    kw_hypernets hypernets;
+    kw__inversion *inversion;  size_t n_inversions, inversion_room, inversion_rows;
+    kw_new_words words[KW_ENCODERS];      /* their names in each encoder's tokens */
     struct { const char *name; float value; } strength[KW__STRENGTHS];
     int n_strengths;
     kw_workspace *w;
@@ -71,11 +78,42 @@ KW_MUST kw_status kw__pipeline_loras(kw_pipeline *p, const kw_pipeline_lora *lor
 KW_MUST kw_status kw__pipeline_merge_plan(kw_pipeline *p, kw_err *e);
 KW_MUST kw_status kw__pipeline_merge(kw_pipeline *p, kw_err *e);
 
-/* A prompt for the U-Net: h (windows * width of a window, kw_sd_text_width), emphasis applied; pooled or NULL; on the arena. */
+/*
+ * A text for the U-Net: h (windows * width of a window, kw_sd_text_width), emphasis applied; pooled or NULL; on the
+ * arena.
+ */
 typedef struct { const float *h, *pooled; size_t windows; int tokens; } kw__context;
-KW_MUST kw_status kw__pipeline_encode_text(kw_pipeline *p, kw_arena *a, const char *prompt, size_t least_windows,
-                                           int clip_skip,
-                                           kw__context *out, kw_err *e);
+
+/*
+ * The n texts of one schedule, in windows of equal number (at least least_windows). They go together because A1111's
+ * "Original" emphasis keeps the mean of all of them.
+ */
+KW_MUST kw_status kw__pipeline_encode_texts(kw_pipeline *p, kw_arena *a, const kw_reading *r, const char *const *text,
+                                            size_t n, size_t least_windows, int clip_skip, kw__context *out, kw_err *e);
+KW_MUST kw_status kw__pipeline_text_windows(const kw_pipeline *p, kw_arena *a, const kw_reading *r, const char *text,
+                                            kw_windows out[KW_ENCODERS], kw_err *e);
+
+/* pipeline_inversion.c: which one has this row; is there a vector in these windows? Inputs: NULL without vectors. */
+size_t kw__inversion_of(const kw_pipeline *p, size_t row);
+bool kw__inversion_used(const kw_windows *w);
+const kw_clip_vectors *kw__inversion_inputs(const kw_pipeline *p, kw_graph *g, const kw__program_key *k, int encoder,
+                                            kw_clip_vectors *v);
+KW_MUST kw_status kw__inversion_set(kw_pipeline *p, kw_arena *a, kw_program *program, int encoder, const kw_windows *w,
+                                    kw_err *e);
+KW_MUST kw_status kw__inversion_add(kw_pipeline *p, const char *path, const kw_inversion *v, kw_err *e);
+
+/* words.c: the prompts of a batch, or its negative ones, as the network sees them from run to run. */
+typedef struct kw__words kw__words;
+/* zeros: tokens of negative prompts where all of them are zeros, which say the same in any number. */
+KW_MUST kw_status kw__words_new(kw_pipeline *p, kw_arena *a, const kw_request *r, bool negative, int zeros,
+                                kw__words **out, kw_err *e);
+int kw__words_tokens(const kw__words *w);
+bool kw__words_composed(const kw__words *w);       /* a picture has several parts, or one with a weight other than 1 */
+int kw__words_parts(const kw__words *w);           /* of all pictures */
+typedef struct { int picture; double weight; } kw__part;
+kw__part kw__words_part(const kw__words *w, int i);
+/* Texts of parts first .. first + n at the network's run-th run: (n, tokens, D), and pooled (n, P) if there are some. */
+void kw__words_fill(const kw__words *w, int run, int first, int n, float *context, float *pooled);
 
 /* inpaint.c: what an inpainting base sees beside x, (n, h, w, C + 1) on the arena; NULL for any other base. */
 bool kw__inpaints(const kw_sd *sd);

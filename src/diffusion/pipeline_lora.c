@@ -155,6 +155,19 @@ static bool has_branches(const kw_lora_file *f, kw_part part)
     return false;
 }
 
+/* bundle_emb.NAME...: names for prompts. */
+static kw_status attach_inversions(kw_pipeline *p, size_t i, kw_err *e)
+{
+    kw_inversion v;
+    bool found = true;
+    for (size_t k = 0; found; k++) {
+        KW_TRY(kw_inversion_bundled(p->arena, p->lora[i].file->file, k, &v, &found, e));
+        if (found)
+            KW_TRY(kw__inversion_add(p, p->lora[i].path, &v, e));
+    }
+    return KW_OK;
+}
+
 static kw_status attach(kw_pipeline *p, size_t i, const kw_pipeline_lora *one, kw_err *e)
 {
     kw__lora *l = &p->lora[i];
@@ -172,6 +185,7 @@ static kw_status attach(kw_pipeline *p, size_t i, const kw_pipeline_lora *one, k
         KW_TRY(kw_lora_new_over(p->arena, p->sd->store, parts[k].part, &c, l->file, &l->part[k], e));
         p->adapters.item[p->adapters.n++] = l->part[k];
     }
+    KW_TRY(attach_inversions(p, i, e));
     return kw_pipeline_strength(p, i, one->te, one->unet, e);
 }
 

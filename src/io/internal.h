@@ -45,6 +45,8 @@ struct kw_tensors {
     struct kw_tensors **shards;
     size_t n_shards;
     struct stat st;                       /* when opened; st_ino 0: memory */
+    kw_meta *entry;                       /* a checkpoint's texts, numbers and truths beside its tensors */
+    size_t n_entries;
     const char *note;                     /* what a checkpoint holds beside tensors; NULL: nothing */
 };
 

@@ -171,6 +171,8 @@ const kw_tensor *kw_tensors_at(const kw_tensors *t, size_t i);    /* in the orde
 const kw_tensor *kw_tensors_find(const kw_tensors *t, const char *name);
 const char *kw_tensors_path(const kw_tensors *t);
 const char *kw_tensors_note(const kw_tensors *t);   /* what a checkpoint holds beside its tensors; NULL: nothing */
+/* The text, whole number or truth ("True", "False") that a checkpoint has under this name at its top; NULL: none. */
+const char *kw_tensors_entry(const kw_tensors *t, const char *key);
 size_t kw_tensors_n_meta(const kw_tensors *t);
 void kw_tensors_meta_at(const kw_tensors *t, size_t i, const char **key, const char **value);
 const char *kw_tensors_meta(const kw_tensors *t, const char *key);                /* NULL: not there */

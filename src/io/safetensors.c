@@ -302,6 +302,14 @@ kw_status kw_tensors_look(kw_arena *a, const char *path, kw_tensors **out, kw_er
 size_t kw_tensors_n(const kw_tensors *t) { return t->n; }
 const kw_tensor *kw_tensors_at(const kw_tensors *t, size_t i) { return &t->tensors[i]; }
 const char *kw_tensors_path(const kw_tensors *t) { return t->path; }
+const char *kw_tensors_entry(const kw_tensors *t, const char *key)
+{
+    for (size_t i = 0; i < t->n_entries; i++)
+        if (!strcmp(t->entry[i].key, key))
+            return t->entry[i].value;
+    return NULL;
+}
+
 const char *kw_tensors_note(const kw_tensors *t) { return t->note; }
 size_t kw_tensors_n_meta(const kw_tensors *t) { return t->n_meta; }
 

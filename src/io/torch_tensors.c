@@ -27,7 +27,7 @@ typedef struct {
     kw__torch *t;
     kw_tensors *out;
     view *views;                          /* beside out->tensors */
-    size_t capacity, view_capacity, left;
+    size_t capacity, view_capacity, entries, left;
     kw_str said;                          /* names of entries that are no tensors */
     size_t n_said;
     uint64_t bytes, copied;
@@ -276,6 +276,29 @@ static void say(maker *m, const char *name)
     }
 }
 
+/* What hypernetworks are described by; some dozen of them at most. */
+static kw_status keep_entry(maker *m, const char *name, const kw__value *v)
+{
+    enum { MOST = 64, LONGEST = 256 };
+    char text[LONGEST + 1];
+    if (v->kind == KW__TEXT && v->n <= LONGEST && !memchr(v->of.text, 0, v->n) && kw__utf8(v->of.text, v->n))
+        snprintf(text, sizeof text, "%.*s", (int)v->n, v->of.text);
+    else if (v->kind == KW__BOOL)
+        snprintf(text, sizeof text, "%s", v->of.i ? "True" : "False");
+    else if (v->kind == KW__INT)
+        snprintf(text, sizeof text, "%lld", (long long)v->of.i);
+    else
+        return KW_OK;
+    if (m->out->n_entries == MOST)
+        return KW_OK;
+    KW_TRY(kw_grow(m->t->arena, &m->out->entry, &m->entries, m->out->n_entries, sizeof *m->out->entry, m->t->e));
+    kw_meta one = { kw_strdup(m->t->arena, name), kw_strdup(m->t->arena, text) };
+    if (!one.key || !one.value)
+        return kw__no_memory(m->t->e, m->t->shown);
+    m->out->entry[m->out->n_entries++] = one;
+    return KW_OK;
+}
+
 static kw_status join(maker *m, const char *head, const kw__value *key, char **name)
 {
     const char *dot = *head ? "." : "";
@@ -297,7 +320,7 @@ static kw_status take(maker *m, const char *name, const kw__value *v, int depth)
         return add(m, name, v);
     if (v->kind != KW__DICT && v->kind != KW__LIST && v->kind != KW__TUPLE) {
         say(m, name);
-        return KW_OK;
+        return depth == 1 ? keep_entry(m, name, v) : KW_OK;
     }
     size_t before = m->out->n, said = m->n_said, text = m->said.n, step = v->kind == KW__DICT ? 2 : 1;
     for (size_t i = 0; i + step <= v->n; i += step) {

@@ -62,10 +62,18 @@ int64_t kw_clip_end(const kw_clip_config *c, const int64_t *ids, int n)
 
 kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden)
 {
+    return kw_clip_with(n, c, ids, NULL, hidden);
+}
+
+kw_val kw_clip_with(kw_net *n, const kw_clip_config *c, kw_val ids, const kw_clip_vectors *v, kw_val *hidden)
+{
     kw_val h = KW_NONE;
     KW_IN(n, "text_model") {
         KW_IN(n, "embeddings") {
             h = kw_nn_embedding(n, "token_embedding", ids, c->vocabulary, c->width);
+            if (v && h >= 0)
+                h = kw_add(n->g, kw_mul(n->g, h, kw_cast(n->g, v->keep, n->g->compute)),
+                           kw_cast(n->g, v->put, n->g->compute));
             kw_val table = positions(n, c, kw_last(kw_shape_of(n->g, ids)));
             if (table >= 0)
                 h = kw_nn_keep(n, kw_add_rows(n->g, h, kw_cast(n->g, table, kw_sum_type(n->g->compute))));

@@ -81,6 +81,12 @@ KW_MUST kw_status kw_clip_read(const json_t *config, kw_clip_config *c, kw_err *
 /* ids (N, T) -> last hidden state after the final norm (N, T, width). hidden (layers + 1 values,
  * or NULL) gets all states. */
 kw_val kw_clip(kw_net *n, const kw_clip_config *c, kw_val ids, kw_val *hidden);
+/*
+ * The same where tokens may be vectors (textual inversion): keep, put (N, T, width), F32. A token's row of the table is
+ * taken times keep, which is 1, or 0 where put has a vector; put is 0 elsewhere.
+ */
+typedef struct { kw_val keep, put; } kw_clip_vectors;
+kw_val kw_clip_with(kw_net *n, const kw_clip_config *c, kw_val ids, const kw_clip_vectors *v, kw_val *hidden);
 /* The final norm alone, over an earlier hidden state (clip skip). */
 kw_val kw_clip_final_norm(kw_net *n, const kw_clip_config *c, kw_val h);
 /* last (N, T, width): what kw_clip gives; end (N): kw_clip_end of each -> (N, projection), or (N, width). */
@@ -135,6 +141,7 @@ int kw_sd_clip_layers(const kw_sd *s);    /* the most that clip_skip can be */
 typedef struct {
     kw_net net[KW_ENCODERS];              /* of each encoder, over one graph */
     kw_val ids[KW_ENCODERS], end;         /* (N, T) tokens for each; (N) kw_clip_end of the second's */
+    const kw_clip_vectors *vectors[KW_ENCODERS];      /* in the place of rows of its table, or NULL */
     int clip_skip;
     bool first_alone;                     /* the first encoder's, whatever the U-Net wants */
 } kw_sd_text_in;

@@ -39,7 +39,7 @@ static kw_val layer_of(const kw_clip_config *c, const kw_val *hidden, int skip)
 
 static kw_val one_encoder(const kw_sd *s, kw_sd_text_in *in)
 {
-    kw_val hidden[260], last = kw_clip(&in->net[0], &s->text, in->ids[0], hidden);
+    kw_val hidden[260], last = kw_clip_with(&in->net[0], &s->text, in->ids[0], in->vectors[0], hidden);
     if (in->net[0].g->err.status)
         return KW_NONE;
     if (in->clip_skip > 1)
@@ -55,7 +55,7 @@ kw_val kw_sd_text(const kw_sd *s, const kw_sd_text_in *given, kw_val *pooled)
     if (kw_sd_encoders(s) == 1 || in.first_alone)
         return one_encoder(s, &in);
     for (int i = 0; i < KW_ENCODERS; i++) {
-        last = kw_clip(&in.net[i], kw_sd_clip(s, i), in.ids[i], hidden);
+        last = kw_clip_with(&in.net[i], kw_sd_clip(s, i), in.ids[i], in.vectors[i], hidden);
         if (in.net[i].g->err.status)
             return KW_NONE;
         side[i] = layer_of(kw_sd_clip(s, i), hidden, KW_MAX(in.clip_skip, 2));

@@ -43,6 +43,8 @@ kw_val kw_nn_linear(kw_net *n, const char *name, kw_val x, int64_t out, bool bia
     kw_val y = KW_NONE;
     int64_t in = kw_last(kw_shape_of(n->g, x));
     KW_IN(n, "%s", name) {
+        if (n->before && !n->g->err.status)
+            x = n->before(n->before_ctx, n, x);
         kw_val w = kw_nn_param(n, "weight", KW_SHAPE(out, in));
         kw_val b = bias ? kw_nn_param(n, "bias", KW_SHAPE(out)) : KW_NONE;
         if (!n->g->err.status)

@@ -64,9 +64,13 @@ typedef struct {                          /* a layer as an adapter sees it */
 /* Called after each linear and convolution with its path, input and output; returns the output to go on with. */
 typedef kw_val kw_seam(void *ctx, kw_net *n, kw_geometry geometry, kw_val x, kw_val y);
 
+/* Called before each linear layer with its path and input; returns the input to go on with. */
+typedef kw_val kw_seam_in(void *ctx, kw_net *n, kw_val x);
+
 struct kw_net {
     kw_graph *g;
     kw_params *params;
+    kw_seam_in *before;  void *before_ctx;          /* may be NULL */
     kw_seam *seam;  void *seam_ctx;       /* may be NULL */
     char path[512];
     size_t mark[32];

@@ -36,6 +36,23 @@ kw_val kw_dot(kw_graph *g, kw_val x, kw_val z);                                 
 kw_val kw_cast(kw_graph *g, kw_val x, kw_dtype t);                                /* x itself if it has the type */
 kw_val kw_activation(kw_graph *g, kw_unary f, kw_val x);
 static inline kw_val kw_silu(kw_graph *g, kw_val x) { return kw_activation(g, KW_SILU, x); }
+/*
+ * torch.nn's other activations, for what is never trained here (hypernetworks); by A1111's names, "swish" is Hardswish.
+ * Those with a parameter have torch's default.
+ */
+#define KW_CURVE_MAP(X) \
+    X(RELU, "relu") X(RELU6, "relu6") X(LEAKY_RELU, "leakyrelu") X(ELU, "elu") X(CELU, "celu") X(SELU, "selu") \
+    X(HARDSWISH, "hardswish") X(HARDSIGMOID, "hardsigmoid") X(HARDTANH, "hardtanh") X(TANH, "tanh") \
+    X(SIGMOID, "sigmoid") X(SILU, "silu") X(GELU, "gelu") X(MISH, "mish") X(SOFTPLUS, "softplus") X(SOFTSIGN, "softsign") \
+    X(TANHSHRINK, "tanhshrink") X(LOGSIGMOID, "logsigmoid") X(HARDSHRINK, "hardshrink") X(SOFTSHRINK, "softshrink")
+typedef enum {
+#define X(name, text) KW_CURVE_##name,
+    KW_CURVE_MAP(X)
+#undef X
+    KW_N_CURVES
+} kw_curve_kind;
+bool kw_curve_find(const char *name, kw_curve_kind *f);
+kw_val kw_curve(kw_graph *g, kw_curve_kind f, kw_val x);
 /* (..., 2C) -> value * gelu(gate): (..., C) */
 kw_val kw_geglu(kw_graph *g, kw_val x);
 

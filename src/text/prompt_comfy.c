@@ -2,7 +2,7 @@
  * prompt_comfy.c - ComfyUI's brackets.
  *
  *   weights(s, w):  outer brackets of s, in order;  text between them has weight w
- *   (x:1.3)  weights(x, 1.3)         the last colon of x, if a number follows to its end, and is not its first character
+ *   (x:1.3)  weights(x, 1.3)         the last colon of x, not its first character, with a number up to its end
  *   (x)      weights(x, 1.1 w)
  * \( and \) are brackets of the text. One that closes nothing lowers the depth, so that brackets after it are text,
  * and one never closed keeps what follows as text: so does ComfyUI.

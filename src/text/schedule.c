@@ -7,7 +7,8 @@
  *            [ prompt | prompt ... ]                                    alternation
  * Brackets and colons that belong to no group are text at the top, but not within a group: it then is none either. So
  * one pass with a stack of open groups does: what contradicts them all makes them all text. A bar that is no
- * alternation's, or a last backslash, is nothing: the whole prompt is text.
+ * alternation's, or a last backslash, is nothing: the whole prompt is text. (A1111's grammar is ambiguous where brackets
+ * have no partner, and its parser then takes some groups as text; here a well-formed group is always one.)
  */
 #include "prompt.h"
 
@@ -46,7 +47,7 @@ static kw_status put(scan *p, item one)
     return KW_OK;
 }
 
-/* ---- groups -------------------------------------------------------------------------------------------------------- */
+/* ---- groups ------------------------------------------------------------------------------------------------------ */
 
 /* The bars of what is no group any more are nobody's. */
 static void give_up(scan *p)
@@ -58,7 +59,7 @@ static void give_up(scan *p)
     p->n_open = 0;
 }
 
-/* A number with a point is a share, else runs; in a second pass both go on from the first. As Python's int(): towards 0. */
+/* A number with a point is a share, else runs; in a second pass both go on from the first. Rounded towards 0. */
 static bool when_of(const scan *p, const char *s, size_t n, int *when)
 {
     double v;
@@ -167,7 +168,7 @@ static kw_status read_all(scan *p, const char *s, size_t n)
     return KW_OK;
 }
 
-/* ---- the text of a step -------------------------------------------------------------------------------------------- */
+/* ---- the text of a step ------------------------------------------------------------------------------------------ */
 
 /* Where to go on: behind the mark before field k of a group. */
 static size_t field_at(const scan *p, size_t open, size_t k)
@@ -209,7 +210,7 @@ static size_t render(const scan *p, int step, char *to)
     return n;
 }
 
-/* ---- stages -------------------------------------------------------------------------------------------------------- */
+/* ---- stages ------------------------------------------------------------------------------------------------------ */
 
 static kw_status marks(const scan *p, bool *at)
 {
@@ -262,7 +263,7 @@ static kw_status plan_part(kw_arena *a, kw_prompt_steps steps, const char *s, si
     return stages(&p, s, n, out);
 }
 
-/* ---- parts --------------------------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------------------------------- */
 
 /* "text : 0.5 " -> the bytes of the text, the weight; [-+]?(\d+\.?|\d*\.\d+) behind the last colon. */
 static size_t weighted(const char *s, size_t n, double *weight)

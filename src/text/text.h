@@ -158,7 +158,7 @@ KW_MUST kw_status kw_prompt_weigh(kw_arena *a, kw_grammar g, kw_emphasis m, kw_p
 /* ---- what changes from step to step ----------------------------------------------------------------- */
 
 /*
- *   a AND b:0.5        parts, each with its weight in the guidance:  u + g Σ w_i (c_i - u)    (Liu 2022, arXiv:2206.01714)
+ *   a AND b:0.5        parts, each with its weight in the guidance:  u + g Σ w_i (c_i - u)  (Liu, arXiv:2206.01714)
  *   [a:b:0.25] [a:b:10]     a, then b: after a share of the steps (a number with a point), or after so many
  *   [b:10] [a::10]          nothing, then b; a, then nothing
  *   [a|b|c]                 in turn

@@ -32,7 +32,7 @@ static kw_status put_word(kw__filler *f, const kw_new_word *word, float weight, 
     return KW_OK;
 }
 
-/* ---- A1111 --------------------------------------------------------------------------------------------------------- */
+/* ---- A1111 ------------------------------------------------------------------------------------------------------- */
 
 /* The longest name at the start of ids; of two alike the first. */
 static const kw_new_word *word_at(const kw_new_words *words, const int32_t *ids, size_t n)
@@ -62,7 +62,7 @@ static kw_status put_segment(kw__filler *f, const kw_segment *s, const kw_window
     return KW_OK;
 }
 
-/* ---- ComfyUI ------------------------------------------------------------------------------------------------------- */
+/* ---- ComfyUI ----------------------------------------------------------------------------------------------------- */
 
 enum { LARGE = 8 };                       /* tokens; fewer of them are not parted */
 static const char mark[] = "embedding:";
@@ -95,8 +95,8 @@ static const kw_new_word *named(const kw_new_words *words, const char *s, size_t
 }
 
 /* "embedding:NAME and words"; commas at the end of the name are words. s is behind the mark, used: up to the words. */
-static kw_status put_named(kw__filler *f, const char *s, size_t n, float weight, const kw_new_words *words, size_t *used,
-                           kw_err *e)
+static kw_status put_named(kw__filler *f, const char *s, size_t n, float weight, const kw_new_words *words,
+                           size_t *used, kw_err *e)
 {
     size_t skip = 0, end;
     while (skip < n && strchr(" \t\r\n", s[skip]))
@@ -137,7 +137,7 @@ static kw_status put_comfy(kw__filler *f, const kw_segment *seg, const kw_window
     return KW_OK;
 }
 
-/* ---- both ---------------------------------------------------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------------------------------------------------------- */
 
 kw_status kw_prompt_windows_as(const kw_tokenizer *t, kw_arena *a, const kw_prompt *p, const kw_windows_options *o,
                                kw_windows *out, kw_err *e)

@@ -5,7 +5,8 @@
 
 Both grammars are written down here a second time, by recursion, from their definitions in src/text/schedule.c and
 src/text/prompt_comfy.c: slowly, and sharing nothing with the program. Random prompts are made of the grammars' own
-characters. (The first was also tried against an Earley parser of A1111's grammar on 30,000 random prompts: no difference.)
+characters. An Earley parser of A1111's ambiguous grammar differs from the first on 48 of 3,112 random prompts, all of them
+with brackets that have no partner: there it leaves some well-formed groups as text, here they are always groups.
 """
 import json
 import random

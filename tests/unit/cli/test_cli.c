@@ -224,16 +224,15 @@ static void help_is_true(void **state)
     kw_str_free(&s);
 }
 
-/* What is in a prompt that is not drawn as A1111 would draw it. */
+/* What looks like a slip in a prompt. */
 static void prompts_are_noted(void **state)
 {
     (void)state;
     static const struct { const char *prompt, *part; } rows[] = {
-        { "a fox", NULL }, { "SAND and BAND, ANDES", NULL }, { "a AND b", "AND" }, { "one AND", "AND" },
-        { "[fox:cat:0.5] in snow", "[fox:cat:0.5]" }, { "[fox|cat]", "[fox|cat]" }, { "x [ (a:1.2) : 10 ]", "[ (a:1.2) : 10 ]" },
-        { "[quiet]", NULL }, { "[a (b:1.2)]", NULL }, { "\\[a|b\\]", NULL }, { "[a|b", NULL }, { "(a|b)", NULL },
+        { "a fox", NULL }, { "a AND b", NULL }, { "[fox:cat:0.5] in snow", NULL }, { "[fox|cat]", NULL },
+        { "[fox:cat:0.5] | x", "[fox:cat:0.5] | x" }, { "a | b", NULL }, { "[a|b", NULL },
         { "x <lora:fox:0.8", "<lora:fox:0.8" }, { "x <lora:fox:0.8>", NULL }, { "a < b", NULL }, { "<3 : hearts", NULL },
-        { "", NULL }, { "狐AND犬", NULL },
+        { "", NULL },
     };
     kw_arena *a = kw_arena_new();
     for (size_t i = 0; i < KW_LEN(rows); i++) {

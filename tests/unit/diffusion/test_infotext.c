@@ -13,6 +13,7 @@ static void written(void **state)
     (void)state;
     const kw_infotext_lora lora[] = { { "kiwa", "7c6bad76eb5444ff" }, { "no-hash", NULL },
                                       { "b", "0123456789abcdef" } };
+    const kw_infotext_lora inversion[] = { { "soft light", "fedcba9876543210" }, { "bundled", NULL } };
     const kw_meta extra[] = { { "Eta", "0.5" }, { "Note", "a, \"b\"" } };
     kw_infotext t = {
         .prompt = "a fox, <lora:kiwa:0.8>", .negative = "blurry", .steps = 20, .sampler = "Euler a",
@@ -21,7 +22,7 @@ static void written(void **state)
         .model_hash = "cc6cb27103417325ff94f52b7a5d2dde",
         .vae = "vae.safetensors", .vae_hash = "735e4c3a447a3255760d7f86845f09f9", .clip_skip = 2, .rng = "CPU",
         .extra = extra, .n_extra = 2,
-        .lora = lora, .n_lora = 3, .version = "kiwame 0.1.0",
+        .lora = lora, .n_lora = 3, .inversion = inversion, .n_inversion = 2, .version = "kiwame 0.1.0",
     };
     kw_str s = { 0 };
     kw_infotext_write(&t, &s);
@@ -31,8 +32,10 @@ static void written(void **state)
         "Size: 512x768, "
         "Model hash: cc6cb27103, Model: sd15, VAE hash: 735e4c3a44, VAE: vae.safetensors, Clip skip: 2, RNG: CPU, "
         "Eta: 0.5, "
-        "Note: \"a, \\\"b\\\"\", Lora hashes: \"kiwa: 7c6bad76eb54, b: 0123456789ab\", Version: kiwame 0.1.0, "
+        "Note: \"a, \\\"b\\\"\", Lora hashes: \"kiwa: 7c6bad76eb54, b: 0123456789ab\", "
+        "TI hashes: \"soft light: fedcba987654\", Version: kiwame 0.1.0, "
         "Hashes: {\"vae\": \"735e4c3a44\", \"lora:kiwa\": \"7c6bad76eb\", \"lora:b\": \"0123456789\", "
+        "\"embed:soft light\": \"fedcba9876\", "
         "\"model\": \"cc6cb27103\"}");
     kw_str_free(&s);
 }

@@ -195,7 +195,7 @@ static void long_prompt_short_negative(void **state)
     kw_pipeline *p = open_base();
     kw_request r = request(&wish, 1, "euler", 4);
     size_t n;
-    assert_int_equal(kw_pipeline_windows(p, text, &n, NULL), KW_OK);
+    assert_int_equal(kw_pipeline_windows(p, &(kw_reading){ 0 }, text, false, &n, NULL), KW_OK);
     assert_true(n > 1);
     kw_generated g = made(p, &r), again = made(p, &r);
     assert_memory_equal(g.latents, again.latents, 4 * 8 * 8 * sizeof(float));

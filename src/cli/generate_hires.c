@@ -178,9 +178,9 @@ kw_status kw_hires_draw(kw_pipeline *p, kw_arena *a, const kw_generate_config *c
     KW_TRY(kw_pipeline_generate(p, a, &first, &small, e));
     KW_TRY(larger(p, a, c, &small, &z, &init, e));
     second.sampling.steps = kw_hires_steps(c, r->sampling.steps);
-    KW_TRY(kw_strength_steps(kw_pipeline_noise(p), &second.sampling, strength, true, &second.noised, e));
     second.reading.before = r->reading.steps;
     second.reading.steps = kw_reading_steps(r->sampling.sampler, second.sampling.steps);
+    KW_TRY(kw_strength_steps(kw_pipeline_noise(p), &second.sampling, strength, true, &second.noised, e));
     second.init = init;
     second.noise = NULL;
     second.n_injected = 0;

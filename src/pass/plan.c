@@ -93,23 +93,20 @@ static int larger_first(const void *a, const void *b)
     return x->first != y->first ? (x->first < y->first ? -1 : 1) : x->root - y->root;
 }
 
-static int by_offset(const void *a, const void *b)
+/*
+ * Place b in the lowest gap among the placed buffers that are alive with it, and note it in order[n], which is sorted by
+ * offset: so the search ends with the gap.
+ */
+static void place(buffer *b, const buffer **order, size_t n)
 {
-    const buffer *x = *(const buffer *const *)a, *y = *(const buffer *const *)b;
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-/* Place b among the already placed buffers that are alive with it. near: room for n pointers. */
-static void place(buffer *b, buffer *placed, size_t n, const buffer **near)
-{
-    size_t n_near = 0, at = 0;
-    for (size_t i = 0; i < n; i++)
-        if (placed[i].first <= b->last && b->first <= placed[i].last)
-            near[n_near++] = &placed[i];
-    qsort(near, n_near, sizeof *near, by_offset);
-    for (size_t i = 0; i < n_near && near[i]->offset < at + b->bytes; i++)
-        at = KW_MAX(at, near[i]->offset + near[i]->bytes);
+    size_t at = 0, i = 0;
+    for (; i < n && order[i]->offset < at + b->bytes; i++)
+        if (order[i]->first <= b->last && b->first <= order[i]->last)
+            at = KW_MAX(at, order[i]->offset + order[i]->bytes);
     b->offset = at;
+    for (i = n; i > 0 && order[i - 1]->offset > at; i--)
+        order[i] = order[i - 1];
+    order[i] = b;
 }
 
 static size_t collect(const planner *p, const int *life, buffer *b)
@@ -145,11 +142,11 @@ static void find_peak(const planner *p, const buffer *b, size_t n)
     free(change);
 }
 
-static void pack(planner *p, buffer *b, size_t n, const buffer **near)
+static void pack(planner *p, buffer *b, size_t n, const buffer **order)
 {
     qsort(b, n, sizeof *b, larger_first);
     for (size_t i = 0; i < n; i++) {
-        place(&b[i], b, i, near);
+        place(&b[i], order, i);
         p->plan->offset[b[i].root] = b[i].offset;
         p->plan->bytes = KW_MAX(p->plan->bytes, b[i].offset + b[i].bytes);
     }
@@ -166,10 +163,10 @@ kw_status kw_memory_plan_new(kw_arena *a, const kw_graph *g, kw_memory_plan **ou
     planner p = { .g = g, .plan = kw_alloc(a, sizeof(kw_memory_plan)) };
     int *life = kw_alloc_array(a, n, sizeof *life);
     buffer *b = kw_alloc_array(a, n, sizeof *b);
-    const buffer **near = kw_alloc_array(a, n, sizeof(void *));
+    const buffer **order = kw_alloc_array(a, n, sizeof(void *));
     p.root = kw_alloc_array(a, n, sizeof *p.root);
     p.last = kw_alloc_array(a, n, sizeof *p.last);
-    if (!p.plan || !life || !b || !near || !p.root || !p.last || !(p.plan->offset = kw_alloc_array(a, n, sizeof(size_t)))
+    if (!p.plan || !life || !b || !order || !p.root || !p.last || !(p.plan->offset = kw_alloc_array(a, n, sizeof(size_t)))
         || !(p.plan->state = kw_alloc_array(a, n, sizeof(int))))
         return kw_fail(e, KW_ENOMEM, "out of memory for a plan of %zu values", n);
     memset(p.plan->offset, 0xff, n * sizeof *p.plan->offset);
@@ -178,7 +175,7 @@ kw_status kw_memory_plan_new(kw_arena *a, const kw_graph *g, kw_memory_plan **ou
     share(&p, life);
     size_t n_buffers = collect(&p, life, b);
     find_peak(&p, b, n_buffers);
-    pack(&p, b, n_buffers, near);
+    pack(&p, b, n_buffers, order);
     p.plan->root = p.root;
     *out = p.plan;
     return KW_OK;

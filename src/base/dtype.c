@@ -103,6 +103,12 @@ void kw_convert(kw_dtype to, void *dst, kw_dtype from, const void *src, size_t n
     } else if (to == KW_BF16 && from == KW_F32) {
         for (size_t i = 0; i < n; i++)
             ((uint16_t *)dst)[i] = kw_f32_to_bf16(((const float *)src)[i]);
+    } else if (to == KW_F32 && from == KW_F16) {
+        for (size_t i = 0; i < n; i++)
+            ((float *)dst)[i] = kw_f16_to_f32(((const uint16_t *)src)[i]);
+    } else if (to == KW_F16 && from == KW_F32) {
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *)dst)[i] = kw_f32_to_f16(((const float *)src)[i]);
     } else {
         for (size_t i = 0; i < n; i++)
             put(to, dst, i, get(from, src, i));

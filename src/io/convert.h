@@ -24,12 +24,22 @@ typedef enum { KW_KEEP, KW_TO_F32, KW_TO_F16, KW_TO_BF16, KW_TO_F8 } kw_convert_
 
 typedef struct { const char *path, *text; size_t n; } kw_convert_extra;      /* path: below the folder */
 
+/*
+ * Numbers that are made rather than copied: those of t (canonical name and shape, the source's type and data) of p,
+ * as f32 into room, when its turn comes. *made = false: they stay as they are.
+ */
+typedef kw_status kw_conversion_make(void *user, kw_part p, const kw_tensor *t, float *room, bool *made, kw_err *e);
+
 typedef struct {
     bool folder, averages;                /* averages: the source was opened with them, the copies stay behind */
     kw_convert_type type;                 /* F8: matrices of U-Net and text encoders as e4m3, other numbers as f16 */
     const kw_convert_extra *extra;        /* further files of a folder, where the source has none of that name */
     size_t n_extra;
     const char *tokenizer;                /* for the single file's KW_META_TOKENIZER; NULL: it is CLIP's */
+    kw_conversion_make *make;             /* NULL: all numbers are the source's */
+    void *make_user;
+    const kw_meta *meta;                  /* in the place of the source's metadata of these names */
+    size_t n_meta;
 } kw_conversion_want;
 
 typedef struct {

@@ -240,10 +240,18 @@ static bool is_stale(const char *key)
         || !strcmp(key, KW_META_CONFIG) || !strcmp(key, KW_META_TOKENIZER);
 }
 
+static bool is_given(const kw_conversion *c, const char *key)
+{
+    for (size_t i = 0; i < c->want.n_meta; i++)
+        if (!strcmp(c->want.meta[i].key, key))
+            return true;
+    return false;
+}
+
 static kw_status copy_meta(kw_conversion *c, kw__new_file *f, const kw_tensors *from, kw_err *e)
 {
     for (size_t i = 0; from && i < from->n_meta; i++)
-        if (!is_stale(from->meta[i].key))
+        if (!is_stale(from->meta[i].key) && !is_given(c, from->meta[i].key))
             KW_TRY(kw__meta_add(c, f, from->meta[i].key, from->meta[i].value, e));
     return KW_OK;
 }
@@ -286,6 +294,8 @@ kw_status kw__convert_metadata(kw_conversion *c, kw_err *e)
         for (int p = 0; p < KW_N_PARTS; p++)
             if (f->part == KW_N_PARTS || (s->is_single ? i == 0 : f->part == (kw_part)p))
                 KW_TRY(copy_meta(c, f, s->parts[p].file, e));
+        for (size_t k = 0; !i && k < c->want.n_meta; k++)
+            KW_TRY(kw__meta_add(c, f, c->want.meta[k].key, c->want.meta[k].value, e));
         if (!c->want.folder)
             KW_TRY(add_config(c, f, e));
         if (!c->want.folder && c->want.tokenizer)

@@ -297,7 +297,7 @@ static kw_status to_file(kw_conversion *c, kw_err *e)
     f->shown.file = "";
     f->part = KW_N_PARTS;
     c->scaled = kw__n_scaled(s) && c->want.type != KW_KEEP;       /* their products are written */
-    if (s->is_single && is_ldm(s) && !c->scaled)
+    if (s->is_single && is_ldm(s) && !c->scaled && !c->want.make)     /* making goes by canonical names */
         return copy_file(c, f, single_file(s), e);
     for (int p = 0; p < KW_N_PARTS; p++) {
         spelling sp = spelling_of(s, (kw_part)p);

@@ -15,6 +15,7 @@ typedef struct {
     kw_conversion *c;
     const kw__new_file *f;
     char *room, *turn;
+    float *made;                          /* numbers of one tensor that are not the source's */
     const kw_tensor *before[3];           /* read for the tensor before */
     int n_before;
     uint64_t done;
@@ -81,6 +82,32 @@ static kw_status convert(const kw_tensor *to, const kw_tensor *from, void *made,
     return narrow && to->dtype != from->dtype ? check(to, from, made, e) : KW_OK;
 }
 
+static kw_part part_of(const kw_source *s, const kw__entry *one)
+{
+    int p = 0;
+    while (p < KW_N_PARTS - 1 && !(one >= s->parts[p].entries && one < s->parts[p].entries + s->parts[p].n))
+        p++;
+    return (kw_part)p;
+}
+
+/* *from becomes the numbers to be written, if they are made. */
+static kw_status make(writer *w, const kw_tensor **from, kw_tensor *room, kw_err *e)
+{
+    const kw_conversion *c = w->c;
+    kw__entry *one = c->want.make ? kw__entry_of(c->source, *from) : NULL;
+    bool made = false;
+    if (one)
+        KW_TRY(c->want.make(c->want.make_user, part_of(c->source, one), *from, w->made, &made, e));
+    if (!made)
+        return KW_OK;
+    *room = **from;
+    room->dtype = KW_F32;
+    room->data = w->made;
+    room->bytes = (uint64_t)kw_tensor_count(room) * sizeof(float);
+    *from = room;
+    return KW_OK;
+}
+
 static kw_status give(void *user, size_t i, const void **data, kw_err *e)
 {
     writer *w = user;
@@ -100,12 +127,17 @@ static kw_status give(void *user, size_t i, const void **data, kw_err *e)
         if (one)
             kw__entry_fill(one);
     }
-    if (from->n == 1 && !from->turned && from->from[0]->dtype == to->dtype) {
-        *data = from->from[0]->data;
-        return KW_OK;
+    for (int k = 0; k < from->n; k++) {
+        kw_tensor made;
+        const kw_tensor *one = from->from[k];
+        KW_TRY(make(w, &one, &made, e));
+        if (from->n == 1 && !from->turned && one->dtype == to->dtype) {
+            *data = one->data;
+            return KW_OK;
+        }
+        KW_TRY(convert(to, one, (from->turned ? w->turn : w->room) + at, e));
+        at += (size_t)kw_tensor_count(one) * size;
     }
-    for (int k = 0; k < from->n; at += (size_t)kw_tensor_count(from->from[k++]) * size)
-        KW_TRY(convert(to, from->from[k], (from->turned ? w->turn : w->room) + at, e));
     if (from->turned)
         kw__transpose(w->room, w->turn, (size_t)to->shape[1], (size_t)to->shape[0], size);
     *data = w->room;
@@ -114,14 +146,17 @@ static kw_status give(void *user, size_t i, const void **data, kw_err *e)
 
 /* ---- room -------------------------------------------------------------------------------------------------------- */
 
-static void rooms(const kw_conversion *c, uint64_t *room, uint64_t *turn)
+static void rooms(const kw_conversion *c, uint64_t *room, uint64_t *turn, uint64_t *made)
 {
-    *room = *turn = 0;
+    *room = *turn = *made = 0;
     for (size_t i = 0; i < c->n; i++)
         for (size_t k = 0; k < c->files[i].n; k++) {
             const kw_tensor *t = &c->files[i].list[k];
             const kw__origin *from = &c->files[i].from[k];
-            if (from->n > 1 || from->turned || from->from[0]->dtype != t->dtype)
+            if (c->want.make)
+                *made = KW_MAX(*made, (uint64_t)kw_tensor_count(from->from[0]) * sizeof(float));
+            if (from->n > 1 || from->turned || from->from[0]->dtype != t->dtype
+                || (c->want.make && t->dtype != KW_F32))
                 *room = KW_MAX(*room, t->bytes);
             if (from->turned)
                 *turn = KW_MAX(*turn, t->bytes);
@@ -272,7 +307,7 @@ static kw_status check_target(const kw_conversion *c, const char *path, bool rep
 kw_status kw_conversion_write(kw_conversion *c, const char *path, bool replace, kw_conversion_tell *tell, void *user,
                               kw_err *e)
 {
-    uint64_t room, turn;
+    uint64_t room, turn, made;
     writer w = { .c = c, .tell = tell, .user = user };
     char *name = kw_strdup(c->arena, path);
     size_t n = strlen(path);
@@ -286,12 +321,14 @@ kw_status kw_conversion_write(kw_conversion *c, const char *path, bool replace, 
     kw_status cleaned = kw_remove_stale(dir, NULL, NULL);         /* an earlier one that was killed; space for this one */
     (void)cleaned;
     KW_TRY(check_space(c, name, e));
-    rooms(c, &room, &turn);
+    rooms(c, &room, &turn, &made);
     w.room = kw_block_new((size_t)room + 1);
     w.turn = kw_block_new((size_t)turn + 1);
-    kw_status s = !w.room || !w.turn ? kw__no_memory(e, path)
+    w.made = kw_block_new((size_t)made + 1);
+    kw_status s = !w.room || !w.turn || !w.made ? kw__no_memory(e, path)
                 : c->want.folder ? write_folder(&w, name, e) : write_weights(&w, &c->files[0], name, e);
     kw_block_free(w.room);
     kw_block_free(w.turn);
+    kw_block_free(w.made);
     return s;
 }

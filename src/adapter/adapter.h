@@ -35,6 +35,9 @@ enum {
 /* "attention,ff,conv" -> bits; unknown words are named. */
 KW_MUST kw_status kw_targets_parse(const char *text, unsigned *targets, kw_err *e);
 
+/* The set that a layer of this part belongs to, or 0: it is never adapted. */
+unsigned kw_target_of(kw_part part, const char *path);
+
 /* ---- names ----------------------------------------------------------------------------------------------------- */
 
 /*

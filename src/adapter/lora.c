@@ -8,7 +8,6 @@
  * whose two sides have one type.
  */
 #include "keys.h"
-#include "targets.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -112,7 +111,7 @@ static bool wanted(kw_lora *l, const char *path, kw_geometry geometry, int *rank
     if (!l->file) {
         *rank = wide && l->c.conv_rank ? l->c.conv_rank : l->c.rank;
         *alpha = wide && l->c.conv_alpha > 0 ? l->c.conv_alpha : l->c.alpha;
-        return kw__target_of(l->part, path) & l->c.targets;
+        return kw_target_of(l->part, path) & l->c.targets;
     }
     const kw_delta *d = l->now = kw_lora_file_find(l->file, l->part, path);
     if (!d || !kw_delta_is_branch(d))

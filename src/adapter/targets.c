@@ -1,5 +1,5 @@
 /* targets.c - which layers are adapted, by the names of their paths. */
-#include "targets.h"
+#include "adapter.h"
 
 #include <string.h>
 
@@ -34,7 +34,7 @@ static const struct { const char *part; unsigned bit; } rows[] = {
     { ".downsamplers.", KW_TARGET_CONV }, { ".upsamplers.", KW_TARGET_CONV },
 };
 
-unsigned kw__target_of(kw_part part, const char *path)
+unsigned kw_target_of(kw_part part, const char *path)
 {
     if (part == KW_PART_TEXT || part == KW_PART_TEXT2)
         return strstr(path, "encoder.layers.") ? KW_TARGET_TEXT : 0;

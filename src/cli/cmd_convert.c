@@ -138,6 +138,22 @@ static kw_status for_file(kw_cli *c, kw_source *s, extras *x, kw_err *e)
     return status ? status : x->tokenizer ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
 }
 
+kw_status kw_convert_tokenizer(kw_cli *c, kw_source *s, kw_conversion_want *want, kw_err *e)
+{
+    extras x = { .n = 0 };
+    KW_TRY(want->folder ? for_folder(c, s, &x, e) : for_file(c, s, &x, e));
+    kw_convert_extra *list = kw_alloc_array(c->arena, x.n + want->n_extra + 1, sizeof *list);
+    if (!list)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    memcpy(list, x.list, x.n * sizeof *list);
+    for (size_t i = 0; i < want->n_extra; i++)
+        list[x.n + i] = want->extra[i];
+    want->extra = list;
+    want->n_extra += x.n;
+    want->tokenizer = x.tokenizer;
+    return KW_OK;
+}
+
 /* ---- the plan, and the work ----------------------------------------------------------------------------------- */
 
 /* A model; or, for a single file, any tensors: a LoRA or an embedding keeps its names. */
@@ -146,7 +162,6 @@ static kw_status plan(kw_cli *c, const config *g, kw_source **s, kw_conversion *
     bool folder = !kw_ends_with(g->to, ".safetensors");
     kw_conversion_want want = { .folder = folder, .averages = g->averages, .type = (kw_convert_type)g->dtype };
     kw_tensors *t;
-    extras x = { .n = 0 };
     kw_err why = { 0 };
     *s = NULL;
     kw_status status = g->averages ? kw_source_open_averages(c->arena, g->from, s, &why)
@@ -160,10 +175,7 @@ static kw_status plan(kw_cli *c, const config *g, kw_source **s, kw_conversion *
         }
         return kw_conversion_of_tensors(c->arena, t, &want, out, e);
     }
-    KW_TRY(folder ? for_folder(c, *s, &x, e) : for_file(c, *s, &x, e));
-    want.extra = x.list;
-    want.n_extra = x.n;
-    want.tokenizer = x.tokenizer;
+    KW_TRY(kw_convert_tokenizer(c, *s, &want, e));
     return kw_conversion_plan(c->arena, *s, &want, out, e);
 }
 

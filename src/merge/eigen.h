@@ -5,8 +5,8 @@
 #include "base/base.h"
 
 /*
- * g (n, n), symmetric, both halves given; its content goes. values: n, largest first. vectors: (most, n), row i is that of
- * values[i]. KW_ENUMERIC: not finite.
+ * g (n, n), symmetric, both halves given; its content goes. values: n, largest first. vectors: (most, n), row i is that
+ * of values[i]. KW_ENUMERIC: not finite.
  */
 KW_MUST kw_status kw__eigen(double *g, int64_t n, double *values, double *vectors, int64_t most, kw_err *e);
 

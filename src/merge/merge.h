@@ -1,6 +1,6 @@
 /*
- * merge.h - models out of models: sums, differences, TIES, DARE, LoRAs into models and into each other; LoRAs out of the
- * difference of two models. Nothing here trains; everything goes tensor by tensor.
+ * merge.h - models out of models: sums, differences, TIES, DARE, LoRAs into models and into each other; LoRAs out of
+ * the difference of two models. Nothing here trains; everything goes tensor by tensor.
  *
  *     kw_merge *m;
  *     KW_TRY(kw_merge_new(arena, &recipe, &m, e));               // names and shapes are compared

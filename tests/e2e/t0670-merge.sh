@@ -1,0 +1,76 @@
+#!/bin/sh
+# t0670-merge.sh - models into one, LoRAs into models and into each other, LoRAs out of models: what the program says,
+# writes and refuses. The numbers themselves: tests/unit/merge, tools/golden/merge.py.
+. tests/e2e/lib.sh
+BASE=tests/golden/pipeline/base
+L=tests/golden/lora/files
+K=$L/diffusers/kohya/file.safetensors
+draw() {                                  # NAME BASE ...: the latents of one picture, as $WORK/NAME.st
+    name=$1 from=$2
+    shift 2
+    expect 0 "" "$KIWAME" generate "a red cat" --base "$from" --width 16 --height 16 --steps 2 --seed 1 \
+        --out "$WORK/$name.png" --save-latents "$WORK/$name.st" "$@"
+}
+same() { cmp -s "$WORK/$1" "$WORK/$2"; }
+
+# LoRA into the model, and out of it again: as the LoRA itself
+expect 0 "" "$KIWAME" merge "$WORK/a" --model "$BASE" --lora "$K" --dtype f32
+expect 0 "" "$KIWAME" merge "$WORK/b.safetensors" --model "$BASE" --lora "$K:-0.5:0.25" --dtype f32
+expect 0 "energy kept: 100.00 %" "$KIWAME" extract "$WORK/a" --base "$BASE" --rank 64 --dtype f32 -o "$WORK/out.safetensors"
+expect 0 "" "$KIWAME" inspect "$WORK/out.safetensors"
+draw merged "$WORK/a"
+draw beside "$BASE" --lora "$K" --lora-apply merge
+draw extracted "$BASE" --lora "$WORK/out.safetensors" --lora-apply merge
+draw plain "$BASE"
+same merged.st plain.st && fail "the LoRA changes nothing"
+same merged.st beside.st || fail "merged and applied are not the same"
+
+# the report alone writes nothing; what belongs together and what does not
+expect 0 "have one ancestor" "$KIWAME" merge --report --model "$WORK/a" --model "$WORK/b.safetensors" --base "$BASE" --all
+says "OUT"
+expect 0 "SAME" "$KIWAME" merge --dry-run --model "$WORK/a" --model "$WORK/a" --json
+cp -r "$BASE" "$WORK/stranger"
+expect 0 "" "$KIWAME" init "$WORK/stranger" --seed 7 --overwrite
+expect 0 "no ancestor in common" "$KIWAME" merge --report --model "$WORK/a" --model "$WORK/stranger"
+
+# every method, a file and a folder: the same numbers; the recipe is kept
+for m in sum add-difference slerp ties dare dare-ties; do
+    expect 0 "" "$KIWAME" merge "$WORK/$m" --model "$WORK/a" --model "$WORK/b.safetensors" --base "$BASE" --method $m --dtype f32
+    expect 0 "" "$KIWAME" merge "$WORK/$m.safetensors" --model "$WORK/a" --model "$WORK/b.safetensors" --base "$BASE" --method $m \
+        --dtype f32
+    expect 0 "" "$KIWAME" convert "$WORK/$m.safetensors" "$WORK/$m-back"
+    same "$m/unet/diffusion_pytorch_model.safetensors" "$m-back/unet/diffusion_pytorch_model.safetensors" || \
+        "$KIWAME" merge --report --model "$WORK/$m" --model "$WORK/$m-back" --json | grep -q SAME || fail "$m: file and folder differ"
+    grep -q "\"method\":\"$m\"" "$WORK/$m/kiwame-merge.json" || fail "$m: no recipe"
+    head -c 100000 "$WORK/$m.safetensors" | grep -aq "modelspec.merged_from" || fail "$m: no merged_from"
+done
+
+# blocks: all of them at x is the plain sum, at 0 the first model, by name as by number
+expect 0 "" "$KIWAME" merge "$WORK/half" --model "$WORK/a" --model "$WORK/b.safetensors" --blocks "IN=0.5,OUT=0.5" --dtype f32
+expect 0 "SAME" "$KIWAME" merge --report --model "$WORK/half" --model "$WORK/sum" --json
+expect 0 "" "$KIWAME" merge "$WORK/none" --model "$WORK/a" --model "$WORK/b.safetensors" --dtype f32 \
+    --blocks 0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0
+expect 0 "SAME" "$KIWAME" merge --report --model "$WORK/none" --model "$WORK/a" --json
+expect 0 "" "$KIWAME" merge "$WORK/in" --model "$WORK/a" --model "$WORK/b.safetensors:0" --dtype f32 --blocks IN=1
+expect 0 "GOOD" "$KIWAME" merge --report --model "$WORK/in" --model "$WORK/a" --json
+
+# LoRAs: concatenated and by singular values; both together draw what one of them draws
+expect 0 "" "$KIWAME" merge "$WORK/sum2.safetensors" --lora "$K:0.5" --lora "$K:0.5"
+expect 0 "" "$KIWAME" extract --resize "$WORK/sum2.safetensors" --rank 4 --dtype f32 -o "$WORK/small.safetensors"
+expect 0 "" "$KIWAME" merge "$WORK/svd.safetensors" --lora "$K:0.5" --lora "$K:0.5" --rank 64 --dtype f32
+expect 0 "" "$KIWAME" extract --resize "$WORK/sum2.safetensors" --dynamic sv_fro --dynamic-param 0.9 -o "$WORK/dyn.safetensors"
+expect 0 "" "$KIWAME" merge "$WORK/lokr.safetensors" --lora "$L/lycoris/lokr-factor.safetensors" --rank 8
+
+# refusals
+expect 2 "needs --base" "$KIWAME" merge "$WORK/x" --model "$WORK/a" --model "$WORK/b.safetensors" --method ties
+expect 2 "nothing to merge" "$KIWAME" merge "$WORK/x" --model "$WORK/a"
+expect 2 "is already there" "$KIWAME" merge "$WORK/a" --model "$BASE" --lora "$K"
+expect 2 "numbers" "$KIWAME" merge "$WORK/x" --model "$WORK/a" --model "$BASE" --blocks 1,2,3
+expect 3 "singular values" "$KIWAME" merge "$WORK/x.safetensors" --lora "$L/lycoris/lokr-factor.safetensors" --lora "$K"
+expect 3 "do not differ" "$KIWAME" extract "$BASE" --base "$BASE" -o "$WORK/x.safetensors"
+expect 2 "needs --base" "$KIWAME" extract "$BASE" -o "$WORK/x.safetensors"
+expect 2 "--dynamic-param" "$KIWAME" extract --resize "$K" --dynamic sv_ratio -o "$WORK/x.safetensors"
+expect 3 "" "$KIWAME" merge "$WORK/x" --model "$WORK/a" --model tests/golden/models/unet-sdxl-tiny
+[ ! -e "$WORK/x" ] && [ ! -e "$WORK/x.safetensors" ] || fail "something was written"
+ls "$WORK"/.tmp-* >/dev/null 2>&1 && fail "something unfinished lies there"
+exit 0

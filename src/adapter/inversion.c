@@ -223,12 +223,11 @@ static kw_status second_file(kw_arena *a, const char *path, kw_inversion *out, k
 
 kw_status kw_inversion_read(kw_arena *a, const char *path, kw_inversion *out, kw_err *e)
 {
-    const char *name = kw_path_name(path), *dot = strrchr(name, '.');
     kw_tensors *file;
-    *out = (kw_inversion){ .name = kw_strndup(a, name, dot && dot > name ? (size_t)(dot - name) : strlen(name)) };
+    *out = (kw_inversion){ .name = kw_path_stem(a, path) };
     if (!out->name)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    if (kw_ends_with(name, ".png"))
+    if (kw_ends_with(path, ".png"))
         return read_png(a, path, out, e);
     KW_TRY(kw_tensors_open(a, path, &file, e));
     KW_TRY(take(a, file, "", out, e));

@@ -63,12 +63,13 @@ bool kw_lora_name(const kw_lora_names *s, kw_part part, const char *path, char n
     return n < KW_LORA_NAME;
 }
 
-/* ---- back: where underscores were dots ------------------------------------------------------------------------------- */
+/* ---- back: where underscores were dots --------------------------------------------------------------------------- */
 
 /* Elements of paths that hold an underscore themselves, or may follow one; of two that fit the longer is meant. */
 static const char *const words[] = {
-    "down_blocks", "mid_block", "up_blocks", "resnets", "attentions", "downsamplers", "upsamplers", "transformer_blocks",
-    "attn1", "attn2", "to_q", "to_k", "to_v", "to_out", "ff", "net", "proj", "proj_in", "proj_out", "norm", "norm1",
+    "down_blocks", "mid_block", "up_blocks", "resnets", "attentions", "downsamplers", "upsamplers",
+    "transformer_blocks", "attn1", "attn2", "to_q", "to_k", "to_v", "to_out", "ff", "net", "proj", "proj_in",
+    "proj_out", "norm", "norm1",
     "norm2", "norm3", "conv", "conv1", "conv2", "conv_in", "conv_out", "conv_norm_out", "conv_shortcut",
     "time_emb_proj", "time_embedding", "add_embedding", "linear_1", "linear_2", "group_norm",
     "input_blocks", "middle_block", "output_blocks", "in_layers", "out_layers", "emb_layers", "skip_connection", "op",

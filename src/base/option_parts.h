@@ -29,10 +29,12 @@ kw_status kw__option_unknown(const kw_options *o, const char *label, const char 
 kw_status kw__option_set(kw_options *o, kw__option_entry *x, const char *text, kw_option_source from,
                          const char *label, kw_err *e);
 void kw__option_set_default(kw__option_entry *x);
-void kw__option_value(const kw__option_entry *x, bool quote_words, kw_str *out);     /* one number, bool, choice or size */
+void kw__option_value(const kw__option_entry *x, bool quote_words, kw_str *out);  /* one number, bool, choice or size */
 bool kw__number_fits(const kw_option *row, double v);
-bool kw__is_model_name(const char *path);  /* hf:... and civitai:..., which stand where a path may: no folder is put before */
-bool kw__option_off(const kw_option *row, const char *text);   /* "off" is 0 where the row's own word is a negative number */
+/* hf:... and civitai:..., which stand where a path may: no folder is put before */
+bool kw__is_model_name(const char *path);
+/* "off" is 0 where the row's own word is a negative number */
+bool kw__option_off(const kw_option *row, const char *text);
 bool kw__utf8_ok(const char *s);
 
 #endif

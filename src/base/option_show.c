@@ -84,7 +84,8 @@ static void add_choice(kw_str *out, const kw_option *row, int i)
 
 void kw_option_show_default(const kw_option *row, kw_str *out)
 {
-    if (row->type == KW_OPT_GROUP || row->type == KW_OPT_BOOL || kw__option_is_list(row) || row->flags & KW_OPT_REQUIRED)
+    if (row->type == KW_OPT_GROUP || row->type == KW_OPT_BOOL || kw__option_is_list(row)
+        || row->flags & KW_OPT_REQUIRED)
         return;
     if (row->type == KW_OPT_TEXT || row->type == KW_OPT_PATH)
         kw_str_add(out, row->text ? row->text : "");
@@ -183,7 +184,8 @@ static void add_path(kw_str *out, const kw_option *row, const char *path, bool a
 {
     char here[4096];
     bool plain_name = row->flags & KW_OPT_OR_NAME && !strchr(path, '/');
-    if (!absolute || path[0] == '/' || kw__is_model_name(path) || !strcmp(path, "-") || !*path || plain_name || !getcwd(here, sizeof here)) {
+    if (!absolute || path[0] == '/' || kw__is_model_name(path) || !strcmp(path, "-") || !*path || plain_name
+        || !getcwd(here, sizeof here)) {
         add_quoted(out, path);
         return;
     }

@@ -15,7 +15,8 @@
 bool kw__utf8_ok(const char *s)
 {
     for (const unsigned char *p = (const unsigned char *)s; *p;) {
-        int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : *p >= 0xe0 && *p < 0xf0 ? 2 : *p >= 0xf0 && *p < 0xf5 ? 3 : -1;
+        int more = *p < 0x80 ? 0 : *p >= 0xc2 && *p < 0xe0 ? 1 : *p >= 0xe0 && *p < 0xf0 ? 2
+                 : *p >= 0xf0 && *p < 0xf5 ? 3 : -1;
         if (more < 0 || (*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90)
             || (*p == 0xf4 && p[1] > 0x8f))
             return false;
@@ -151,7 +152,8 @@ static kw_status read_size(const kw_option *row, const char *text, const char *l
 
 static kw_status read_bool(const char *text, const char *label, bool *v, kw_err *e)
 {
-    static const char *const yes[] = { "true", "yes", "on", "1", "always" }, *const no[] = { "false", "no", "off", "0", "never" };
+    static const char *const yes[] = { "true", "yes", "on", "1", "always" };
+    static const char *const no[] = { "false", "no", "off", "0", "never" };
     for (size_t i = 0; i < KW_LEN(yes); i++)
         if (!strcmp(text, yes[i]) || !strcmp(text, no[i])) {
             *v = !strcmp(text, yes[i]);

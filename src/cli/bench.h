@@ -96,7 +96,7 @@ typedef struct {
     const char *pass;
     double flops;                         /* useful ones of a run */
     double setup, first;                  /* seconds: opening and planning; the first run, which packs weights */
-    double plan, states;                  /* of setup: from an open model to a planned program; making trained weights */
+    double plan, states;  /* of setup: from an open model to a planned program; making trained weights */
     double work;                          /* forecast of a run, in FLOPs of the peak; 0: none */
     double rss, forecast;                 /* bytes */
     kw_bench_times t;

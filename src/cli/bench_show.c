@@ -183,8 +183,9 @@ static void add_places(kw_str *o, const kw_bench_result *r)
     kw_str_add(o, "],\"places\":[");
     for (size_t i = 0; i < n && i < (size_t)r->top; i++)
         kw_str_printf(o, "%s{\"place\":\"%s\",\"class\":\"%s\",\"count\":%.0f,\"seconds\":%.9g,\"gflop\":%.9g,"
-                      "\"bytes\":%.0f}", i ? "," : "", list[i].text, list[i].kind ? list[i].kind : "", (double)list[i].count / r->t.n,
-                      list[i].seconds / r->t.n, list[i].flops / r->t.n * 1e-9, list[i].bytes / r->t.n);
+                      "\"bytes\":%.0f}", i ? "," : "", list[i].text, list[i].kind ? list[i].kind : "",
+                      (double)list[i].count / r->t.n, list[i].seconds / r->t.n, list[i].flops / r->t.n * 1e-9,
+                      list[i].bytes / r->t.n);
     free(list);
 }
 

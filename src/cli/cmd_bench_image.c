@@ -14,8 +14,8 @@ typedef struct {
 static const kw_option options[] = {
     KW_ROW_GROUP(N_("What")),
     KW_ROW_TEXT("model", config, b.model, NULL,
-                N_("sd15, emoji or shapes with random weights, or a model's folder or file; default: the small base that comes "
-                   "along"), .value = "MODEL"),
+                N_("sd15, emoji or shapes with random weights, or a model's folder or file; default: the small base "
+                   "that comes along"), .value = "MODEL"),
     KW_ROW_TEXT("size", config, b.size, NULL, N_("size of the picture; default: the model's own"), .value = "WxH"),
     KW_ROW_INT("batch", config, b.batch, 1, 1, 1024, N_("pictures at once"), .alias = "batch-size"),
     KW_ROW_INT("steps", config, steps, 20, 1, 1000, N_("sampling steps")),

@@ -17,13 +17,17 @@ typedef struct {
 } config;
 
 static const kw_option options[] = {
-    KW_ROW_CHOICE("part", config, part, 0, "unet|text|vae-encode|vae-decode|text2", N_("which part"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED),
-    KW_ROW_PATH("base", config, base, NULL, N_("model folder or file; it needs only the named part"), .flags = KW_OPT_REQUIRED, .value = "DIR"),
+    KW_ROW_CHOICE("part", config, part, 0, "unet|text|vae-encode|vae-decode|text2", N_("which part"),
+                  .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED),
+    KW_ROW_PATH("base", config, base, NULL, N_("model folder or file; it needs only the named part"),
+                .flags = KW_OPT_REQUIRED, .value = "DIR"),
     KW_ROW_PATH("in", config, in, NULL, N_("input tensors (safetensors)"), .flags = KW_OPT_REQUIRED),
     KW_ROW_PATH("out", config, out, NULL, N_("where the outputs go (safetensors)"), .flags = KW_OPT_REQUIRED),
     KW_ROW_CHOICE("dtype", config, dtype, 0, "f32|bf16|f64", N_("type of the computation")),
-    KW_ROW_CHOICE("recompute", config, memory, 0, "none|lean|floor", N_("what the backward pass computes again instead of keeping it")),
-    KW_ROW_BOOL("grad", config, grad, false, N_("also gradients of every parameter and input; the input then holds grad_output")),
+    KW_ROW_CHOICE("recompute", config, memory, 0, "none|lean|floor",
+                  N_("what the backward pass computes again instead of keeping it")),
+    KW_ROW_BOOL("grad", config, grad, false,
+                N_("also gradients of every parameter and input; the input then holds grad_output")),
     KW_ROW_BOOL("plan", config, plan, false, N_("print the planned graph")),
     KW_ROW_END
 };
@@ -45,7 +49,7 @@ typedef struct {
     const char *y_name;
 } job;
 
-/* ---- layouts: (N, C, H, W) in files, (N, H, W, C) here ------------------------------------------------------------ */
+/* ---- layouts: (N, C, H, W) in files, (N, H, W, C) here ----------------------------------------------------------- */
 
 static void transpose(kw_shape nchw, bool to_nhwc, const double *from, double *to)
 {
@@ -68,7 +72,7 @@ static kw_shape shape_of(const kw_tensor *t)
 static kw_shape nhwc(kw_shape s) { return s.rank == 4 ? KW_SHAPE(s.d[0], s.d[2], s.d[3], s.d[1]) : s; }
 static kw_shape nchw(kw_shape s) { return s.rank == 4 ? KW_SHAPE(s.d[0], s.d[3], s.d[1], s.d[2]) : s; }
 
-/* ---- inputs ---------------------------------------------------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------------------------------------------------ */
 
 static kw_status fetch(job *j, const char *name, int rank, const kw_tensor **t)
 {
@@ -76,7 +80,8 @@ static kw_status fetch(job *j, const char *name, int rank, const kw_tensor **t)
     if (!*t)
         return kw_fail(j->e, KW_EDATA, "%s: tensor %s is missing", kw_tensors_path(j->in), name);
     if ((*t)->rank != rank)
-        return kw_fail(j->e, KW_EDATA, "%s: tensor %s has %d dimensions, %d are expected", kw_tensors_path(j->in), name, (*t)->rank, rank);
+        return kw_fail(j->e, KW_EDATA, "%s: tensor %s has %d dimensions, %d are expected", kw_tensors_path(j->in), name,
+                       (*t)->rank, rank);
     return KW_OK;
 }
 
@@ -111,7 +116,8 @@ static kw_status ids(job *j, const char *name, int64_t below, kw_val *v)
         return kw_fail(j->e, KW_EDATA, "%s: %s must be I64", kw_tensors_path(j->in), name);
     for (int64_t i = 0; i < kw_tensor_count(f); i++)
         if (((const int64_t *)f->data)[i] < 0 || ((const int64_t *)f->data)[i] >= below)
-            return kw_fail(j->e, KW_EDATA, "%s: %s has an id outside 0..%lld", kw_tensors_path(j->in), name, (long long)below - 1);
+            return kw_fail(j->e, KW_EDATA, "%s: %s has an id outside 0..%lld", kw_tensors_path(j->in), name,
+                           (long long)below - 1);
     *v = kw_input(j->g, name, shape_of(f), KW_I64);
     j->input[j->n_inputs].name = name;
     j->input[j->n_inputs].v = *v;
@@ -119,7 +125,7 @@ static kw_status ids(job *j, const char *name, int64_t below, kw_val *v)
     return KW_OK;
 }
 
-/* ---- parts -------------------------------------------------------------------------------------------------------------- */
+/* ---- parts ------------------------------------------------------------------------------------------------------- */
 
 static kw_status build_unet(job *j, const json_t *json)
 {
@@ -165,7 +171,8 @@ static kw_status build_text(job *j, const json_t *json)
     KW_TRY(kw_clip_read(json, &c, j->e));
     KW_TRY(ids(j, "input_ids", c.vocabulary, &v));
     if (kw_last(kw_shape_of(j->g, v)) > c.positions)
-        return kw_fail(j->e, KW_EDATA, "%s: texts are longer than the model's %d positions", kw_tensors_path(j->in), c.positions);
+        return kw_fail(j->e, KW_EDATA, "%s: texts are longer than the model's %d positions", kw_tensors_path(j->in),
+                       c.positions);
     j->y = kw_clip(&j->net, &c, v, hidden);
     j->y_name = "last_hidden_state";
     for (int i = 0; i <= c.layers; i++)
@@ -234,14 +241,15 @@ static kw_status emit_gradients(job *j)
         KW_TRY(floats(j, "grad_penultimate", 3, j->compute, false, &dends[1]));
     KW_TRY(kw_backward(j->g, ends, dends, n_ends, wrt, (int)total, d, j->e));
     for (size_t i = 0; i < total; i++) {
-        const char *name = i < n ? kw_source_file_name(j->part.source, j->part.part, kw_params_at(j->params, i)->name) : j->input[i - n].name;
+        const char *name = i < n ? kw_source_file_name(j->part.source, j->part.part, kw_params_at(j->params, i)->name)
+                                 : j->input[i - n].name;
         if (d[i] >= 0)
             kw_result(j->g, kw_sprintf(j->arena, "grad.%s", name), d[i]);
     }
     return KW_OK;
 }
 
-/* ---- outputs -------------------------------------------------------------------------------------------------------------- */
+/* ---- outputs ----------------------------------------------------------------------------------------------------- */
 
 static bool is_picture(const job *j, const char *name)
 {
@@ -289,7 +297,8 @@ static kw_status save(job *j, const kw_program *p)
 static kw_status run(kw_cli *cli, void *arg, kw_err *e)
 {
     job j = { .arena = cli->arena, .c = arg, .e = e };
-    static kw_status (*const build[])(job *, const json_t *) = { build_unet, build_text, build_vae, build_vae, build_text };
+    static kw_status (*const build[])(job *, const json_t *) = { build_unet, build_text, build_vae, build_vae,
+                                                                 build_text };
     kw_say(cli, _(N_("opening the model")));
     kw_status opened = open(&j);
     kw_hush(cli);

@@ -12,14 +12,17 @@ typedef struct {
 } config;
 
 static const kw_option options[] = {
-    KW_ROW_CHOICE("method", config, s.method, 0, "lora|full", N_("what is trained: an adapter, or the weights themselves"), .flags = KW_OPT_REQUIRED),
+    KW_ROW_CHOICE("method", config, s.method, 0, "lora|full",
+                  N_("what is trained: an adapter, or the weights themselves"), .flags = KW_OPT_REQUIRED),
     KW_ROW_PATH("base", config, s.base, NULL, N_("model folder or file"), .flags = KW_OPT_REQUIRED, .value = "DIR"),
     KW_ROW_PATH("vae", config, s.vae, NULL, N_("another autoencoder")),
-    KW_ROW_PATH("batches", config, batches, NULL, N_("tensors i.latents, i.noise, i.timesteps, i.encoder_hidden_states or i.input_ids; SDXL: i.add_time_ids, "
-                   "i.add_text_embeds or i.input_ids_2; i.image"),
+    KW_ROW_PATH("batches", config, batches, NULL,
+                N_("tensors i.latents, i.noise, i.timesteps, i.encoder_hidden_states or i.input_ids; SDXL: "
+                   "i.add_time_ids, i.add_text_embeds or i.input_ids_2; i.image"),
                 .flags = KW_OPT_REQUIRED),
     KW_ROW_INT("steps", config, steps, 1, 1, 1000000, N_("optimizer steps"), .flags = KW_OPT_REQUIRED),
-    KW_ROW_PATH("out", config, out, NULL, N_("where loss and trained tensors go (safetensors)"), .flags = KW_OPT_REQUIRED),
+    KW_ROW_PATH("out", config, out, NULL, N_("where loss and trained tensors go (safetensors)"),
+                .flags = KW_OPT_REQUIRED),
     KW_ROW_END
 };
 static const kw_option_table tables[] = { { options, 0, NULL, 0 }, { kw_model_rows, offsetof(config, s), NULL, 0 },
@@ -40,7 +43,8 @@ static kw_status picture(reader *r, const kw_tensor *t, const float **out, kw_mi
     if (t->rank != 4)
         return kw_fail(r->e, KW_EDATA, "%s: %s must have four dimensions", kw_tensors_path(r->file), t->name);
     int64_t n = t->shape[0], c = t->shape[1], hw = t->shape[2] * t->shape[3];
-    float *from = kw_alloc_array(r->arena, (size_t)(n * c * hw), sizeof *from), *to = kw_alloc_array(r->arena, (size_t)(n * c * hw), sizeof *to);
+    float *from = kw_alloc_array(r->arena, (size_t)(n * c * hw), sizeof *from);
+    float *to = kw_alloc_array(r->arena, (size_t)(n * c * hw), sizeof *to);
     if (!from || !to)
         return kw_fail(r->e, KW_ENOMEM, "out of memory");
     kw_convert(KW_F32, from, t->dtype, t->data, (size_t)(n * c * hw));
@@ -92,7 +96,8 @@ static kw_status read_text(reader *r, int i, kw_micro *b)
 {
     const kw_tensor *ids = find(r, i, "input_ids"), *ctx = find(r, i, "encoder_hidden_states"), *t = ids ? ids : ctx;
     if (!t || t->rank < 2 || t->shape[0] != b->n || (ids && ids->dtype != KW_I64))
-        return kw_fail(r->e, KW_EDATA, "%s: batch %d needs encoder_hidden_states, or input_ids in I64", kw_tensors_path(r->file), i);
+        return kw_fail(r->e, KW_EDATA, "%s: batch %d needs encoder_hidden_states, or input_ids in I64",
+                       kw_tensors_path(r->file), i);
     b->tokens = (int)t->shape[1];
     if (ids) {
         b->ids = ids->data;
@@ -109,7 +114,8 @@ static kw_status read_text(reader *r, int i, kw_micro *b)
 
 static kw_status read_batch(reader *r, int i, bool vae, kw_micro *b)
 {
-    const kw_tensor *image = find(r, i, "image"), *latents = find(r, i, "latents"), *noise = find(r, i, "noise"), *t = find(r, i, "timesteps");
+    const kw_tensor *image = find(r, i, "image"), *latents = find(r, i, "latents"), *noise = find(r, i, "noise"),
+                    *t = find(r, i, "timesteps");
     kw_micro sizes = { 0 };
     *b = (kw_micro){ 0 };
     if (vae ? !image : !latents || !noise || !t)
@@ -120,7 +126,8 @@ static kw_status read_batch(reader *r, int i, bool vae, kw_micro *b)
         return picture(r, image, &b->image, b);
     KW_TRY(picture(r, latents, &b->latents, b));
     if (t->dtype != KW_I64 || kw_tensor_count(t) != b->n || sizes.n != b->n || sizes.h != b->h || sizes.w != b->w)
-        return kw_fail(r->e, KW_EDATA, "%s: the tensors of batch %d do not fit each other", kw_tensors_path(r->file), i);
+        return kw_fail(r->e, KW_EDATA, "%s: the tensors of batch %d do not fit each other", kw_tensors_path(r->file),
+                       i);
     b->timesteps = t->data;
     return read_text(r, i, b);
 }
@@ -170,7 +177,8 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
     if (!all)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     memcpy(all, trained, n * sizeof *all);
-    all[n] = (kw_tensor){ .name = "loss", .dtype = KW_F32, .rank = 1, .shape = { c->steps }, .data = loss, .bytes = (uint64_t)c->steps * 4 };
+    all[n] = (kw_tensor){ .name = "loss", .dtype = KW_F32, .rank = 1, .shape = { c->steps }, .data = loss,
+                          .bytes = (uint64_t)c->steps * 4 };
     kw_guard_begin();
     kw_status s = kw_tensors_save(c->out, all, n + 1, NULL, 0, e);
     kw_guard_end();
@@ -178,6 +186,7 @@ static kw_status run(kw_cli *cli, void *arg, kw_err *e)
 }
 
 const kw_command kw_command_debug_train = {
-    .name = "train", .help = N_("some steps from given batches, losses and trained tensors out"), .tables = tables, .config_size = sizeof(config),
+    .name = "train", .help = N_("some steps from given batches, losses and trained tensors out"), .tables = tables,
+    .config_size = sizeof(config),
     .flags = KW_COMMAND_THREADS, .run = run,
 };

@@ -62,7 +62,8 @@ static const kw_command command_lora = {
 static const kw_command command_full = {
     .name = "full", .help = N_("train the weights of whole parts: U-Net, text encoder, autoencoder"),
     .tables = full_tables,
-    .config_size = sizeof(kw_settings), .examples = "kiwame train full photos --base model --part unet", .flags = KW_COMMAND_THREADS, .run = full,
+    .config_size = sizeof(kw_settings), .examples = "kiwame train full photos --base model --part unet",
+    .flags = KW_COMMAND_THREADS, .run = full,
 };
 static kw_status align(kw_cli *c, void *config, kw_err *e)
 {
@@ -74,18 +75,21 @@ static kw_status align(kw_cli *c, void *config, kw_err *e)
 static const kw_command command_align = {
     .name = "align", .help = N_("teach a text encoder the latents of captioned pictures, before a U-Net is trained"),
     .tables = align_tables,
-    .config_size = sizeof(kw_settings), .examples = "kiwame train align photos --base model", .flags = KW_COMMAND_THREADS, .run = align,
+    .config_size = sizeof(kw_settings), .examples = "kiwame train align photos --base model",
+    .flags = KW_COMMAND_THREADS, .run = align,
 };
 static const kw_command *const commands[] = { &command_lora, &command_full, &command_align, NULL };
 
-const kw_command kw_command_train = { .name = "train", .help = N_("additional training on your pictures"), .commands = commands };
+const kw_command kw_command_train = { .name = "train", .help = N_("additional training on your pictures"),
+                                      .commands = commands };
 
 /* ---- resume ------------------------------------------------------------------------------------------------------ */
 
 typedef struct { const char *dir; bool accept; } resume_config;
 
 static const kw_option resume_options[] = {
-    KW_ROW_PATH("run", resume_config, dir, NULL, N_("folder of the run"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED, .value = "RUN"),
+    KW_ROW_PATH("run", resume_config, dir, NULL, N_("folder of the run"), .flags = KW_OPT_POSITIONAL | KW_OPT_REQUIRED,
+                .value = "RUN"),
     KW_ROW_BOOL("accept-changes", resume_config, accept, false,
                 N_("go on although settings, pictures or the base were changed: other bits")),
     KW_ROW_END
@@ -99,11 +103,13 @@ static kw_status read_recipe(kw_cli *c, const char *dir, kw_settings *s, kw_err 
     if (!path || !o)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (!kw_is_file(path) && errno != EACCES)
-        return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s is not the folder of a run: it has no recipe.toml", dir), "name the folder that `kiwame train` wrote");
+        return kw_advise(e, kw_fail(e, KW_EUSAGE, "%s is not the folder of a run: it has no recipe.toml", dir),
+                         "name the folder that `kiwame train` wrote");
     KW_TRY(kw_options_add_tables(o, tables, s, e));
     KW_TRY(kw_file_read(c->arena, path, 1 << 20, &text, &n, e));
     KW_TRY(kw_options_toml(o, text, n, path, KW_FROM_RECIPE, e));
-    s->method = kw_starts_with(text, "# kiwame train full") ? KW_METHOD_FULL : kw_starts_with(text, "# kiwame train align") ? KW_METHOD_ALIGN : KW_METHOD_LORA;
+    s->method = kw_starts_with(text, "# kiwame train full") ? KW_METHOD_FULL
+        : kw_starts_with(text, "# kiwame train align") ? KW_METHOD_ALIGN : KW_METHOD_LORA;
     s->out = dir;
     return KW_OK;
 }
@@ -117,7 +123,8 @@ static kw_status settle_machine(kw_cli *c, const char *dir, kw_err *e)
     if (threads < 1 || !isa)
         return KW_OK;
     if (c->global.threads && c->global.threads != threads) {
-        kw_status s = kw_fail(e, KW_EUSAGE, "%s was computed with %d threads; another number gives other bits", dir, threads);
+        kw_status s = kw_fail(e, KW_EUSAGE, "%s was computed with %d threads; another number gives other bits", dir,
+                              threads);
         return kw_advise(e, s, "leave --threads out");
     }
     kw_threads_set(threads);
@@ -139,6 +146,7 @@ static kw_status resume(kw_cli *c, void *config, kw_err *e)
 }
 
 const kw_command kw_command_resume = {
-    .name = "resume", .help = N_("go on with a stopped run, to the same bits"), .options = resume_options, .config_size = sizeof(resume_config),
+    .name = "resume", .help = N_("go on with a stopped run, to the same bits"), .options = resume_options,
+    .config_size = sizeof(resume_config),
     .examples = "kiwame resume runs/kiwa", .flags = KW_COMMAND_THREADS, .run = resume,
 };

@@ -58,7 +58,7 @@ void kw_guard_end(void)
     end_if_stopped();
 }
 
-/* ---- files that shrink while they are mapped ---------------------------------------------------------------------- */
+/* ---- files that shrink while they are mapped --------------------------------------------------------------------- */
 
 static char shrunk[512];                  /* made beforehand: a handler may not translate */
 

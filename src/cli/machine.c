@@ -195,7 +195,8 @@ const kw_library *kw_libraries(void)
 
 /* ---- OpenMP ------------------------------------------------------------------------------------------------------ */
 
-/* The share of the last ten seconds, in percent, in which somebody waited for a core; 0 where the kernel does not say. */
+/* The share of the last ten seconds, in percent, in which somebody waited for a core; 0 where the kernel does not
+   say. */
 static double waiting(void)
 {
     char line[128] = "";

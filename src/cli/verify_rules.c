@@ -1,7 +1,8 @@
 /*
  * verify_rules.c - what each program does with a file: one row for each rule. Sources: the programs' own readers (A1111
  * extensions-builtin/Lora and modules/infotext_utils.py, Forge extensions-builtin/sd_forge_lora, comfy/lora.py,
- * diffusers loaders/lora_conversion_utils.py, sd-scripts networks/lora.py, InvokeAI configs/lora.py, Civitai's metadata parsers).
+ * diffusers loaders/lora_conversion_utils.py, sd-scripts networks/lora.py, InvokeAI configs/lora.py, Civitai's metadata
+ * parsers).
  */
 #include "verify.h"
 

@@ -318,7 +318,7 @@ kw_status kw_conversion_write(kw_conversion *c, const char *path, bool replace, 
     KW_TRY(check_target(c, name, replace, e));
     char *dir = kw_path_dir(c->arena, name);
     KW_TRY(dir ? kw_mkdirs(dir, e) : kw__no_memory(e, path));
-    kw_status cleaned = kw_remove_stale(dir, NULL, NULL);         /* an earlier one that was killed; space for this one */
+    kw_status cleaned = kw_remove_stale(dir, NULL, NULL);  /* an earlier one that was killed; space for this one */
     (void)cleaned;
     KW_TRY(check_space(c, name, e));
     rooms(c, &room, &turn, &made);

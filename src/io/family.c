@@ -3,8 +3,8 @@
  *
  *   channels of the levels | transformer blocks of each attention going down | in the middle | going up | text width
  *
- * 0: a resnet without attention; the middle: blocks, "one" (a single resnet: SSD-1B, Vega), "none" (BK-SDM Small, Tiny).
- * Sources: config.json of the published repositories, as ComfyUI's comfy/model_detection.py has them as well.
+ * 0: a resnet without attention; the middle: blocks, "one" (a single resnet: SSD-1B, Vega), "none" (BK-SDM Small,
+ * Tiny). Sources: config.json of the published repositories, as ComfyUI's comfy/model_detection.py has them as well.
  */
 #include "source_internal.h"
 
@@ -15,9 +15,11 @@ static const struct { const char *geometry, *name; } published[] = {
     { "320 640 1280 1280 | 1 1 1 1 1 1 0 0 | 1 | 0 0 0 1 1 1 1 1 1 1 1 1 | 1024", N_("Stable Diffusion 2.x") },
     { "320 640 1280 | 0 0 2 2 10 10 | 10 | 10 10 10 2 2 2 0 0 0 | 2048", N_("SDXL") },
     { "320 640 1280 1280 | 1 1 1 0 | 1 | 0 0 1 1 1 1 1 1 | 768", N_("BK-SDM Base (a smaller Stable Diffusion 1.x)") },
-    { "320 640 1280 1280 | 1 1 1 0 | none | 0 0 1 1 1 1 1 1 | 768", N_("BK-SDM Small (a smaller Stable Diffusion 1.x)") },
+    { "320 640 1280 1280 | 1 1 1 0 | none | 0 0 1 1 1 1 1 1 | 768",
+      N_("BK-SDM Small (a smaller Stable Diffusion 1.x)") },
     { "320 640 1280 | 1 1 1 | none | 1 1 1 1 1 1 | 768", N_("BK-SDM Tiny (a smaller Stable Diffusion 1.x)") },
-    { "320 640 1280 1280 | 1 1 1 0 | 1 | 0 0 1 1 1 1 1 1 | 1024", N_("BK-SDM v2 Base (a smaller Stable Diffusion 2.x)") },
+    { "320 640 1280 1280 | 1 1 1 0 | 1 | 0 0 1 1 1 1 1 1 | 1024",
+      N_("BK-SDM v2 Base (a smaller Stable Diffusion 2.x)") },
     { "320 640 1280 1280 | 1 1 1 0 | none | 0 0 1 1 1 1 1 1 | 1024",
       N_("BK-SDM v2 Small (a smaller Stable Diffusion 2.x)") },
     { "320 640 1280 | 1 1 1 | none | 1 1 1 1 1 1 | 1024", N_("BK-SDM v2 Tiny (a smaller Stable Diffusion 2.x)") },
@@ -119,7 +121,8 @@ const char *kw_source_input(const kw_source *s)
 
 /* ---- relatives that have the layout, but another meaning --------------------------------------------------------- */
 
-/* The refiner reads one encoder of width 1280 and an aesthetic score; unCLIP a picture's embedding, beside SD 2's text. */
+/* The refiner reads one encoder of width 1280 and an aesthetic score; unCLIP a picture's embedding, beside SD 2's
+   text. */
 kw_status kw__refuse_relatives(const kw_source *s, kw_err *e)
 {
     json_int_t width = number(s, KW_PART_UNET, "cross_attention_dim");

@@ -70,6 +70,12 @@ const char *kw_path_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+const char *kw_path_stem(kw_arena *a, const char *path)
+{
+    const char *name = kw_path_name(path), *dot = strrchr(name, '.');
+    return kw_strndup(a, name, dot && dot > name ? (size_t)(dot - name) : strlen(name));
+}
+
 char *kw_path_dir(kw_arena *a, const char *path)
 {
     const char *slash = strrchr(path, '/');

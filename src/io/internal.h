@@ -8,7 +8,7 @@
 KW_MUST kw_status kw__sys_fail(kw_err *e, kw_status s, const char *what, const char *path);
 /* Opens a regular file for reading; never blocks on a pipe. The caller closes fd. */
 KW_MUST kw_status kw__open_regular(const char *path, int *fd, struct stat *st, kw_err *e);
-void kw__let_go(const void *p, size_t n);                         /* whole pages of a file's mapping: read again if needed */
+void kw__let_go(const void *p, size_t n);  /* whole pages of a file's mapping: read again if needed */
 ssize_t kw__read(int fd, void *p, size_t n);                      /* again after EINTR; fills p unless the file ends */
 char *kw__temp_name(kw_arena *a, const char *dir);                /* dir/.tmp-<pid>-<hex> */
 bool kw__is_temp_name(const char *name, long *pid);

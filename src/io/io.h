@@ -80,6 +80,8 @@ bool kw_is_dir(const char *path);
 /* dir "/" name, without doubling the slash; an absolute name stays itself. NULL: no memory. */
 char *kw_path_join(kw_arena *a, const char *dir, const char *name);
 const char *kw_path_name(const char *path);                       /* what follows the last slash */
+/* That without its ending (.gitignore has none), on the arena; NULL when memory is gone. */
+const char *kw_path_stem(kw_arena *a, const char *path);
 char *kw_path_dir(kw_arena *a, const char *path);                 /* what precedes it; "." if nothing */
 /* Makes the folder and those above it; existing ones are fine. */
 KW_MUST kw_status kw_mkdirs(const char *path, kw_err *e);
@@ -109,7 +111,8 @@ KW_MUST kw_status kw_remove_all(const char *path, kw_err *e);
 /* Removes `.tmp-<pid>-<hex>` left in a folder by dead processes; one that is being written is locked, and stays. */
 KW_MUST kw_status kw_remove_stale(const char *dir, size_t *n_removed, kw_err *e);
 
-/* Could files be made in this folder, or it itself where it is not there yet? Looks only: KW_ESTORAGE with the reason. */
+/* Could files be made in this folder, or it itself where it is not there yet? Looks only: KW_ESTORAGE with the
+   reason. */
 KW_MUST kw_status kw_can_write(const char *dir, kw_err *e);
 
 /* Takes the folder for this process until the arena goes (file `.lock`); KW_EBUSY names the holder and its start. */
@@ -160,7 +163,8 @@ typedef struct kw_tensors kw_tensors;
  * Or a checkpoint of PyTorch (.ckpt, .pt, .pth, .bin; known by its first bytes): its pickle is read as data, nothing in
  * it is run, and what asks for more than tensors need is refused by name. */
 KW_MUST kw_status kw_tensors_open(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
-/* The same for names, shapes, metadata and bytes alone: data may lie at any byte, numbers are not to be read from it. */
+/* The same for names, shapes, metadata and bytes alone: data may lie at any byte, numbers are not to be read from
+   it. */
 KW_MUST kw_status kw_tensors_look(kw_arena *a, const char *path, kw_tensors **out, kw_err *e);
 /* The same from memory, which must stay; `shown` is the name in messages. */
 KW_MUST kw_status kw_tensors_parse(kw_arena *a, const char *shown, const void *p, size_t n, kw_tensors **out,

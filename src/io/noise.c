@@ -138,7 +138,7 @@ static kw_status guess_sd2(kw_source *s, kw_err *e)
 {
     const char *name = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias";
     json_t *unet = s->parts[KW_PART_UNET].config;
-    bool v = json_integer_value(json_object_get(unet, "in_channels")) == 4      /* its inpainting model predicts noise */
+    bool v = json_integer_value(json_object_get(unet, "in_channels")) == 4  /* its inpainting model predicts noise */
         && looks_like_v(kw__part_entry(s, KW_PART_UNET, name));
     if (v && s->parts[KW_PART_UNET].inferred && json_object_set_new(unet, "sample_size", json_integer(96)))
         return kw__no_memory(e, s->path);

@@ -45,7 +45,8 @@ static const struct { const char *head; const char *is, *advice; } lookalikes[] 
     { "\x1f\x8b", N_("a compressed file"), N_("unpack it first") },
 };
 
-/* A header of 640 bytes begins like a pickle: what has a plausible length and a brace is read, whatever it looks like. */
+/* A header of 640 bytes begins like a pickle: what has a plausible length and a brace is read, whatever it looks
+   like. */
 static bool may_be_header(const unsigned char *p, size_t n)
 {
     return n > 8 && p[8] == '{' && !(p[4] | p[5] | p[6] | p[7]);

@@ -227,8 +227,8 @@ static kw_status open_source(kw_arena *a, const char *path, bool averages, kw_so
         return none_found(s, e);
     KW_TRY(kw__refuse_relatives(s, e));
     if (kw__n_scaled(s))
-        KW_TRY(kw__note(s, e, N_("%zu matrices of 8 bits have scales (as ComfyUI writes them): their products are used, as "
-                                 "bf16"), kw__n_scaled(s)));
+        KW_TRY(kw__note(s, e, N_("%zu matrices of 8 bits have scales (as ComfyUI writes them): their products are "
+                                 "used, as bf16"), kw__n_scaled(s)));
     KW_TRY(kw__read_noise(s, e));
     *out = s;
     return KW_OK;

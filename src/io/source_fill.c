@@ -89,7 +89,8 @@ static void widen(kw__entry *one)
     enum { PIECE = 1024 };
     const kw_tensor *t = &one->t, *scale = one->scale;
     size_t n = (size_t)kw_tensor_count(t), row = t->rank ? n / (size_t)t->shape[0] : 1;
-    size_t first = one->how == KW__THIRD_K ? (size_t)t->shape[0] : one->how == KW__THIRD_V ? 2 * (size_t)t->shape[0] : 0;
+    size_t first = one->how == KW__THIRD_K ? (size_t)t->shape[0]
+                 : one->how == KW__THIRD_V ? 2 * (size_t)t->shape[0] : 0;
     bool rows = kw_tensor_count(scale) > 1;
     float v[PIECE], by = 1;
     char number[8];

@@ -167,8 +167,9 @@ KW_MUST kw_status kw_sd_tokenizers(kw_arena *a, const kw_sd *s, kw_tokenizer *gi
                                    kw_err *e);
 
 /*
- * Before the first program: the U-Net's frozen linear layers and convolutions are kept in one byte a number (kern/kern.h),
- * but for the first and the last convolution and the embeddings of time and size, where an error goes everywhere.
+ * Before the first program: the U-Net's frozen linear layers and convolutions are kept in one byte a number
+ * (kern/kern.h), but for the first and the last convolution and the embeddings of time and size, where an error goes
+ * everywhere.
  */
 void kw_sd_int8(kw_sd *s);
 

@@ -23,7 +23,8 @@ static kw_status add_part(kw_arena *a, kw_sd *s, kw_part p, kw_source *source, k
 
 static bool is_inside(const char *name)
 {
-    static const char *const outside[] = { "conv_in.", "conv_out.", "time_embedding.", "add_embedding.", "class_embedding." };
+    static const char *const outside[] = { "conv_in.", "conv_out.", "time_embedding.", "add_embedding.",
+                                           "class_embedding." };
     for (size_t i = 0; i < KW_LEN(outside); i++)
         if (kw_starts_with(name, outside[i]))
             return false;

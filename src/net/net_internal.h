@@ -79,7 +79,8 @@ typedef struct {
     bool page;                            /* a web page is what is wanted */
 } kw__file;
 
-/* On success `part` is whole, synced and verified; hex[65]: its SHA-256, name[256] or NULL: what the server calls it. */
+/* On success `part` is whole, synced and verified; hex[65]: its SHA-256, name[256] or NULL: what the server calls
+   it. */
 KW_MUST kw_status kw__fetch(kw_web *n, const kw__file *f, char *hex, char *name, kw_err *e);
 /* Is this file what it should be? One of the hashes is given. */
 KW_MUST kw_status kw__verify(kw_web *n, const char *path, const char *name, uint64_t size, const char *sha256,

@@ -110,7 +110,7 @@ static inline kw_conv_pads kw_padding(int stride, int pad) { return (kw_conv_pad
  *         values, F32                     narrow values, BF16 (there is such a part only where matrices are BF16)
  */
 typedef struct {
-    bool gradients;                       /* a range for them, to which programs add; else each is used where it is made */
+    bool gradients;  /* a range for them, to which programs add; else each is used where it is made */
     int64_t each;                         /* parameters start at multiples of this many numbers; 0: 16 */
     bool passing;                         /* weights change with every run of a program: no packed copies are kept */
 } kw_trained_options;

@@ -99,7 +99,8 @@ static kw_status check(const kw_params *p, const char *name, kw_shape shape, kw_
         return kw_fail(e, KW_EDATA, "%s: weights of type %s cannot be used", name, kw_dtype_name(t->dtype));
     if (same_numbers(t, shape))
         return KW_OK;
-    kw_status s = kw_fail(e, KW_EDATA, "%s has shape %s; the model's configuration asks for %s", name, kw_shape_text(t, got), kw_dims_text(shape, want));
+    kw_status s = kw_fail(e, KW_EDATA, "%s has shape %s; the model's configuration asks for %s", name,
+                          kw_shape_text(t, got), kw_dims_text(shape, want));
     return kw_advise(e, s, "the weights and the configuration belong to different models");
 }
 
@@ -144,7 +145,8 @@ static kw_status place_codes(kw_params *p, kw_param_info *info, const kw_tensor 
     return kw_advise(e, s, N_("the file is damaged, or was saved after a training that failed"));
 }
 
-/* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact type. */
+/* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact
+   type. */
 static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
 {
     if (p->int8 && info->group < 0 && info->shape.rank > 1 && p->src.exact != KW_F64 && p->int8(info->name))

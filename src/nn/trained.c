@@ -3,11 +3,14 @@
 
 #include <string.h>
 
-enum { ROW = 16 };                        /* parameters start at multiples of 64 bytes, so that vector kernels never straddle */
+enum { ROW = 16 };  /* parameters start at multiples of 64 bytes, so that vector kernels never straddle */
 
 static int64_t padded(int64_t n, int64_t each) { return (n + each - 1) / each * each; }
 
-static bool is_narrow(const kw_trained *t, const kw_param_info *p) { return kw_store_at(t->store, p->state)->dtype == KW_BF16; }
+static bool is_narrow(const kw_trained *t, const kw_param_info *p)
+{
+    return kw_store_at(t->store, p->state)->dtype == KW_BF16;
+}
 
 static kw_status collect_group(kw_arena *a, kw_trained *t, kw_params *const *sets, int n_sets, int group, bool narrow,
                                int64_t each, size_t *capacity, kw_err *e)
@@ -138,8 +141,8 @@ static kw_status leaves(const kw_trained *t, const kw_graph *g, kw_val **wrt, kw
     return KW_OK;
 }
 
-kw_status kw_trained_backward_each(kw_trained *t, kw_graph *g, kw_val loss, kw_val dloss, kw_gradient_fn *each, void *ctx,
-                                   kw_err *e)
+kw_status kw_trained_backward_each(kw_trained *t, kw_graph *g, kw_val loss, kw_val dloss, kw_gradient_fn *each,
+                                   void *ctx, kw_err *e)
 {
     kw_val *wrt, *d;
     KW_TRY(leaves(t, g, &wrt, &d, e));

@@ -43,8 +43,9 @@ static inline kw_val kw_silu(kw_graph *g, kw_val x) { return kw_activation(g, KW
 #define KW_CURVE_MAP(X) \
     X(RELU, "relu") X(RELU6, "relu6") X(LEAKY_RELU, "leakyrelu") X(ELU, "elu") X(CELU, "celu") X(SELU, "selu") \
     X(HARDSWISH, "hardswish") X(HARDSIGMOID, "hardsigmoid") X(HARDTANH, "hardtanh") X(TANH, "tanh") \
-    X(SIGMOID, "sigmoid") X(SILU, "silu") X(GELU, "gelu") X(MISH, "mish") X(SOFTPLUS, "softplus") X(SOFTSIGN, "softsign") \
-    X(TANHSHRINK, "tanhshrink") X(LOGSIGMOID, "logsigmoid") X(HARDSHRINK, "hardshrink") X(SOFTSHRINK, "softshrink")
+    X(SIGMOID, "sigmoid") X(SILU, "silu") X(GELU, "gelu") X(MISH, "mish") X(SOFTPLUS, "softplus") \
+    X(SOFTSIGN, "softsign") X(TANHSHRINK, "tanhshrink") X(LOGSIGMOID, "logsigmoid") X(HARDSHRINK, "hardshrink") \
+    X(SOFTSHRINK, "softshrink")
 typedef enum {
 #define X(name, text) KW_CURVE_##name,
     KW_CURVE_MAP(X)
@@ -91,7 +92,8 @@ kw_val kw_rows(kw_graph *g, const kw_val *part, int n, int64_t from, int64_t cou
 /* (N, groups, 3) F64: count, mean, sum of squares about it; before: those of the stripes above, or KW_NONE */
 kw_val kw_group_moments(kw_graph *g, kw_val x, kw_val before, int groups);
 /* group norm by given moments, then SiLU if asked */
-kw_val kw_group_apply(kw_graph *g, kw_val x, kw_val moments, kw_val gamma, kw_val beta, int groups, float eps, bool silu);
+kw_val kw_group_apply(kw_graph *g, kw_val x, kw_val moments, kw_val gamma, kw_val beta, int groups, float eps,
+                      bool silu);
 
 /* ---- look-ups */
 /* ids (...) I64, table (V, C) -> (..., C) compute type */
@@ -123,9 +125,11 @@ kw_val kw_adamw_step(kw_graph *g, kw_val p, kw_val grad, kw_val m, kw_val v, kw_
 /* The same for p in BF16, whose new values are rounded by chance: number i by what key, (1) I64, and at + i give */
 kw_val kw_adamw_rounded(kw_graph *g, kw_val p, kw_val grad, kw_val m, kw_val v, kw_val scalars, kw_val key, int64_t at,
                         kw_adam c);
-/* Moments of one byte (U8, p's shape), each KW_BLOCK8 of them with one scale (F32). Outputs in that order: p m v and scales */
+/* Moments of one byte (U8, p's shape), each KW_BLOCK8 of them with one scale (F32). Outputs in that order: p m v and
+   scales */
 enum { KW_BLOCK8 = 256 };
-typedef struct { kw_val p, grad, m, v, m_scale, v_scale, scalars, key; int64_t at; } kw_adamw8_in;    /* p: F32, or BF16 with key */
+/* p: F32, or BF16 with key */
+typedef struct { kw_val p, grad, m, v, m_scale, v_scale, scalars, key; int64_t at; } kw_adamw8_in;
 kw_val kw_adamw8_step(kw_graph *g, const kw_adamw8_in *in, kw_adam c);
 /* The scalars of an update whose clip is at most `scalars[4]` (0: no limit) for this sum of squares */
 kw_val kw_limit(kw_graph *g, kw_val scalars, kw_val squares, kw_val loss);

@@ -139,7 +139,8 @@ static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw
         p->passing = KW_MAX(p->passing, KW_MAX(reference_bytes(p, i), pages_read(p, i)));
         p->repacked += packs(s) && s->copy < 0 ? s->need.packed_bytes : 0;
         p->repacks += packs(s) && s->copy < 0;
-        scratch = KW_MAX(scratch, aligned(s->need.scratch) + (packs(s) && s->copy < 0 ? aligned(s->need.packed_bytes) : 0));
+        scratch = KW_MAX(scratch,
+                         aligned(s->need.scratch) + (packs(s) && s->copy < 0 ? aligned(s->need.packed_bytes) : 0));
     }
     p->scratch_at = aligned(p->plan->bytes);
     p->bytes = p->scratch_at + scratch;
@@ -196,7 +197,7 @@ static kw_status too_small(size_t least, size_t fixed, const kw_run_options *o, 
 {
     char need[32], left[32];
     double all = (double)least + (double)fixed;
-    if (o->total)                         /* what is said must be enough: it is rounded, and a process's own bytes vary */
+    if (o->total)  /* what is said must be enough: it is rounded, and a process's own bytes vary */
         all = 1.005 * all + ROOM;
     kw_size_text(all, need);
     kw_size_text((double)o->memory_limit, left);
@@ -241,7 +242,7 @@ static kw_status choose_level(const kw_graph *g, const kw_run_options *o, size_t
     return too_small(bytes, fixed, o, e);
 }
 
-/* ---- a limit for the whole process -------------------------------------------------------------------------------- */
+/* ---- a limit for the whole process ------------------------------------------------------------------------------- */
 
 /* Does whoever reads this matrix first make its own copy of it? Else it is read where it lies. */
 static kw_status is_packed(const kw_program *p, kw_val v, bool reference, bool *yes, kw_err *e)
@@ -484,7 +485,8 @@ kw_status kw_program_run(kw_program *p, kw_workspace *w, kw_err *e)
 static kw_val find_input(const kw_program *p, const char *name)
 {
     for (size_t v = 0; v < p->g->n_values; v++)
-        if (kw_node_of(p->g, (kw_val)v)->op == &kw_op_input && p->g->value[v].name && !strcmp(p->g->value[v].name, name))
+        if (kw_node_of(p->g, (kw_val)v)->op == &kw_op_input && p->g->value[v].name
+            && !strcmp(p->g->value[v].name, name))
             return (kw_val)v;
     return KW_NONE;
 }
@@ -511,8 +513,16 @@ const void *kw_program_result(const kw_program *p, const char *name)
     return p->last ? memory_of(p, p->last, find_result(p, name)) : NULL;
 }
 
-kw_shape kw_program_result_shape(const kw_program *p, const char *name) { return kw_shape_of(p->g, find_result(p, name)); }
-kw_dtype kw_program_result_type(const kw_program *p, const char *name) { return kw_dtype_of(p->g, find_result(p, name)); }
+kw_shape kw_program_result_shape(const kw_program *p, const char *name)
+{
+    return kw_shape_of(p->g, find_result(p, name));
+}
+
+kw_dtype kw_program_result_type(const kw_program *p, const char *name)
+{
+    return kw_dtype_of(p->g, find_result(p, name));
+}
+
 size_t kw_program_bytes(const kw_program *p) { return p->bytes; }
 size_t kw_program_passing_bytes(const kw_program *p) { return p->passing; }
 size_t kw_program_repacks(const kw_program *p, size_t *bytes)
@@ -558,9 +568,11 @@ const kw_graph *kw_program_graph(const kw_program *p) { return p->g; }
 void kw_program_print(const kw_program *p, kw_str *text)
 {
     kw_graph_print(p->g, text);
-    kw_str_printf(text, "workspace %.3f MB (alive at the peak %.3f MB, without sharing %.3f MB), peak at node %d (%s in %s)\n",
-                  (double)p->bytes * 1e-6, (double)p->plan->peak_alive * 1e-6, (double)p->plan->sum * 1e-6, p->plan->peak_node,
-                  p->g->node[p->plan->peak_node].op->name, p->g->node[p->plan->peak_node].scope);
+    kw_str_printf(text,
+                  "workspace %.3f MB (alive at the peak %.3f MB, without sharing %.3f MB), "
+                  "peak at node %d (%s in %s)\n",
+                  (double)p->bytes * 1e-6, (double)p->plan->peak_alive * 1e-6, (double)p->plan->sum * 1e-6,
+                  p->plan->peak_node, p->g->node[p->plan->peak_node].op->name, p->g->node[p->plan->peak_node].scope);
     for (size_t i = 0; i < p->g->n_nodes; i++)
         if (!is_leaf(&p->g->node[i]) && !p->steps[i].kernel && p->g->compute != KW_F64)
             kw_str_printf(text, "reference kernel: %s in %s\n", p->g->node[i].op->name, p->g->node[i].scope);

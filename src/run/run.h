@@ -35,7 +35,8 @@ typedef struct {
 
 KW_MUST kw_store *kw_store_new(kw_arena *a);
 /* Add a state. data: borrowed memory that outlives the store (a mapped file), or NULL for own zeroed memory. */
-KW_MUST kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id, kw_err *e);
+KW_MUST kw_status kw_store_add(kw_store *s, const char *name, kw_shape shape, kw_dtype t, void *data, int *id,
+                               kw_err *e);
 void kw_store_set_mapped(kw_store *s, int id);         /* its borrowed memory is a mapping of a file, not written to */
 void kw_store_set_passing(kw_store *s, int id);
 /* Pages of a mapped file leave this process; the system's cache of files keeps them. Other memory would be lost. */
@@ -64,14 +65,14 @@ void kw_store_let_go(kw_store *s, int state);
 typedef struct kw_workspace kw_workspace;
 KW_MUST kw_workspace *kw_workspace_new(kw_arena *a);
 size_t kw_workspace_bytes(const kw_workspace *w);
-void kw_workspace_empty(kw_workspace *w);              /* its memory is given back until a program runs; results are gone */
+void kw_workspace_empty(kw_workspace *w);  /* its memory is given back until a program runs; results are gone */
 
 /* ---- program ---------------------------------------------------------------------------------------------- */
 
 typedef struct {
     kw_memory_level memory;               /* what the backward pass recomputes */
-    size_t memory_limit;                  /* bytes of activations; 0: none. Raises `memory` until it fits or fails with KW_ENOMEM */
-    bool total;                           /* ... bytes of the whole process: activations first, packed copies in the rest */
+    size_t memory_limit;  /* bytes of activations; 0: none. Raises `memory` until it fits or fails with KW_ENOMEM */
+    bool total;  /* ... bytes of the whole process: activations first, packed copies in the rest */
     bool reference;                       /* reference kernels only */
     bool profile;                         /* time every node from the first run on */
 } kw_run_options;
@@ -79,9 +80,10 @@ typedef struct {
 typedef struct kw_program kw_program;
 
 /* Runs the passes, plans and prepares kernels. The graph belongs to the program from now on. */
-KW_MUST kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_options *o, kw_program **out, kw_err *e);
+KW_MUST kw_status kw_program_new(kw_arena *a, kw_graph *g, kw_store *s, const kw_run_options *o, kw_program **out,
+                                 kw_err *e);
 bool kw_program_wants(const kw_program *p, const char *input);
-void kw_program_set(kw_program *p, const char *input, const void *data);    /* unknown names are ignored: pruned inputs */
+void kw_program_set(kw_program *p, const char *input, const void *data);  /* unknown names are ignored: pruned inputs */
 KW_MUST kw_status kw_program_run(kw_program *p, kw_workspace *w, kw_err *e);
 const void *kw_program_result(const kw_program *p, const char *name);       /* NULL: no such result */
 kw_shape kw_program_result_shape(const kw_program *p, const char *name);

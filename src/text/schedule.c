@@ -7,8 +7,8 @@
  *            [ prompt | prompt ... ]                                    alternation
  * Brackets and colons that belong to no group are text at the top, but not within a group: it then is none either. So
  * one pass with a stack of open groups does: what contradicts them all makes them all text. A bar that is no
- * alternation's, or a last backslash, is nothing: the whole prompt is text. (A1111's grammar is ambiguous where brackets
- * have no partner, and its parser then takes some groups as text; here a well-formed group is always one.)
+ * alternation's, or a last backslash, is nothing: the whole prompt is text. (A1111's grammar is ambiguous where
+ * brackets have no partner, and its parser then takes some groups as text; here a well-formed group is always one.)
  */
 #include "prompt.h"
 

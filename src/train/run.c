@@ -137,7 +137,8 @@ kw_status kw_run_open(kw_arena *a, const kw_settings *s, const kw_run_hooks *h, 
     if (r->tokenizer)
         KW_TRY(kw__run_check_captions(r, e));
     kw_err why = { 0 };
-    kw_status planned = kw__run_forecast(r, &why);     /* builds the layers: then it is known what a file to start from fits */
+    /* builds the layers: then it is known what a file to start from fits */
+    kw_status planned = kw__run_forecast(r, &why);
     if (r->tc.init && (!planned || planned == KW_EUSAGE))
         KW_TRY(kw__run_check_init(r, e));
     if (planned) {
@@ -166,7 +167,8 @@ static void plan_settings(const kw_run *r, kw_str *t)
                   schedules[s->scheduler], s->warmup, r->tc.compute == KW_BF16 ? "bf16" : "f32");
     if (r->tc.fused)
         kw_str_printf(t, kw_translate(N_("update:      fused: each weight moves as soon as its gradient is known%s\n")),
-                      s->max_norm > 0 ? kw_translate(N_("; --max-grad-norm holds for each tensor, not for all together")) : "");
+                      s->max_norm > 0
+                      ? kw_translate(N_("; --max-grad-norm holds for each tensor, not for all together")) : "");
     if (r->tc.int8)
         kw_str_add(t, kw_translate(N_("base:        the U-Net's frozen weights in one byte a number (int8)\n")));
     if (r->tc.trained == KW_BF16 && !r->tc.lora)
@@ -421,7 +423,8 @@ void kw_run_summary_of(const kw_run *r, kw_run_summary *out)
 {
     const char *trigger = r->s.trigger ? r->s.trigger : "";
     *out = (kw_run_summary){
-        .dir = r->dir, .result = r->result, .sheet = if_there(r, "samples/sheet.png"), .report = if_there(r, "report.html"),
+        .dir = r->dir, .result = r->result, .sheet = if_there(r, "samples/sheet.png"),
+        .report = if_there(r, "report.html"),
         .steps = r->steps, .best_step = r->held_out ? r->best_step : 0, .loss = r->average_loss,
         .validation = r->validation, .base_validation = r->base_validation,
     };

@@ -58,7 +58,7 @@ kw_status kw__run_forecast(kw_run *r, kw_err *e)
     return KW_OK;
 }
 
-/* ---- how often what is done besides steps ------------------------------------------------------------------------- */
+/* ---- how often what is done besides steps ------------------------------------------------------------------------ */
 
 static int64_t times(int64_t of, int64_t every) { return every > 0 ? of / every : 0; }
 

@@ -53,7 +53,8 @@ const kw_option kw_model_rows[] = {
                   N_("whole: after all gradients; fused: each weight as soon as its gradient is known, so that none is "
                      "kept; auto: fused in full training without limit of the norm and without accumulation")),
     KW_ROW_CHOICE("trained-dtype", S, trained_dtype, 0, "f32|bf16",
-                  N_("full training: type of trained matrices; bf16: rounded by chance, half the memory"), .use = PARTS),
+                  N_("full training: type of trained matrices; bf16: rounded by chance, half the memory"),
+                  .use = PARTS),
     KW_ROW_DOUBLE("ema", S, average, 0, 0, 0.999999,
                   N_("decay of the moving average of weights, which is then what is saved"), .word = "off",
                   .word_is = 0),
@@ -70,12 +71,12 @@ const kw_option kw_model_rows[] = {
     KW_ROW_GROUP(N_("Computation")),
     KW_ROW_CHOICE("dtype", S, dtype, 0, "f32|bf16", N_("type of activations"), .alias = "mixed_precision"),
     KW_ROW_CHOICE("base-dtype", S, base_dtype, 0, "file|int8",
-                  N_("LoRA: frozen weights of the U-Net as in the file, or in one byte a number: less memory, less exact"),
+                  N_("LoRA: frozen weights of the U-Net as in the file, or in one byte a number: less memory, "
+                     "less exact"),
                   .use = KW_FOR_LORA),
     KW_ROW_SIZE("memory", S, memory, 0, 0, 1e15,
-                N_("limit of the memory for all: weights, what is trained, activations; more is computed twice to keep to it"),
-                .word = "off",
-                .word_is = 0),
+                N_("limit of the memory for all: weights, what is trained, activations; more is computed twice to keep "
+                   "to it"), .word = "off", .word_is = 0),
     KW_ROW_SEED("seed", S, seed, 42, N_("seed of everything random")),
     KW_ROW_END
 };
@@ -192,7 +193,8 @@ static kw_status parts(const char *text, unsigned *bits, kw_err *e)
     return both ? kw_fail(e, KW_EUSAGE, "the autoencoder is trained alone") : KW_OK;
 }
 
-/* Left to us, the update is fused only where nobody can see it: full training, one batch a step, no limit of the norm. */
+/* Left to us, the update is fused only where nobody can see it: full training, one batch a step, no limit of the
+   norm. */
 static kw_status settle_update(const kw_settings *s, kw_train_config *c, kw_err *e)
 {
     enum { AUTO, WHOLE, FUSED };
@@ -200,7 +202,8 @@ static kw_status settle_update(const kw_settings *s, kw_train_config *c, kw_err 
                                       && s->max_norm <= 0);
     if (!c->fused || s->accumulation == 1)
         return KW_OK;
-    kw_status st = kw_fail(e, KW_EUSAGE, N_("--update fused keeps no gradients to add up over %d batches"), s->accumulation);
+    kw_status st = kw_fail(e, KW_EUSAGE, N_("--update fused keeps no gradients to add up over %d batches"),
+                           s->accumulation);
     return kw_advise(e, st, N_("choose --update whole, or --gradient-accumulation-steps 1"));
 }
 

@@ -26,7 +26,7 @@ typedef struct {
     double kl, mse;                       /* autoencoder: weights of the KL term (1e-6) and of the squared error (0) */
     int accumulation;
     double max_norm;                      /* of the gradient; 0: no clipping. Fused: of each tensor's */
-    bool fused;                           /* weights move within the backward pass: one batch a step, no gradients kept */
+    bool fused;  /* weights move within the backward pass: one batch a step, no gradients kept */
     kw_dtype trained;                     /* full training: type of trained matrices, F32 or BF16 (rounded by chance) */
     uint64_t seed;                        /* ... by this */
     bool int8;                            /* LoRA: the U-Net's frozen matrices in one byte a number */
@@ -96,7 +96,7 @@ typedef struct {
     double flops;                         /* of one micro-batch */
     double work, update;                  /* FLOPs of the peak: of one micro-batch, of the update after the last */
     double forward;                       /* of work: the forward pass */
-    double states;                        /* seconds that making the trained weights took: once, with the first program */
+    double states;  /* seconds that making the trained weights took: once, with the first program */
 } kw_trainer_cost;
 KW_MUST kw_status kw_trainer_forecast(kw_trainer *t, const kw_micro *b, kw_trainer_cost *out, kw_err *e);
 

@@ -19,7 +19,8 @@ static const char *binary;
 
 typedef struct { const char *part, *model, *in, *out; } row;
 static const row rows[] = {
-    { "unet", "unet-tiny", "in", "out" }, { "unet", "unet-sdxl-tiny", "in", "out" }, { "text", "text-tiny", "in", "out" },
+    { "unet", "unet-tiny", "in", "out" }, { "unet", "unet-sdxl-tiny", "in", "out" },
+    { "text", "text-tiny", "in", "out" },
     { "vae-encode", "vae-tiny", "encode-in", "encode-out" }, { "vae-decode", "vae-tiny", "decode-in", "decode-out" },
     { "text2", "text2-tiny", "in", "out" }, { "unet", "unet-ssd-tiny", "in", "out" },
 };
@@ -68,7 +69,8 @@ static void compare(const row *r, const limits *most, const kw_tensors *want, co
         }
         *worst = fmax(*worst, off / fmax(limit, 1e-300));
     }
-    printf("%-12s %-16s outputs at %.3f, gradients at %.3f of their limits\n", r->part, r->model, worst_output, worst_gradient);
+    printf("%-12s %-16s outputs at %.3f, gradients at %.3f of their limits\n", r->part, r->model, worst_output,
+           worst_gradient);
     assert_true(worst_output <= 1 && worst_gradient <= 1);
 }
 
@@ -81,7 +83,9 @@ static void run(const row *r, const limits *most, const char *options)
     int fd = mkstemp(out);
     assert_true(fd >= 0);
     close(fd);
-    snprintf(command, sizeof command, "'%s' debug run %s --base %s/golden/models/%s --in %s/golden/models/%s/%s.safetensors --out %s --grad %s", binary,
+    snprintf(command, sizeof command,
+             "'%s' debug run %s --base %s/golden/models/%s --in %s/golden/models/%s/%s.safetensors --out %s --grad %s",
+             binary,
              r->part, KW_TESTS, r->model, KW_TESTS, r->model, r->in, out, options);
     assert_int_equal(system(command), 0);
     snprintf(path, sizeof path, "%s/golden/models/%s/%s.safetensors", KW_TESTS, r->model, r->out);
@@ -103,7 +107,9 @@ static void parts_agree_with_pytorch(void **state)
 static void write_out(const char *recompute, const char *out)
 {
     char command[2048];
-    snprintf(command, sizeof command, "'%s' debug run unet --base %s/golden/models/unet-tiny --in %s/golden/models/unet-tiny/in.safetensors --out %s --grad "
+    snprintf(command, sizeof command,
+             "'%s' debug run unet --base %s/golden/models/unet-tiny --in %s/golden/models/unet-tiny/in.safetensors "
+             "--out %s --grad "
              "--recompute %s", binary, KW_TESTS, KW_TESTS, out, recompute);
     assert_int_equal(system(command), 0);
 }
@@ -148,7 +154,8 @@ static void bf16_stays_near(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(parts_agree_with_pytorch), cmocka_unit_test(recomputation_changes_no_bit), cmocka_unit_test(double_precision_agrees),
+        cmocka_unit_test(parts_agree_with_pytorch), cmocka_unit_test(recomputation_changes_no_bit),
+        cmocka_unit_test(double_precision_agrees),
         cmocka_unit_test(bf16_stays_near),
     };
     binary = argc > 1 ? argv[1] : "build/kiwame";

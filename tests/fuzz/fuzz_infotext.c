@@ -36,14 +36,16 @@ static void check_round(kw_arena *a, const kw_infotext_read *t)
         || !*extra[0].value || !quotable(sampler) || !quotable(extra[0].value) || strchr("\"{", *sampler)
         || strchr("\"{", *extra[0].value))
         return;
-    kw_infotext w = { .prompt = t->prompt, .negative = t->negative, .steps = 20, .sampler = sampler, .cfg = 7.5, .seed = 5,
+    kw_infotext w = { .prompt = t->prompt, .negative = t->negative, .steps = 20, .sampler = sampler, .cfg = 7.5,
+                      .seed = 5,
                       .width = 64, .height = 128, .extra = extra, .n_extra = 1 };
     kw_infotext_write(&w, &s);
     must(!s.failed && s.s);
     kw_infotext_read again;
     must(kw_infotext_parse(a, s.s, &again, &e) == KW_OK);
     must(!strcmp(again.prompt, t->prompt) && !strcmp(again.negative, t->negative));
-    must(!strcmp(kw_infotext_get(&again, "Sampler"), sampler) && !strcmp(kw_infotext_get(&again, "Note"), extra[0].value));
+    must(!strcmp(kw_infotext_get(&again, "Sampler"), sampler)
+         && !strcmp(kw_infotext_get(&again, "Note"), extra[0].value));
     must(!strcmp(kw_infotext_get(&again, "Size"), "64x128") && !strcmp(kw_infotext_get(&again, "CFG scale"), "7.5"));
     kw_str_free(&s);
 }

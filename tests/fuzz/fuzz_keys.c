@@ -1,6 +1,6 @@
 /*
- * fuzz_keys.c - any bytes as a parameter's name, through every table of spellings and for any shape of model: what has a
- * name in the other spelling fits into its room, is a text, and leads back to where it came from.
+ * fuzz_keys.c - any bytes as a parameter's name, through every table of spellings and for any shape of model: what has
+ * a name in the other spelling fits into its room, is a text, and leads back to where it came from.
  */
 #include "io/io.h"
 

@@ -1,9 +1,10 @@
 /*
- * fuzz_prompt.c - any bytes as a prompt in either grammar, under libFuzzer. Two bytes say how: grammar, emphasis, steps.
+ * fuzz_prompt.c - any bytes as a prompt in either grammar, under libFuzzer. Two bytes say how: grammar, emphasis,
+ * steps.
  *
- * Beyond not crashing it checks: stages follow each other up to the last step, every text of a stage is made of the prompt's
- * own bytes in order of pieces and no longer than it, segments hold no more than the text, windows hold every token, a
- * name's vectors stand together, and where nothing is special the text is the prompt.
+ * Beyond not crashing it checks: stages follow each other up to the last step, every text of a stage is made of the
+ * prompt's own bytes in order of pieces and no longer than it, segments hold no more than the text, windows hold every
+ * token, a name's vectors stand together, and where nothing is special the text is the prompt.
  */
 #include "text/text.h"
 

@@ -1,4 +1,5 @@
-/* Names of layers in kohya's files; the pairs are those of kohya-ss/sd-scripts (networks/lora.py, sdxl_model_util.py). */
+/* Names of layers in kohya's files; the pairs are those of kohya-ss/sd-scripts (networks/lora.py,
+   sdxl_model_util.py). */
 #include "adapter/adapter.h"
 
 #include <setjmp.h>
@@ -36,7 +37,8 @@ static const struct { kw_part part; const char *path, *sd, *xl; } rows[] = {
     { KW_PART_UNET, "add_embedding.linear_2", "lora_unet_add_embedding_linear_2", "lora_unet_label_emb_0_2" },
     { KW_PART_UNET, "conv_out", "lora_unet_conv_out", "lora_unet_out_2" },
     { KW_PART_TEXT, "text_model.encoder.layers.11.self_attn.q_proj",
-      "lora_te_text_model_encoder_layers_11_self_attn_q_proj", "lora_te1_text_model_encoder_layers_11_self_attn_q_proj" },
+      "lora_te_text_model_encoder_layers_11_self_attn_q_proj",
+      "lora_te1_text_model_encoder_layers_11_self_attn_q_proj" },
     { KW_PART_TEXT2, "text_model.encoder.layers.31.mlp.fc2", "lora_te2_text_model_encoder_layers_31_mlp_fc2",
       "lora_te2_text_model_encoder_layers_31_mlp_fc2" },
 };
@@ -44,7 +46,8 @@ static const struct { kw_part part; const char *path, *sd, *xl; } rows[] = {
 static void names(void **state)
 {
     (void)state;
-    kw_unet_config sdxl = { .levels = 3, .layers = { 2, 2, 2 }, .up_attention = { true, true, false }, .add_dim = 2816 };
+    kw_unet_config sdxl = { .levels = 3, .layers = { 2, 2, 2 }, .up_attention = { true, true, false },
+                            .add_dim = 2816 };
     kw_lora_names xl = kw_lora_names_of(&sdxl), sd = { .xl = false };
     assert_true(xl.xl);
     for (size_t i = 0; i < KW_LEN(rows); i++) {

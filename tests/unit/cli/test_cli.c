@@ -231,7 +231,8 @@ static void prompts_are_noted(void **state)
     static const struct { const char *prompt, *part; } rows[] = {
         { "a fox", NULL }, { "a AND b", NULL }, { "[fox:cat:0.5] in snow", NULL }, { "[fox|cat]", NULL },
         { "[fox:cat:0.5] | x", "[fox:cat:0.5] | x" }, { "a | b", NULL }, { "[a|b", NULL },
-        { "x <lora:fox:0.8", "<lora:fox:0.8" }, { "x <lora:fox:0.8>", NULL }, { "a < b", NULL }, { "<3 : hearts", NULL },
+        { "x <lora:fox:0.8", "<lora:fox:0.8" }, { "x <lora:fox:0.8>", NULL }, { "a < b", NULL },
+        { "<3 : hearts", NULL },
         { "", NULL },
     };
     kw_arena *a = kw_arena_new();
@@ -248,7 +249,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns), cmocka_unit_test(wrapping), cmocka_unit_test(escaping),
         cmocka_unit_test(sizes_and_durations), cmocka_unit_test(all_tables), cmocka_unit_test(all_japanese),
-        cmocka_unit_test(all_help), cmocka_unit_test(references), cmocka_unit_test(help_is_true), cmocka_unit_test(prompts_are_noted),
+        cmocka_unit_test(all_help), cmocka_unit_test(references), cmocka_unit_test(help_is_true),
+        cmocka_unit_test(prompts_are_noted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /*
- * test_models.c - pictures of what came after SD 1.x against diffusers' (tools/golden/generate.py --golden --golden-new):
- * SDXL with both its encoders, pooled text and sizes; SD 2 with OpenCLIP's padding, v prediction and a mask.
+ * test_models.c - pictures of what came after SD 1.x against diffusers' (tools/golden/generate.py --golden
+ * --golden-new): SDXL with both its encoders, pooled text and sizes; SD 2 with OpenCLIP's padding, v prediction and a
+ * mask.
  */
 #include "diffusion/diffusion.h"
 

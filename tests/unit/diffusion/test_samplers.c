@@ -246,7 +246,7 @@ static void a_known_picture_comes_out(void **state)
                 assert_int_equal(kw_sampling_next(s, x, out, step_noise, NULL, NULL), KW_OK);
             }
             kw_mix end = kw_sampling_at(s, kw_sampling_steps(s) - 1).to;
-            bool noisy = o.sampler->lists == KW_LISTS_LCM || end.s > 0;       /* some end where noise is left: 3 x 0.03 */
+            bool noisy = o.sampler->lists == KW_LISTS_LCM || end.s > 0;  /* some end where noise is left: 3 x 0.03 */
             double left = noisy ? 0.1 : 2e-5;
             for (int k = 0; k < SIZE; k++)
                 if (!(fabs((double)x[k] - (double)picture[k]) < left))
@@ -371,7 +371,8 @@ static void variations_are_those_of_a1111(void **state)
 static void known_numbers_and_batches(void **state)
 {
     (void)state;
-    static const float few[] = { 1.5409961f, -0.29342890f, -2.1787894f }, many[] = { -1.1258398f, -1.1523602f, -0.2505786f };
+    static const float few[] = { 1.5409961f, -0.29342890f, -2.1787894f },
+        many[] = { -1.1258398f, -1.1523602f, -0.2505786f };
     static const float cuda[] = { -0.92466259f, -0.42534415f, -2.6438457f };
     static float all[8 * 4 * 64 * 64], one[4 * 64 * 64];
     uint64_t seed[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };

@@ -1,7 +1,7 @@
 /*
- * test_forms.c - the forms in which people have models: published families by their weights alone (names and shapes from
- * diffusers: tools/golden/families.py), 8 bit numbers with scales, numbers at odd bytes, markers of what is predicted,
- * compressed pickles. Against diffusers itself: tools/golden/forms.py.
+ * test_forms.c - the forms in which people have models: published families by their weights alone (names and shapes
+ * from diffusers: tools/golden/families.py), 8 bit numbers with scales, numbers at odd bytes, markers of what is
+ * predicted, compressed pickles. Against diffusers itself: tools/golden/forms.py.
  */
 #include "fixture.h"
 
@@ -10,7 +10,7 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
-/* ---- files made of names and shapes: the numbers are a hole ------------------------------------------------------- */
+/* ---- files made of names and shapes: the numbers are a hole ------------------------------------------------------ */
 
 typedef struct { kw_str header; uint64_t bytes; size_t n; } sketch;
 
@@ -23,7 +23,8 @@ static void add(sketch *s, const char *name, const char *shape)
         count *= v;
         to += sprintf(to, to > list ? ",%lu" : "%lu", v);
     }
-    kw_str_printf(&s->header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}", s->n++ ? "," : "{",
+    kw_str_printf(&s->header, "%s\"%s\":{\"dtype\":\"F16\",\"shape\":[%s],\"data_offsets\":[%llu,%llu]}",
+                  s->n++ ? "," : "{",
                   name, list, (unsigned long long)s->bytes, (unsigned long long)(s->bytes + count));
     s->bytes += count;
 }
@@ -128,7 +129,7 @@ static void families_are_known_by_their_weights(void **state)
     assert_int_equal(n, 17);
 }
 
-/* ---- a small model's file, with one thing changed ------------------------------------------------------------------ */
+/* ---- a small model's file, with one thing changed ---------------------------------------------------------------- */
 
 typedef struct { kw_tensor t[1024]; size_t n; kw_tensors *file; } model;
 
@@ -296,9 +297,10 @@ static void leftovers_of_the_dead_go(void **state)
     close(fd);
 }
 
-/* ---- DEFLATE ------------------------------------------------------------------------------------------------------- */
+/* ---- DEFLATE ----------------------------------------------------------------------------------------------------- */
 
-/* A stored block, and what zlib makes of "abc" 20 times (fixed codes) and of i² mod 7 + 16 (i mod 5) (codes of its own). */
+/* A stored block, and what zlib makes of "abc" 20 times (fixed codes) and of i² mod 7 + 16 (i mod 5) (codes of its
+   own). */
 static void streams_are_unpacked(void **state)
 {
     (void)state;

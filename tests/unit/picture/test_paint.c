@@ -167,7 +167,7 @@ static void alpha(void **state)
     kw_picture_free(&mask);
 }
 
-/* ---- JPEG and WebP ------------------------------------------------------------------------------------------------ */
+/* ---- JPEG and WebP ----------------------------------------------------------------------------------------------- */
 
 /* The text comes back, by our reader; Pillow's was tried by hand. Lossless is. */
 static void lossy(void **state)

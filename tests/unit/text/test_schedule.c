@@ -53,7 +53,8 @@ static bool schedule_line(world *w, const json_t *line)
     kw_prompt_plan plan;
     const json_t *want = json_object_get(line, "parts");
     kw_prompt_steps steps = { whole_of(line, "steps"), whole_of(line, "before") };
-    if (kw_prompt_plan_make(w->a, text_of(line, "prompt"), json_is_true(json_object_get(line, "composed")), steps, &plan,
+    if (kw_prompt_plan_make(w->a, text_of(line, "prompt"), json_is_true(json_object_get(line, "composed")), steps,
+                            &plan,
                             &w->e))
         return false;
     bool same = plan.n == json_array_size(want);
@@ -275,7 +276,8 @@ static void comfy_words(void **state)
     static const char *const names[] = { "fox", "red.fox" };
     static const int vectors[] = { 2, 1 };
     kw_new_words words = words_of(w, names, vectors, 2);
-    kw_windows v = windows(w, KW_GRAMMAR_COMFYUI, "a fox (embedding:fox, dog:1.3) embedding:fox.pt\nembedding:red.fox", &words);
+    kw_windows v = windows(w, KW_GRAMMAR_COMFYUI, "a fox (embedding:fox, dog:1.3) embedding:fox.pt\nembedding:red.fox",
+                           &words);
     static const int32_t rows[] = { -1, -1, -1, 0, 1, -1, -1, 0, 1, 2, -1 };
     assert_memory_equal(v.rows, rows, sizeof rows);
     assert_int_equal(v.ids[5], kw_token_id(w->t, ",</w>"));

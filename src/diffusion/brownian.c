@@ -21,7 +21,7 @@ struct kw__brownian {
     size_t n;
     double from, to;
     float *whole, *increment, *z;         /* (n) W(to) - W(from), of a node, normals */
-    struct { double at; float *w; } known[2];     /* W(at) - W(from) of the last two points: steps begin where one ended */
+    struct { double at; float *w; } known[2];  /* W(at) - W(from) of the last two points: steps begin where one ended */
 };
 
 /* Python's round(x, 6): by the number's true value. Middles of points end in half a millionth, so it shows. */

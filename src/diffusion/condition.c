@@ -108,7 +108,7 @@ static kw_status widen(const kw_pipeline *p, kw_arena *a, text *t, kw_err *e)
     return KW_OK;
 }
 
-/* ---- texts --------------------------------------------------------------------------------------------------------- */
+/* ---- texts ------------------------------------------------------------------------------------------------------- */
 
 /* Room for a text of so many windows; zeros. */
 static kw_status room(const kw_pipeline *p, kw_arena *a, size_t windows, float **h, float **pooled, kw_err *e)
@@ -136,13 +136,15 @@ static kw_status run(kw_pipeline *p, kw_arena *a, text *t, int clip_skip, kw_err
     for (int i = 0; i < kw_sd_encoders(p->sd) && key.vectors; i++)
         KW_TRY(kw__inversion_set(p, a, program, i, &t->of[i], e));
     KW_TRY(kw_program_run(program, p->w, e));
+    p->n_encoded++;
     memcpy(t->h, kw_program_result(program, "y"), n * width * (size_t)kw_sd_text_width(p->sd) * sizeof *t->h);
     if (t->pooled)
         memcpy(t->pooled, kw_program_result(program, "pooled"), (size_t)kw_sd_pooled_width(p->sd) * sizeof *t->pooled);
     return KW_OK;
 }
 
-static kw_status weigh_all(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip, kw_err *e)
+static kw_status weigh_all(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip,
+                           kw_err *e)
 {
     text empty = { .times = 1 };
     columns c = { .stride = (size_t)kw_sd_text_width(p->sd) };
@@ -162,7 +164,8 @@ static kw_status weigh_all(kw_pipeline *p, kw_arena *a, const kw_reading *r, tex
     return KW_OK;
 }
 
-static kw_status encode(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip, kw_err *e)
+static kw_status encode_anew(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip,
+                             kw_err *e)
 {
     bool weighted = false;
     for (size_t i = 0; i < n; i++) {
@@ -170,6 +173,51 @@ static kw_status encode(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *
         weighted |= any_weight(&t[i].of[0]);
     }
     return weighted ? weigh_all(p, a, r, t, n, clip_skip, e) : KW_OK;
+}
+
+/* n texts as they are kept: hidden states of each, then its pooled vector. */
+static size_t numbers_of(const kw_pipeline *p, const text *t)
+{
+    return t->of[0].n * t->of[0].width * (size_t)kw_sd_text_width(p->sd);
+}
+
+static kw_status take(const kw_pipeline *p, kw_arena *a, text *t, size_t n, const float *kept, kw_err *e)
+{
+    size_t each = numbers_of(p, t), pool = (size_t)kw_sd_pooled_width(p->sd);
+    for (size_t i = 0; i < n; i++, kept += each + pool) {
+        KW_TRY(room(p, a, t[i].of[0].n, &t[i].h, &t[i].pooled, e));
+        memcpy(t[i].h, kept, each * sizeof *kept);
+        if (pool)
+            memcpy(t[i].pooled, kept + each, pool * sizeof *kept);
+    }
+    return KW_OK;
+}
+
+static void keep(kw_pipeline *p, const text *t, size_t n, const char *key)
+{
+    size_t each = numbers_of(p, t), pool = (size_t)kw_sd_pooled_width(p->sd);
+    float *kept = kw__encodings_add(p, key, n * (each + pool));
+    for (size_t i = 0; kept && i < n; i++, kept += each + pool) {
+        memcpy(kept, t[i].h, each * sizeof *kept);
+        if (pool)
+            memcpy(kept + each, t[i].pooled, pool * sizeof *kept);
+    }
+}
+
+/* A trainer's weights move, so a pipeline over them keeps nothing. */
+static kw_status encode(kw_pipeline *p, kw_arena *a, const kw_reading *r, text *t, size_t n, int clip_skip, kw_err *e)
+{
+    kw_str key = { 0 };
+    kw__encodings_key(p, r, clip_skip, &key);
+    for (size_t i = 0; i < n; i++)
+        kw__encodings_key_text(&key, t[i].words, t[i].times, t[i].of[0].n);
+    bool keeps = p->own && !key.failed;
+    const float *kept = keeps ? kw__encodings_find(p, key.s) : NULL;
+    kw_status s = kept ? take(p, a, t, n, kept, e) : encode_anew(p, a, r, t, n, clip_skip, e);
+    if (!s && !kept && keeps)
+        keep(p, t, n, key.s);
+    kw_str_free(&key);
+    return s;
 }
 
 /* Each text once; at[i]: where text i is. */
@@ -222,15 +270,15 @@ kw_status kw__pipeline_zero_text(kw_pipeline *p, kw_arena *a, size_t windows, kw
     return KW_OK;
 }
 
-/* ---- sizes ----------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 static int or_else(int given, int usual) { return given ? given : usual; }
 
 void kw__pipeline_sizes(const kw_request *r, float *out)
 {
     const kw_sizes *s = &r->sizes;
-    const int row[KW_SIZES] = { or_else(s->original_h, r->height), or_else(s->original_w, r->width), s->crop_y, s->crop_x,
-                                or_else(s->target_h, r->height), or_else(s->target_w, r->width) };
+    const int row[KW_SIZES] = { or_else(s->original_h, r->height), or_else(s->original_w, r->width), s->crop_y,
+                                s->crop_x, or_else(s->target_h, r->height), or_else(s->target_w, r->width) };
     for (int i = 0; i < r->n * KW_SIZES; i++)
         out[i] = (float)row[i % KW_SIZES];
 }

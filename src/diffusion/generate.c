@@ -54,18 +54,23 @@ static void *numbers(job *j, size_t n) { return kw_alloc_array(j->a, n, sizeof(f
 
 /* ---- what is asked ---------------------------------------------------------------------------------------------- */
 
+kw_status kw_pipeline_check_size(const kw_pipeline *p, int width, int height, kw_err *e)
+{
+    int f = kw_pipeline_factor(p);
+    if (width >= f && height >= f && !(width % f) && !(height % f))
+        return KW_OK;
+    kw_status s = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), width,
+                          height, f);
+    return kw_advise(e, s, N_("the nearest size is %d x %d"), KW_MAX((width + f / 2) / f, 1) * f,
+                     KW_MAX((height + f / 2) / f, 1) * f);
+}
+
 static kw_status check(const job *j, kw_err *e)
 {
     const kw_request *r = j->r;
-    int f = kw_pipeline_factor(j->p);
     if (r->n < 1 || r->n > 1024)
         return kw_fail(e, KW_EUSAGE, N_("%d pictures at once: 1 to 1024 are possible"), r->n);
-    if (r->width < f || r->height < f || r->width % f || r->height % f) {
-        kw_status s = kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), r->width,
-                              r->height, f);
-        return kw_advise(e, s, N_("the nearest size is %d x %d"), KW_MAX((r->width + f / 2) / f, 1) * f,
-                         KW_MAX((r->height + f / 2) / f, 1) * f);
-    }
+    KW_TRY(kw_pipeline_check_size(j->p, r->width, r->height, e));
     if (r->width > KW_PICTURE_MAX_SIDE || r->height > KW_PICTURE_MAX_SIDE)
         return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: at most %d a side"), r->width, r->height, KW_PICTURE_MAX_SIDE);
     if (!isfinite(r->cfg))
@@ -94,7 +99,8 @@ static kw_status encode(job *j, int which, int done, int total, kw_err *e)
 /* Room for the texts of one run; both kinds are neighbours where they run together. */
 static kw_status encode_all(job *j, kw_err *e)
 {
-    size_t n = (size_t)j->n, width = n * (size_t)kw_sd_text_width(j->p->sd), pool = (size_t)kw_sd_pooled_width(j->p->sd);
+    size_t n = (size_t)j->n, width = n * (size_t)kw_sd_text_width(j->p->sd);
+    size_t pool = (size_t)kw_sd_pooled_width(j->p->sd);
     KW_TRY(encode(j, 0, 1, j->r->cfg != 1 ? 2 : 1, e));
     j->composed = kw__words_composed(j->words[0]);
     j->guided = j->r->cfg != 1 || j->composed;
@@ -314,8 +320,7 @@ kw_status kw_pipeline_encode_pixels(kw_pipeline *p, const float *pixels, int w, 
     const kw_vae_config *c = &p->sd->vae;
     int f = kw_vae_factor(c), hw = h / f * (w / f);
     kw_program *program;
-    if (w % f || h % f)
-        return kw_fail(e, KW_EUSAGE, N_("%d x %d pixels: with this base both must be multiples of %d"), w, h, f);
+    KW_TRY(kw_pipeline_check_size(p, w, h, e));
     KW_TRY(kw__pipeline_program(p, (kw__program_key){ .kind = KW__ENCODE, .n = 1, .h = h / f, .w = w / f }, &program,
                                 e));
     kw_program_set(program, "image", pixels);

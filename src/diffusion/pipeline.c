@@ -131,6 +131,8 @@ static void release(void *pipeline)
     kw_pipeline *p = pipeline;
     for (size_t i = 0; i < KW_LEN(p->slot); i++)
         kw_arena_free(p->slot[i].arena);
+    for (size_t i = 0; i < KW_LEN(p->encoding); i++)
+        kw__encodings_drop(&p->encoding[i]);
 }
 
 /* ---- opening ----------------------------------------------------------------------------------------------------- */
@@ -205,6 +207,7 @@ kw_program *kw_pipeline_program(const kw_pipeline *p, int i)
     return NULL;
 }
 
+size_t kw_pipeline_encoded(const kw_pipeline *p) { return p->n_encoded; }
 int kw_pipeline_factor(const kw_pipeline *p) { return kw_vae_factor(&p->sd->vae); }
 
 int kw_pipeline_native(const kw_pipeline *p)

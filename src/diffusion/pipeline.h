@@ -94,11 +94,11 @@ typedef struct {
 } kw_pipeline_options;
 
 /*
- * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: parts that do not belong together, a LoRA with
- * keys that no layer takes (up to 10 are named) or with shapes of another base.
- * LoRAs and LoCons are branches beside the layers; all else is merged into the weights, in f32, in the order of the
- * files. The noise schedule is the base's, with steps_offset 1 and no clipping of samples whatever an old file says: so
- * does diffusers' StableDiffusionPipeline.
+ * A base (folder or file), another autoencoder or NULL, LoRA files. Refused: parts that do not belong together, a LoRA
+ * with keys that no layer takes (up to 10 are named) or with shapes of another base. LoRAs and LoCons are branches
+ * beside the layers; all else is merged into the weights, in f32, in the order of the files. The noise schedule is the
+ * base's, with steps_offset 1 and no clipping of samples whatever an old file says: so does diffusers'
+ * StableDiffusionPipeline.
  */
 KW_MUST kw_status kw_pipeline_open(kw_arena *a, const char *base, const char *vae, const kw_pipeline_lora *lora,
                                    size_t n_lora,
@@ -120,6 +120,8 @@ const kw_noise *kw_pipeline_noise(const kw_pipeline *p);
 const kw_tokenizer *kw_pipeline_tokenizer(const kw_pipeline *p);        /* the first text encoder's */
 kw_program *kw_pipeline_program(const kw_pipeline *p, int i);   /* those made so far, to look at; NULL past the last */
 
+size_t kw_pipeline_encoded(const kw_pipeline *p);      /* texts that went through the encoders; others were kept */
+
 typedef struct {                          /* bytes in memory in all, while ... */
     double sampling, pixels;
     int tile;                             /* of the autoencoder; KW_VAE_WHOLE */
@@ -132,6 +134,8 @@ typedef struct {                          /* bytes in memory in all, while ... *
 KW_MUST kw_status kw_pipeline_forecast(kw_pipeline *p, int n, int width, int height, size_t windows, bool guided,
                                        kw_pipeline_memory *out, kw_err *e);
 int kw_pipeline_factor(const kw_pipeline *p);          /* picture pixels per latent pixel */
+/* KW_EUSAGE, with the nearest size, unless both are positive multiples of the factor. */
+KW_MUST kw_status kw_pipeline_check_size(const kw_pipeline *p, int width, int height, kw_err *e);
 bool kw_pipeline_inpaints(const kw_pipeline *p);       /* the U-Net has channels for a mask and a masked picture */
 int kw_pipeline_native(const kw_pipeline *p);          /* px: side of its training pictures; 512 if unknown */
 size_t kw_pipeline_lora_modules(const kw_pipeline *p, size_t i);        /* layers that LoRA file i changes */
@@ -139,17 +143,17 @@ size_t kw_pipeline_lora_passed_over(const kw_pipeline *p, size_t i);    /* keys 
 const kw_lora_file *kw_pipeline_lora_file(const kw_pipeline *p, size_t i); /* its bundled embeddings, for instance */
 
 /*
- * A textual inversion (adapter/inversion.h): from now on prompts may name it, by its file's name without the ending (and
- * as a diffusers file's placeholder). KW_EDATA where its vectors are not of the width that this base's encoders take.
- * The bundled ones of LoRA files are known already.
+ * A textual inversion (adapter/inversion.h): from now on prompts may name it, by its file's name without the ending
+ * (and as a diffusers file's placeholder). KW_EDATA where its vectors are not of the width that this base's encoders
+ * take. The bundled ones of LoRA files are known already.
  */
 KW_MUST kw_status kw_pipeline_add_inversion(kw_pipeline *p, const char *path, kw_err *e);
 size_t kw_pipeline_inversions(const kw_pipeline *p);
 const char *kw_pipeline_inversion(const kw_pipeline *p, size_t i);              /* its name; NULL past the last */
 
 /*
- * A hypernetwork (adapter/hypernet.h), before the first picture; at most KW_PIPELINE_HYPERNETS of them. Its strength, 1,
- * can change from picture to picture. KW_EDATA where it has no net for any width of this base.
+ * A hypernetwork (adapter/hypernet.h), before the first picture; at most KW_PIPELINE_HYPERNETS of them. Its strength,
+ * 1, can change from picture to picture. KW_EDATA where it has no net for any width of this base.
  */
 enum { KW_PIPELINE_HYPERNETS = 4 };
 KW_MUST kw_status kw_pipeline_add_hypernet(kw_pipeline *p, const char *path, kw_err *e);
@@ -176,12 +180,13 @@ KW_MUST kw_status kw_pipeline_names(const kw_pipeline *p, const kw_reading *r, c
 
 /*
  * Prompts are in A1111's grammar (text.h) unless kw_reading says else; emphasis as its "Original": hidden states times
- * their weights, then scaled back to the mean they had, each text encoder's apart; the pooled text has none, and is that
- * of the first window. An empty negative prompt of SDXL is zeros, as in diffusers and A1111, unless model_index.json says
- * that it is not (force_zeros_for_empty_prompt). Tags are taken out and otherwise ignored: who reads files applies them.
- * Within one batch prompts get empty windows until they have as many as the longest; likewise the negative ones. If the
- * two then differ they run apart, each with its own length (as A1111 does unless told to pad). Parts joined by AND have
- * their last token's state repeated up to the longest of them, as in A1111, and run apart from each other.
+ * their weights, then scaled back to the mean they had, each text encoder's apart; the pooled text has none, and is
+ * that of the first window. An empty negative prompt of SDXL is zeros, as in diffusers and A1111, unless
+ * model_index.json says that it is not (force_zeros_for_empty_prompt). Tags are taken out and otherwise ignored: who
+ * reads files applies them. Within one batch prompts get empty windows until they have as many as the longest; likewise
+ * the negative ones. If the two then differ they run apart, each with its own length (as A1111 does unless told to
+ * pad). Parts joined by AND have their last token's state repeated up to the longest of them, as in A1111, and run
+ * apart from each other.
  */
 typedef struct {
     const char *prompt, *negative;        /* negative NULL: "" */

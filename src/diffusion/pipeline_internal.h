@@ -35,6 +35,9 @@ typedef struct {
 /* A textual inversion as it is used: vectors (n, width of the encoder) of each text encoder. */
 typedef struct { const char *name; const float *vectors[KW_ENCODERS]; int n; } kw__inversion;
 
+/* What texts were encoded to (encodings.c). */
+typedef struct { char *key; float *numbers; uint64_t used; } kw__encoding;
+
 struct kw_pipeline {
     kw_arena *arena;
     kw_pipeline_options o;
@@ -54,6 +57,8 @@ struct kw_pipeline {
     int n_strengths;
     kw_workspace *w;
     kw__program_slot slot[12];
+    kw__encoding encoding[8];             /* the last ones; of parts that are ours, so that their weights stay */
+    size_t n_encoded;                     /* texts that went through the encoders so far */
     int awake;                            /* the part that ran last, or KW_NONE */
     size_t unet_bytes, unet_all;          /* of the U-Net's weights while it runs; had all been packed */
     size_t unet_stays;                    /* of them, in memory of their own whoever works (int8) */
@@ -93,6 +98,16 @@ KW_MUST kw_status kw__pipeline_encode_texts(kw_pipeline *p, kw_arena *a, const k
 KW_MUST kw_status kw__pipeline_text_windows(const kw_pipeline *p, kw_arena *a, const kw_reading *r, const char *text,
                                             kw_windows out[KW_ENCODERS], kw_err *e);
 
+/*
+ * encodings.c: a key is what is common to the texts that are encoded together, then each of them. The numbers kept
+ * under it, or NULL; room for n of them, to be filled at once, in the place of the oldest, or NULL: they are not kept.
+ */
+void kw__encodings_key(const kw_pipeline *p, const kw_reading *r, int clip_skip, kw_str *out);
+void kw__encodings_key_text(kw_str *out, const char *words, int times, size_t windows);
+const float *kw__encodings_find(kw_pipeline *p, const char *key);
+float *kw__encodings_add(kw_pipeline *p, const char *key, size_t n);
+void kw__encodings_drop(kw__encoding *one);
+
 /* pipeline_inversion.c: which one has this row; is there a vector in these windows? Inputs: NULL without vectors. */
 size_t kw__inversion_of(const kw_pipeline *p, size_t row);
 bool kw__inversion_used(const kw_windows *w);
@@ -112,7 +127,8 @@ bool kw__words_composed(const kw__words *w);       /* a picture has several part
 int kw__words_parts(const kw__words *w);           /* of all pictures */
 typedef struct { int picture; double weight; } kw__part;
 kw__part kw__words_part(const kw__words *w, int i);
-/* Texts of parts first .. first + n at the network's run-th run: (n, tokens, D), and pooled (n, P) if there are some. */
+/* Texts of parts first .. first + n at the network's run-th run: (n, tokens, D), and pooled (n, P) if there are
+   some. */
 void kw__words_fill(const kw__words *w, int run, int first, int n, float *context, float *pooled);
 
 /* inpaint.c: what an inpainting base sees beside x, (n, h, w, C + 1) on the arena; NULL for any other base. */

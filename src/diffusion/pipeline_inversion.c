@@ -1,7 +1,7 @@
 /*
  * pipeline_inversion.c - textual inversions of a pipeline: names for prompts, vectors for the text encoders' programs.
  *
- *   tokens -> rows of the table · keep + put -> encoder         keep 1, put 0 for tokens; keep 0, put a vector for names
+ *   tokens -> rows of the table · keep + put -> encoder       keep 1, put 0 for tokens; keep 0, put a vector for names
  */
 #include "pipeline_internal.h"
 

@@ -1,6 +1,6 @@
 /*
- * test_words.c - prompts that change, parts, ComfyUI's weights, textual inversion: latents against a loop over diffusers'
- * and transformers' parts (tools/golden/prompt_pictures.py).
+ * test_words.c - prompts that change, parts, ComfyUI's weights, textual inversion: latents against a loop over
+ * diffusers' and transformers' parts (tools/golden/prompt_pictures.py).
  */
 #include "diffusion/diffusion.h"
 
@@ -113,7 +113,8 @@ static void emphasis_over_a_schedule(void **state)
     check("weights", open_with(NULL), &r);
 }
 
-/* Twice as many runs where the sampler asks twice in a step (A1111's "second order"): [a:b:0.5] still changes in the middle. */
+/* Twice as many runs where the sampler asks twice in a step (A1111's "second order"): [a:b:0.5] still changes in the
+   middle. */
 static void second_order(void **state)
 {
     (void)state;
@@ -151,7 +152,8 @@ static void parts(void **state)
 static void guidance(void **state)
 {
     (void)state;
-    kw_wish plain = { .prompt = "a red cat", .negative = negative }, weighed = { .prompt = "a red cat:1", .negative = negative },
+    kw_wish plain = { .prompt = "a red cat", .negative = negative },
+        weighed = { .prompt = "a red cat:1", .negative = negative },
             twice = { .prompt = "a red cat:0.5 AND a red cat:0.5", .negative = negative };
     kw_pipeline *p = open_with(NULL);
     kw_request r = request(&plain, 1);
@@ -212,7 +214,8 @@ static void inversions(void **state)
 {
     (void)state;
     static const char *const files[] = { "kiwa.pt", "kiwa-safe.safetensors", "kiwa-png.png" };
-    static const char *const prompts[] = { "a (kiwa:1.3) cat on two words house", "a (kiwa-safe:1.3) cat on learned_embeds house",
+    static const char *const prompts[] = { "a (kiwa:1.3) cat on two words house",
+                                           "a (kiwa-safe:1.3) cat on learned_embeds house",
                                            "a (KIWA-PNG:1.3) cat on Two Words house" };
     for (size_t i = 0; i < KW_LEN(files); i++) {
         char path[512];
@@ -326,7 +329,8 @@ static void hypernetworks(void **state)
     kw_pipeline *p = open_with(NULL);
     kw_generated plain = made(open_with(NULL), &r, "hypernet"), none;
     kw_err e;
-    if (kw_pipeline_add_hypernet(p, GOLDEN "hypernets/new.pt", &e) || kw_pipeline_add_hypernet(p, GOLDEN "hypernets/old.pt", &e))
+    if (kw_pipeline_add_hypernet(p, GOLDEN "hypernets/new.pt", &e)
+        || kw_pipeline_add_hypernet(p, GOLDEN "hypernets/old.pt", &e))
         fail_msg("%s", e.what);
     static const double strength[] = { 0.7, 0.4 };
     for (size_t i = 0; i < 2; i++)
@@ -340,6 +344,86 @@ static void hypernetworks(void **state)
     assert_non_null(strstr(e.what, "string_to_param"));
 }
 
+/* ---- texts that were encoded before ------------------------------------------------------------------------------ */
+
+/* A LoRA on one layer of the text encoder. */
+static const char *lora_file(void)
+{
+    static const char *const leaf[] = { "lora_down.weight", "lora_up.weight" };
+    static const int64_t shape[2][2] = { { 2, 16 }, { 32, 2 } };
+    kw_tensor t[2];
+    for (int k = 0; k < 2; k++) {
+        size_t n = (size_t)(shape[k][0] * shape[k][1]);
+        float *x = kw_alloc_array(a, n, sizeof *x);
+        kw_rng_normals((kw_rng){ .seed = 9, .stream = KW_RNG_TEST, .step = (uint32_t)k }, 0, x, n);
+        t[k] = (kw_tensor){ .dtype = KW_F32, .rank = 2, .data = x, .bytes = n * sizeof *x,
+                            .name = kw_sprintf(a, "lora_te_text_model_encoder_layers_0_mlp_fc1.%s", leaf[k]) };
+        memcpy(t[k].shape, shape[k], sizeof shape[k]);
+    }
+    char *path = kw_sprintf(a, "/tmp/kw-test-words-%d.safetensors", (int)getpid());
+    assert_int_equal(kw_tensors_save(path, t, 2, NULL, 0, NULL), KW_OK);
+    return path;
+}
+
+static void same_bits(const kw_generated *x, const kw_generated *y, bool same)
+{
+    bool equal = !memcmp(x->latents, y->latents, 4 * 8 * 8 * sizeof(float));
+    assert_true(equal == same);
+}
+
+/* Encoded once, the same bits as by a pipeline that never saw them; anew where an encoder or the reading differs. */
+static void kept(void **state)
+{
+    (void)state;
+    kw_wish wish = { .prompt = "a (red:1.3) [cat|dog]", .negative = negative };
+    kw_request r = request(&wish, 1), other;
+    const char *path = lora_file();
+    kw_pipeline *p = open_with(path);
+    kw_generated first = made(p, &r, "hypernet"), g = made(p, &r, "hypernet");
+    size_t once = kw_pipeline_encoded(p);
+    assert_int_equal(once, 3);
+    same_bits(&first, &g, true);
+    other = r;
+    other.reading.emphasis = KW_EMPHASIS_NO_NORM;
+    made(p, &other, "hypernet");
+    assert_int_equal(kw_pipeline_encoded(p), 2 * once);
+    assert_int_equal(kw_pipeline_strength(p, 0, 0.25, 1, NULL), KW_OK);
+    g = made(p, &r, "hypernet");
+    assert_int_equal(kw_pipeline_encoded(p), 3 * once);
+    same_bits(&first, &g, false);
+    assert_int_equal(kw_pipeline_strength(p, 0, 1, 0.5, NULL), KW_OK);      /* the U-Net's is no matter of texts */
+    made(p, &r, "hypernet");
+    assert_int_equal(kw_pipeline_encoded(p), 3 * once);
+    assert_int_equal(kw_pipeline_strength(p, 0, 1, 1, NULL), KW_OK);
+    g = made(p, &r, "hypernet");
+    same_bits(&first, &g, true);
+    add(p, EMBEDDINGS "kiwa.pt");
+    made(p, &r, "hypernet");
+    assert_int_equal(kw_pipeline_encoded(p), 4 * once);
+    unlink(path);
+}
+
+/* More texts than are kept, twice over: the oldest go, and the answers stay. */
+static void kept_in_turn(void **state)
+{
+    (void)state;
+    kw_pipeline *p = open_with(NULL);
+    kw_generated g[12];
+    for (int i = 0; i < 24; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "cat %d", i % 12);
+        kw_wish wish = { .prompt = text };
+        kw_request r = request(&wish, 1);
+        r.cfg = 1;
+        kw_generated now = made(p, &r, "hypernet");
+        if (i < 12)
+            g[i] = now;
+        else
+            same_bits(&g[i - 12], &now, true);
+    }
+    assert_int_equal(kw_pipeline_encoded(p), 24);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -348,7 +432,7 @@ int main(void)
         cmocka_unit_test(guidance), cmocka_unit_test(parts_of_other_lengths), cmocka_unit_test(other_weights),
         cmocka_unit_test(inversions), cmocka_unit_test(inversions_of_a_lora_file), cmocka_unit_test(of_other_bases),
         cmocka_unit_test(free_when_unused), cmocka_unit_test(hypernetworks),
-        cmocka_unit_test(curves),
+        cmocka_unit_test(curves), cmocka_unit_test(kept), cmocka_unit_test(kept_in_turn),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

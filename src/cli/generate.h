@@ -99,6 +99,14 @@ KW_MUST kw_status kw_jobs_read(kw_arena *a, const kw_generate_config *c, kw_jobs
 KW_MUST kw_status kw_job_sampler(const char *name, kw_job *j, kw_err *e);
 KW_MUST kw_status kw_job_schedule(const char *name, kw_job *j, kw_err *e);
 
+/* ---- LoRA files (generate_lora.c) ------------------------------------------------------------------------------- */
+
+/* --lora, before the first job is read. */
+KW_MUST kw_status kw_loras_given(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_err *e);
+/* A job's tags, of hypernetworks too; what options gave gets a tag in the text that is kept. */
+KW_MUST kw_status kw_loras_apply(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_job *j, kw_err *e);
+/* A number at the end, behind a colon: cuts it off. */
+bool kw_cut_number(char *text, double *v);
 
 /* ---- words (generate_words.c): --prompt-grammar, --emphasis, --embedding, --embeddings-dir ----------------------- */
 
@@ -118,6 +126,8 @@ void kw_words_infotext(kw_arena *a, const kw_generate_config *c, const kw_pipeli
 const char *kw_prompt_note(kw_arena *a, const char *prompt);
 
 /* Of SDXL (generate_sizes.c). KW_EUSAGE: another base, or not two numbers. And as they stand in the infotext. */
+/* "512x768": two numbers of least to most; false: it is none. between: 'x', in either case, or ','. */
+bool kw_read_pair(const char *text, char between, int least, int most, int *x, int *y);
 KW_MUST kw_status kw_generate_sizes(const kw_generate_config *c, const kw_pipeline *p, kw_sizes *out, kw_err *e);
 size_t kw_generate_sizes_text(const kw_generate_config *c, kw_meta out[3]);
 
@@ -173,6 +183,8 @@ typedef struct kw_from {
 KW_MUST kw_status kw_from_read(kw_cli *cli, kw_generate_config *c, kw_from **out, kw_err *e);
 /* ComfyUI's text `prompt` as A1111 would write it (generate_comfy.c); KW_EDATA names what is not understood. */
 KW_MUST kw_status kw_comfy_read(const char *path, const char *text, kw_str *out, kw_err *e);
+/* generate_from_files.c: what the picture names with a hash, into f->wanted; and its model as --base. */
+KW_MUST kw_status kw_from_files(kw_cli *cli, kw_generate_config *c, kw_from *f, kw_err *e);
 /* Is what was used what the picture names? Says so if not. found: its hash, NULL: unknown; other: one more, or NULL. */
 void kw_from_compare(const kw_cli *cli, const kw_from *f, const char *kind, const char *name, const char *found,
                      const char *other);

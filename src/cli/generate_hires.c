@@ -10,7 +10,6 @@
 #include "generate.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const char *const labels[] = {
@@ -29,14 +28,7 @@ int kw_hires_steps(const kw_generate_config *c, int steps)
 
 static bool read_size(const char *text, int *w, int *h)
 {
-    char *end;
-    long a = strtol(text, &end, 10);
-    if (*end != 'x' && *end != 'X')
-        return false;
-    long b = strtol(end + 1, &end, 10);
-    *w = (int)a;
-    *h = (int)b;
-    return !*end && a >= 0 && b >= 0 && a + b > 0 && a <= 16384 && b <= 16384;
+    return kw_read_pair(text, 'x', 0, 16384, w, h) && (*w || *h) && *w + *h <= 16384;
 }
 
 /* The smallest of the first picture's shape that covers it; a 0 follows from the other. */

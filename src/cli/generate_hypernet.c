@@ -1,18 +1,15 @@
 /* generate_hypernet.c - hypernetworks by --hypernet FILE:X and <hypernet:NAME:X>. */
 #include "generate.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static kw_status add(kw_arena *a, kw_jobs *jobs, const char *path, bool always, double given, size_t *at, kw_err *e)
 {
-    const char *name = kw_path_name(path), *dot = strrchr(name, '.');
     if (jobs->n_hypernet == KW_PIPELINE_HYPERNETS)
         return kw_fail(e, KW_EUSAGE, N_("more than %d hypernetworks"), KW_PIPELINE_HYPERNETS);
     kw_job_hypernet *h = &jobs->hypernet[jobs->n_hypernet];
     *h = (kw_job_hypernet){ .path = path, .given = given, .always = always };
-    h->name = kw_strndup(a, name, dot && dot > name ? (size_t)(dot - name) : strlen(name));
+    h->name = kw_path_stem(a, path);
     *at = jobs->n_hypernet++;
     return h->name ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
 }
@@ -20,18 +17,12 @@ static kw_status add(kw_arena *a, kw_jobs *jobs, const char *path, bool always, 
 kw_status kw_hypernets_given(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_err *e)
 {
     for (size_t i = 0, at; i < c->hypernet.n; i++) {
-        char *path = kw_strdup(a, c->hypernet.item[i]), *colon, *end;
+        char *path = kw_strdup(a, c->hypernet.item[i]);
         double given = 1;
         if (!path)
             return kw_fail(e, KW_ENOMEM, "out of memory");
-        colon = kw_is_file(path) ? NULL : strrchr(path, ':');
-        if (colon && colon[1]) {
-            double v = strtod(colon + 1, &end);
-            if (!*end && isfinite(v)) {
-                given = v;
-                *colon = 0;
-            }
-        }
+        if (!kw_is_file(path))
+            kw_cut_number(path, &given);
         if (!kw_is_file(path)) {
             kw_status s = kw_fail(e, KW_EDATA, N_("%s: no such hypernetwork"), path);
             return kw_advise(e, s, N_("--hypernet takes FILE or FILE:STRENGTH"));

@@ -1,8 +1,7 @@
 /* generate_sampling.c - lists of samplers and schedules for the terminal; what of sampling is kept in infotext. */
-#include "generate_sampling.h"
+#include "generate.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 bool kw_asks_for_list(const char *name) { return name && (!strcmp(name, "?") || !strcmp(name, "help")); }
@@ -74,16 +73,10 @@ void kw_list_schedules(const kw_cli *cli)
 
 kw_status kw_seed_from(const char *text, int *width, int *height, kw_err *e)
 {
-    char *end = NULL;
     *width = *height = 0;
-    if (!text)
+    if (!text || kw_read_pair(text, 'x', 1, 16384, width, height))
         return KW_OK;
-    long w = strtol(text, &end, 10), h = end > text && (*end == 'x' || *end == 'X') ? strtol(end + 1, &end, 10) : 0;
-    if (*end || w < 1 || h < 1 || w > 16384 || h > 16384)
-        return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--seed-from %s: not a size"), text), N_("write it as 512x768"));
-    *width = (int)w;
-    *height = (int)h;
-    return KW_OK;
+    return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("--seed-from %s: not a size"), text), N_("write it as 512x768"));
 }
 
 /* ---- infotext --------------------------------------------------------------------------------------------------- */

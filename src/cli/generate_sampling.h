@@ -32,7 +32,8 @@ typedef struct {
     KW_ROW_DOUBLE("variation-strength", C, f.variation_strength, 0, 0, 1, \
                   N_("how much of another seed's noise is mixed in; --count then counts variations"), \
                   .alias = "subseed-strength"), \
-    KW_ROW_SEED("variation-seed", C, f.variation, 0, N_("the other seed"), .alias = "subseed", .text = "random"), \
+    KW_ROW_SEED("variation-seed", C, f.variation, 0, N_("that other seed, for --variation-strength"), \
+                .alias = "subseed", .text = "random"), \
     KW_ROW_TEXT("seed-from", C, f.seed_from, NULL, \
                 N_("draw the noise for a picture of this size, and use its middle"), .value = "WxH", \
                 .alias = "seed-resize-from"), \

@@ -1,18 +1,27 @@
 /* generate_sizes.c - the sizes that SDXL is told beside the words: --original-size, --crop, --target-size. */
 #include "generate.h"
 
-#include <stdio.h>
+#include <limits.h>
+#include <stdlib.h>
 
 enum { MOST = 65536 };
 
-static bool in_range(int x, int least) { return x >= least && x <= MOST; }
+bool kw_read_pair(const char *text, char between, int least, int most, int *x, int *y)
+{
+    char *end;
+    long a = strtol(text, &end, 10);
+    if (end == text || (*end != between && !(between == 'x' && *end == 'X')))
+        return false;
+    const char *second = end + 1;
+    long b = strtol(second, &end, 10);
+    *x = (int)KW_MIN(KW_MAX(a, INT_MIN), INT_MAX);
+    *y = (int)KW_MIN(KW_MAX(b, INT_MIN), INT_MAX);
+    return end > second && !*end && a >= least && b >= least && a <= most && b <= most;
+}
 
 static kw_status pair(const char *option, const char *text, char between, int least, int *x, int *y, kw_err *e)
 {
-    char sign, rest;
-    int found = text ? sscanf(text, "%d%c%d%c", x, &sign, y, &rest) : 0;
-    bool fits = found == 3 && (sign == between || (between == 'x' && sign == 'X'));
-    if (!text || (fits && in_range(*x, least) && in_range(*y, least)))
+    if (!text || kw_read_pair(text, between, least, MOST, x, y))
         return KW_OK;
     kw_status s = kw_fail(e, KW_EUSAGE, N_("--%s: '%s' is not two numbers of %d to %d"), option, text, least, MOST);
     return kw_advise(e, s, between == 'x' ? N_("for example 1024x1024") : N_("for example 0,128: left, top"));

@@ -83,8 +83,7 @@ static const char *stem_of(kw_arena *a, const char *path)
     char *copy = kw_strndup(a, path, n);
     if (!copy)
         return NULL;
-    const char *name = kw_path_name(copy), *dot = kw_is_dir(path) ? NULL : strrchr(name, '.');
-    return kw_strndup(a, name, dot && dot > name ? (size_t)(dot - name) : strlen(name));
+    return kw_is_dir(path) ? kw_path_name(copy) : kw_path_stem(a, copy);
 }
 
 /* The SHA-256 of a whole file, as A1111 takes it; a folder has none. */

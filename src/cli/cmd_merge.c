@@ -1,5 +1,6 @@
 /* cmd_merge.c - kiwame merge: models into one, LoRAs into a model, LoRAs into one LoRA. */
 #include "convert_show.h"
+#include "lora_option.h"
 #include "merge_show.h"
 #include "net_settings.h"
 
@@ -79,7 +80,7 @@ static kw_status open_model(job *j, const char *text, int i, kw_err *e)
     if (!path)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     if (!kw_is_file(path) && !kw_is_dir(path))
-        j->own[i] = kw_cut_weight(path, &j->r.weight[i]);
+        j->own[i] = kw_cut_number(path, &j->r.weight[i]);
     j->names[i] = kw_path_name(path);
     const char *found = path;
     KW_TRY(kw_model_named(j->c, &found, e));

@@ -105,8 +105,6 @@ KW_MUST kw_status kw_job_schedule(const char *name, kw_job *j, kw_err *e);
 KW_MUST kw_status kw_loras_given(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_err *e);
 /* A job's tags, of hypernetworks too; what options gave gets a tag in the text that is kept. */
 KW_MUST kw_status kw_loras_apply(kw_arena *a, const kw_generate_config *c, kw_jobs *jobs, kw_job *j, kw_err *e);
-/* A number at the end, behind a colon: cuts it off. */
-bool kw_cut_number(char *text, double *v);
 
 /* ---- words (generate_words.c): --prompt-grammar, --emphasis, --embedding, --embeddings-dir ----------------------- */
 

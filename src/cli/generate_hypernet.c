@@ -1,5 +1,6 @@
 /* generate_hypernet.c - hypernetworks by --hypernet FILE:X and <hypernet:NAME:X>. */
 #include "generate.h"
+#include "lora_option.h"
 
 #include <string.h>
 

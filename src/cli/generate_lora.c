@@ -1,9 +1,7 @@
 /* generate_lora.c - LoRA files by --lora FILE:TEXT:UNET:lbw=... and <lora:NAME:X> tags. */
 #include "generate.h"
+#include "lora_option.h"
 
-#include <errno.h>
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 typedef struct { kw_arena *a; const kw_generate_config *c; kw_jobs *out; kw_err *e; } reader;
@@ -20,19 +18,6 @@ static kw_status add_lora(reader *r, const char *path, const char *name, kw_stre
     return l->name && path ? KW_OK : kw_fail(r->e, KW_ENOMEM, "out of memory");
 }
 
-bool kw_cut_number(char *text, double *v)
-{
-    char *colon = strrchr(text, ':'), *end;
-    if (!colon || !colon[1])
-        return false;
-    double number = strtod(colon + 1, &end);
-    if (*end || !isfinite(number))
-        return false;
-    *v = number;
-    *colon = 0;
-    return true;
-}
-
 /* Factors of blocks, as text: on the arena. NULL stays NULL. */
 static kw_status blocks_of(reader *r, const char *text, const float **out)
 {
@@ -43,34 +28,13 @@ static kw_status blocks_of(reader *r, const char *text, const float **out)
     return list ? kw_lora_blocks_parse(text, list, r->e) : kw_fail(r->e, KW_ENOMEM, "out of memory");
 }
 
-static bool is_there(const char *path) { return kw_is_file(path) || kw_is_dir(path); }
-
 static kw_status lora_option(reader *r, const char *text)
 {
-    double last = 1, first = 1;
+    kw_lora_option o;
     size_t at;
-    char *path = kw_strdup(r->a, text), *blocks = path ? strstr(path, ":lbw=") : NULL;
-    if (!path)
-        return kw_fail(r->e, KW_ENOMEM, "out of memory");
-    kw_strengths given = { 1, 1, NULL };
-    if (blocks && !is_there(path))
-        *blocks = 0;
-    else
-        blocks = NULL;
-    if (!is_there(path) && kw_cut_number(path, &last)) {
-        given.te = given.unet = last;
-        if (!is_there(path) && kw_cut_number(path, &first))
-            given.te = first;
-    }
-    KW_TRY(blocks_of(r, blocks ? blocks + strlen(":lbw=") : NULL, &given.blocks));
-    if (!is_there(path)) {
-        if (errno == EACCES)
-            return kw_fail(r->e, KW_EDATA, N_("%s: cannot be read: %s"), path, kw_errno_text(EACCES));
-        kw_status s = kw_fail(r->e, KW_EDATA, N_("%s: no such LoRA file"), path);
-        return kw_advise(r->e, s, N_("--lora takes FILE, FILE:STRENGTH or FILE:TEXT:UNET"));
-    }
-    KW_TRY(add_lora(r, path, NULL, given, true, &at));
-    r->out->lora[at].blocks = blocks ? blocks + strlen(":lbw=") : NULL;
+    KW_TRY(kw_lora_option_read(r->a, text, &o, r->e));
+    KW_TRY(add_lora(r, o.path, NULL, (kw_strengths){ o.te, o.unet, o.factors }, true, &at));
+    r->out->lora[at].blocks = o.blocks;
     return KW_OK;
 }
 

@@ -1,47 +1,17 @@
 /* merge_lora.c - LoRAs on the command line of merge and extract: FILE:STRENGTH in, one file with its metadata out. */
+#include "lora_option.h"
 #include "merge_show.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-bool kw_cut_weight(char *text, double *v)
-{
-    char *colon = strrchr(text, ':'), *end;
-    if (!colon || !colon[1])
-        return false;
-    double number = strtod(colon + 1, &end);
-    if (*end || !isfinite(number))
-        return false;
-    *v = number;
-    *colon = 0;
-    return true;
-}
-
-static bool is_there(const char *path) { return kw_is_file(path) || kw_is_dir(path); }
-
 kw_status kw_merge_lora_open(kw_cli *c, const char *text, const kw_lora_names *names, kw_merge_lora *out, kw_err *e)
 {
-    double last = 1, first = 1;
-    char *path = kw_strdup(c->arena, text), *blocks = path ? strstr(path, ":lbw=") : NULL;
-    float *list = kw_alloc_array(c->arena, KW_LORA_BLOCKS, sizeof *list);
-    if (!path || !list)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    *out = (kw_merge_lora){ .unet = 1, .text = 1 };
-    if (blocks && !is_there(path)) {
-        *blocks = 0;
-        KW_TRY(kw_lora_blocks_parse(blocks + strlen(":lbw="), list, e));
-        out->blocks = list;
-    }
-    if (!is_there(path) && kw_cut_weight(path, &last)) {
-        out->text = out->unet = last;
-        if (!is_there(path) && kw_cut_weight(path, &first))
-            out->text = first;
-    }
-    if (!is_there(path))
-        return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: no such LoRA file"), path),
-                         N_("--lora takes FILE, FILE:STRENGTH or FILE:TEXT:UNET"));
-    return kw_lora_file_open(c->arena, path, names, &out->file, e);
+    kw_lora_option o;
+    KW_TRY(kw_lora_option_read(c->arena, text, &o, e));
+    *out = (kw_merge_lora){ .unet = o.unet, .text = o.te, .blocks = o.factors };
+    return kw_lora_file_open(c->arena, o.path, names, &out->file, e);
 }
 
 static char *stem(kw_arena *a, const char *path)

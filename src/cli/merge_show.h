@@ -21,8 +21,6 @@ typedef struct {
 /* With kohya's and ModelSpec's metadata. */
 KW_MUST kw_status kw_made_save(kw_cli *c, const kw_made_lora *l, const kw_made_about *about, kw_err *e);
 
-/* A number behind the last colon is cut off; false: there is none. */
-bool kw_cut_weight(char *text, double *v);
 /* FILE[:STRENGTH[:UNET]][:lbw=...], as generate takes it. */
 KW_MUST kw_status kw_merge_lora_open(kw_cli *c, const char *text, const kw_lora_names *names, kw_merge_lora *out,
                                      kw_err *e);

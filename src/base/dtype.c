@@ -47,7 +47,8 @@ uint16_t kw_f32_to_f16(float f)
 static float f8_e4m3(uint8_t b)
 {
     int exponent = b >> 3 & 15, fraction = b & 7;
-    float x = (b & 127) == 127 ? NAN : exponent ? ldexpf(1 + (float)fraction / 8, exponent - 7) : ldexpf((float)fraction, -9);
+    float x = (b & 127) == 127 ? NAN : exponent ? ldexpf(1 + (float)fraction / 8, exponent - 7)
+            : ldexpf((float)fraction, -9);
     return b & 128 ? -x : x;
 }
 

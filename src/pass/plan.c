@@ -94,8 +94,8 @@ static int larger_first(const void *a, const void *b)
 }
 
 /*
- * Place b in the lowest gap among the placed buffers that are alive with it, and note it in order[n], which is sorted by
- * offset: so the search ends with the gap.
+ * Place b in the lowest gap among the placed buffers that are alive with it, and note it in order[n], which is sorted
+ * by offset: so the search ends with the gap.
  */
 static void place(buffer *b, const buffer **order, size_t n)
 {
@@ -166,7 +166,8 @@ kw_status kw_memory_plan_new(kw_arena *a, const kw_graph *g, kw_memory_plan **ou
     const buffer **order = kw_alloc_array(a, n, sizeof(void *));
     p.root = kw_alloc_array(a, n, sizeof *p.root);
     p.last = kw_alloc_array(a, n, sizeof *p.last);
-    if (!p.plan || !life || !b || !order || !p.root || !p.last || !(p.plan->offset = kw_alloc_array(a, n, sizeof(size_t)))
+    if (!p.plan || !life || !b || !order || !p.root || !p.last
+        || !(p.plan->offset = kw_alloc_array(a, n, sizeof(size_t)))
         || !(p.plan->state = kw_alloc_array(a, n, sizeof(int))))
         return kw_fail(e, KW_ENOMEM, "out of memory for a plan of %zu values", n);
     memset(p.plan->offset, 0xff, n * sizeof *p.plan->offset);

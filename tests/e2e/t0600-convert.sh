@@ -38,7 +38,8 @@ expect 0 "left behind, as a folder has no place for them: 307 tensors" convert "
 for m in v2 xl; do
     expect 0 "text_encoder/model.safetensors" convert "$GOLDEN/$m.safetensors" $m
     expect 0 "$m.safetensors" convert $m $m.safetensors
-    [ "$(parts $m.safetensors)" = "$(parts $m)" ] && [ "$(parts $m)" = "$(parts "$GOLDEN/$m.safetensors")" ] || fail "$m"
+    [ "$(parts $m.safetensors)" = "$(parts $m)" ] && [ "$(parts $m)" = "$(parts "$GOLDEN/$m.safetensors")" ] ||
+        fail "$m"
 done
 
 # Other numbers, other tensors, and the plan alone.

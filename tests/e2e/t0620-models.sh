@@ -1,6 +1,7 @@
 #!/bin/sh
 # t0620-models.sh - SDXL and SD 2 as whole models: drawn from a folder, one file and back with the same bits; trained
-# (LoRA, whole) with both text encoders' features from the cache or learning with them; what is no SDXL refuses its sizes.
+# (LoRA, whole) with both text encoders' features from the cache or learning with them; what is no SDXL refuses its
+# sizes.
 . tests/e2e/lib.sh
 GOLDEN=$PWD/tests/golden/pipeline
 PICTURES=$PWD/data/mascot/train
@@ -24,7 +25,8 @@ expect 2 "is not two numbers" "$KIWAME" generate x --base "$GOLDEN/xl" --crop 5
 "$KIWAME" generate "a red cat, a blue house" --base "$GOLDEN/xl" --steps 3 --seed 5 --sampler ddim --no-sheet --quiet \
     --out sized --save-latents sized.safetensors --original-size 64x48 --crop 3,7 --target-size 16x16 >/dev/null
 cmp -s folder-xl.safetensors sized.safetensors && fail "sizes change nothing"
-grep -qa 'Original size: 64x48, Crop: "3,7", Target size: 16x16' sized/*.png || fail "sizes are not in the picture's text"
+grep -qa 'Original size: 64x48, Crop: "3,7", Target size: 16x16' sized/*.png ||
+    fail "sizes are not in the picture's text"
 
 # A LoRA: from a folder and from one file the same losses; in kohya's names of SDXL, and called so.
 lora() { base=$1 out=$2; shift 2; "$KIWAME" train lora "$PICTURES" --base "$base" --out "$out" --name x --steps 4 --batch-size 2 \
@@ -34,7 +36,8 @@ lora "$GOLDEN/xl" folder --cache cache --targets attention,ff
 lora xl.safetensors one --targets attention,ff
 losses folder >a && losses one >b
 [ -s a ] && cmp a b || fail "one file trains differently from a folder"
-grep -qa lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k folder/x.safetensors || fail "not kohya's names of SDXL"
+grep -qa lora_unet_input_blocks_3_1_transformer_blocks_0_attn2_to_k folder/x.safetensors ||
+    fail "not kohya's names of SDXL"
 grep -qa '"ss_base_model_version":"sdxl_base_v1-0"' folder/x.safetensors || fail "the LoRA is not called SDXL's"
 grep -qa 'lora_te' folder/x.safetensors && fail "a text encoder was trained unasked"
 
@@ -60,5 +63,6 @@ cmp -s folder-xl.safetensors trained.safetensors && fail "training changed nothi
 for part in text_encoder text_encoder_2; do
     cmp -s full/x/$part/model.safetensors "$GOLDEN/xl/$part/model.safetensors" && fail "$part was not trained"
 done
-cmp full/x/vae/diffusion_pytorch_model.safetensors "$GOLDEN/xl/vae/diffusion_pytorch_model.safetensors" || fail "the autoencoder changed"
+cmp full/x/vae/diffusion_pytorch_model.safetensors "$GOLDEN/xl/vae/diffusion_pytorch_model.safetensors" ||
+    fail "the autoencoder changed"
 echo "SDXL and SD 2 draw and train"

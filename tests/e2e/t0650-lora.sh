@@ -1,5 +1,6 @@
 #!/bin/sh
-# t0650-lora.sh - LoRAs and their kin through the program: what inspect says, other spellings, strengths of blocks, refusals.
+# t0650-lora.sh - LoRAs and their kin through the program: what inspect says, other spellings, strengths of blocks,
+# refusals.
 . tests/e2e/lib.sh
 G=tests/golden/lora/files
 BASE=tests/golden/pipeline/base

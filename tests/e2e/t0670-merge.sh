@@ -40,7 +40,8 @@ for m in sum add-difference slerp ties dare dare-ties; do
         --dtype f32
     expect 0 "" "$KIWAME" convert "$WORK/$m.safetensors" "$WORK/$m-back"
     same "$m/unet/diffusion_pytorch_model.safetensors" "$m-back/unet/diffusion_pytorch_model.safetensors" || \
-        "$KIWAME" merge --report --model "$WORK/$m" --model "$WORK/$m-back" --json | grep -q SAME || fail "$m: file and folder differ"
+        "$KIWAME" merge --report --model "$WORK/$m" --model "$WORK/$m-back" --json | grep -q SAME ||
+            fail "$m: file and folder differ"
     grep -q "\"method\":\"$m\"" "$WORK/$m/kiwame-merge.json" || fail "$m: no recipe"
     head -c 100000 "$WORK/$m.safetensors" | grep -aq "modelspec.merged_from" || fail "$m: no merged_from"
 done

@@ -2,7 +2,8 @@
 # t0700-pull.sh - downloads from a hub that misbehaves: what arrives is whole and verified, or it is said why not.
 . tests/e2e/lib.sh
 SERVER=$(dirname "$KIWAME")/tests/net_server
-HF_ENDPOINT=http://127.0.0.1:1 "$KIWAME" pull hf:a/b --retries 0 2>&1 | grep -q KW_NET=OFF && { echo "built without downloads"; exit 0; }
+HF_ENDPOINT=http://127.0.0.1:1 "$KIWAME" pull hf:a/b --retries 0 2>&1 | grep -q KW_NET=OFF &&
+    { echo "built without downloads"; exit 0; }
 export KIWAME_LANG=en HF_HOME="$WORK/hf" XDG_DATA_HOME="$WORK/data" XDG_CONFIG_HOME="$WORK/config" XDG_CACHE_HOME="$WORK/cache"
 unset HF_TOKEN HF_TOKEN_PATH HF_HUB_CACHE HF_HUB_OFFLINE HUGGING_FACE_HUB_TOKEN CIVITAI_TOKEN CIVITAI_API_TOKEN SSL_CERT_FILE \
     http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY no_proxy NO_PROXY CURL_CA_BUNDLE REQUESTS_CA_BUNDLE || true
@@ -140,7 +141,8 @@ expect 3 "damaged or exchanged" pull "$U" --allow-private --to "$WORK/here" --sh
 mode cut=300000 once;     expect 5 "" pull "$U" --allow-private --to "$WORK/here" --retries 0
 mode etag;                expect 0 "" pull "$U" --allow-private --to "$WORK/here"
 logged "if-range=\"$SHA\""
-[ "$(sha256sum <"$WORK/here/one.safetensors" | cut -c1-64)" != "$SHA" ] && [ "$(wc -c <"$WORK/here/one.safetensors")" = "$SIZE" ] || fail "a mixture"
+[ "$(sha256sum <"$WORK/here/one.safetensors" | cut -c1-64)" != "$SHA" ] &&
+    [ "$(wc -c <"$WORK/here/one.safetensors")" = "$SIZE" ] || fail "a mixture"
 rm -r "$WORK/here"
 behave
 mode cut=300000 once;     expect 5 "" pull "$U" --allow-private --to "$WORK/here" --retries 0
@@ -189,7 +191,8 @@ cat >"$S/civitai/77.json" <<END
 END
 export CIVITAI_TOKEN=civ_SECRET
 behave; expect 0 "kiwa, chan" pull civitai:77
-[ "$(cd "$XDG_DATA_HOME" && find . -type f)" = "./kiwame/models/civitai/77/kiwa.safetensors" ] || { find "$XDG_DATA_HOME"; fail "Civitai's file"; }
+[ "$(cd "$XDG_DATA_HOME" && find . -type f)" = "./kiwame/models/civitai/77/kiwa.safetensors" ] ||
+    { find "$XDG_DATA_HOME"; fail "Civitai's file"; }
 cmp "$XDG_DATA_HOME/kiwame/models/civitai/77/kiwa.safetensors" "$UNET" || fail "the file"
 logged "/api/download/models/77.*Bearer civ_SECRET"
 expect 0 "kiwa.safetensors" "$KIWAME" inspect civitai:77

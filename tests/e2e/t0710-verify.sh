@@ -1,5 +1,6 @@
 #!/bin/sh
-# t0710-verify.sh - which programs read a file: files written here byte by byte, each with one thing that some reader minds.
+# t0710-verify.sh - which programs read a file: files written here byte by byte, each with one thing that some reader
+# minds.
 . tests/e2e/lib.sh
 cd "$WORK"
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# t0720-export.sh - what a run has made, for each program: names, sidecars, pictures whose text repeats them; nothing replaced.
+# t0720-export.sh - what a run has made, for each program: names, sidecars, pictures whose text repeats them; nothing
+# replaced.
 . tests/e2e/lib.sh
 P=data/mascot/train
 RUN=$WORK/runs/kiwa
@@ -11,7 +12,8 @@ export_() { "$KIWAME" export "$@"; }
 
 expect 0 "webui/models/Lora/kiwa.safetensors" sh -c "mkdir -p webui/models && \"$KIWAME\" export runs/kiwa --to a1111:webui --weight 0.8"
 cmp runs/kiwa/kiwa.safetensors webui/models/Lora/kiwa.safetensors || fail "another file"
-grep -q '"activation text": "kiwamaru"' webui/models/Lora/kiwa.json && grep -q '"preferred weight": 0.8,' webui/models/Lora/kiwa.json || fail "the sidecar"
+grep -q '"activation text": "kiwamaru"' webui/models/Lora/kiwa.json &&
+    grep -q '"preferred weight": 0.8,' webui/models/Lora/kiwa.json || fail "the sidecar"
 [ "$(ls webui/models/Lora | tr '\n' ' ')" = "kiwa.json kiwa.preview.png kiwa.safetensors " ] || fail "other files"
 
 # the preview's text draws the preview: a wrong seed or sampler would not
@@ -20,7 +22,8 @@ field() { sed -n "s/^    $1  *//p" said; }
 "$KIWAME" generate "$(sed -n 's/^  prompt  *//p' said)" --seed "$(field Seed)" --rng kiwame --sampler "$(field Sampler)" --steps "$(field Steps)" \
     --cfg "$(field 'CFG scale')" --width 64 --height 64 --base "$BASE" --lora-dir webui/models/Lora --out again.png --quiet >/dev/null
 pixels() { tail -c "+$(grep -abo IDAT "$1" | head -1 | cut -d: -f1)" "$1" | sha256sum; }
-[ "$(pixels again.png)" = "$(pixels webui/models/Lora/kiwa.preview.png)" ] || fail "the preview's text draws another picture"
+[ "$(pixels again.png)" = "$(pixels webui/models/Lora/kiwa.preview.png)" ] ||
+    fail "the preview's text draws another picture"
 [ "$(pixels again.png)" != "$(pixels runs/kiwa/samples/kiwa_000000_00_*.png)" ] || fail "the first sample"
 
 expect 2 "is there already" export_ runs/kiwa --to a1111:webui
@@ -33,7 +36,8 @@ for bad in ../x a/b .x "a:b" ""; do expect 2 "is no name for files" export_ runs
 
 expect 0 "comfy/extra_model_paths.yaml" export_ runs/kiwa --to comfyui:comfy --link
 [ "$(stat -c %i comfy/kiwa.safetensors)" = "$(stat -c %i runs/kiwa/kiwa.safetensors)" ] || fail "no link"
-grep -q "base_path: \"$WORK/comfy\"" comfy/extra_model_paths.yaml && grep -q "loras: ." comfy/extra_model_paths.yaml || fail "the paths"
+grep -q "base_path: \"$WORK/comfy\"" comfy/extra_model_paths.yaml && grep -q "loras: ." comfy/extra_model_paths.yaml ||
+    fail "the paths"
 expect 2 "is the file itself" export_ runs/kiwa --to comfyui:comfy --force --link
 expect 0 "pytorch_lora_weights.safetensors" export_ runs/kiwa --to diffusers:d
 expect 0 "reads it" "$KIWAME" verify d/pytorch_lora_weights.safetensors --for diffusers
@@ -41,11 +45,13 @@ expect 3 "diffusers' or PEFT's names" "$KIWAME" verify d/pytorch_lora_weights.sa
 expect 0 "back/models/Lora/kiwa.safetensors" sh -c "mkdir -p back/models && \"$KIWAME\" export d/pytorch_lora_weights.safetensors --name kiwa --to a1111:back"
 expect 0 "reads it" "$KIWAME" verify back/models/Lora/kiwa.safetensors --for a1111
 expect 0 "c/checklist.md" export_ runs/kiwa --to civitai:c --licence cc-by-4.0
-grep -q "Licence and permissions: cc-by-4.0" c/checklist.md && [ "$(cat c/trained-words.txt)" = kiwamaru ] || fail "Civitai"
+grep -q "Licence and permissions: cc-by-4.0" c/checklist.md && [ "$(cat c/trained-words.txt)" = kiwamaru ] ||
+    fail "Civitai"
 expect 0 "Steps" "$KIWAME" inspect c/images/2.png --no-hashes
 expect 0 "h/README.md" export_ runs/kiwa --to hf:h --license mit
 [ "$(head -1 h/README.md)" = "---" ] && grep -q '^license: "mit"$' h/README.md && grep -q '^- text: "kiwamaru, smiling"$' h/README.md \
-    && grep -q '^instance_prompt: "kiwamaru"$' h/README.md && [ -f h/images/2.png ] || { cat h/README.md; fail "the card"; }
+    && grep -q '^instance_prompt: "kiwamaru"$' h/README.md && [ -f h/images/2.png ] ||
+        { cat h/README.md; fail "the card"; }
 
 # a checkpoint between, with the pictures of that step; what is no result; programs nobody knows
 expect 0 "s/kiwa-step00000002.safetensors" export_ runs/kiwa/kiwa-step00000002.safetensors --to a1111:s

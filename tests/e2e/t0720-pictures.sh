@@ -1,5 +1,6 @@
 #!/bin/sh
-# t0720-pictures.sh - pictures over pictures, masks, the second pass, grids, other kinds of files, and --from: each repeats
+# t0720-pictures.sh - pictures over pictures, masks, the second pass, grids, other kinds of files, and --from: each
+# repeats
 # to the same bytes by what its file says.
 . tests/e2e/lib.sh
 make_base
@@ -115,7 +116,8 @@ lora_again
 says "kiwa: another file than the picture was made with"
 
 # --from: options come first; strangers' keys are named; what is not at hand is refused
-"$KIWAME" generate --from "$WORK/a.png" --base "$WORK/base" --seed 9 --steps 3 --out "$WORK/i.png" --quiet >/dev/null || fail "--from with options"
+"$KIWAME" generate --from "$WORK/a.png" --base "$WORK/base" --seed 9 --steps 3 --out "$WORK/i.png" --quiet >/dev/null ||
+    fail "--from with options"
 keeps "$WORK/i.png" '"Seed":"9"' '"Steps":"3"' '"prompt":"a red ball, (x:1.2)"'
 expect 3 "which is not at hand" "$KIWAME" generate --from "$WORK/a.png"
 expect 3 "no settings are kept" "$KIWAME" generate --from $G/rgb.bmp

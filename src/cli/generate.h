@@ -127,7 +127,7 @@ const char *kw_prompt_note(kw_arena *a, const char *prompt);
 /* "512x768": two numbers of least to most; false: it is none. between: 'x', in either case, or ','. */
 bool kw_read_pair(const char *text, char between, int least, int most, int *x, int *y);
 KW_MUST kw_status kw_generate_sizes(const kw_generate_config *c, const kw_pipeline *p, kw_sizes *out, kw_err *e);
-size_t kw_generate_sizes_text(const kw_generate_config *c, kw_meta out[3]);
+size_t kw_generate_sizes_text(const kw_generate_config *c, const kw_pipeline *p, kw_meta out[3]);
 
 /* ---- writing (generate_write.c) ------------------------------------------------------------------------------- */
 
@@ -181,8 +181,9 @@ typedef struct kw_from {
 KW_MUST kw_status kw_from_read(kw_cli *cli, kw_generate_config *c, kw_from **out, kw_err *e);
 /* ComfyUI's text `prompt` as A1111 would write it (generate_comfy.c); KW_EDATA names what is not understood. */
 KW_MUST kw_status kw_comfy_read(const char *path, const char *text, kw_str *out, kw_err *e);
-/* generate_from_files.c: what the picture names with a hash, into f->wanted; and its model as --base. */
-KW_MUST kw_status kw_from_files(kw_cli *cli, kw_generate_config *c, kw_from *f, kw_err *e);
+/* generate_from_files.c: what the picture names with a hash, into f->wanted; its model as --base and its autoencoder as --vae,
+   or the name of the one that is not there (NULL: none). */
+KW_MUST kw_status kw_from_files(kw_cli *cli, kw_generate_config *c, kw_from *f, const char **missing_vae, kw_err *e);
 /* Is what was used what the picture names? Says so if not. found: its hash, NULL: unknown; other: one more, or NULL. */
 void kw_from_compare(const kw_cli *cli, const kw_from *f, const char *kind, const char *name, const char *found,
                      const char *other);

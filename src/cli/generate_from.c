@@ -29,6 +29,9 @@ static const row rows[] = {
     { "Eta DDIM", "eta", NULL },
     { "Timestep spacing", "spacing", NULL },
     { "Base dtype", "base-dtype", NULL },
+    { "Dtype", "dtype", NULL },
+    { "VAE dtype", "vae-dtype", NULL },
+    { "Lora apply", "lora-apply", NULL },
     { "Emphasis", "emphasis", "Original=original|No norm=no-norm|Ignore=ignore|None=none" },
     { "Prompt grammar", "prompt-grammar", "A1111=a1111|ComfyUI=comfyui" },
     { "Variation seed", "variation-seed", NULL },
@@ -42,6 +45,9 @@ static const row rows[] = {
     { "Schedule min sigma", "sigma-min", NULL },
     { "Schedule max sigma", "sigma-max", NULL },
     { "Gamma", "gamma", NULL },
+    { "Original size", "original-size", NULL },
+    { "Crop", "crop", NULL },
+    { "Target size", "target-size", NULL },
     { "CFG rescale", "cfg-rescale", NULL },
     { "Img2img steps", "img2img-steps", NULL },
     { "Resize mode", "resize-mode", NULL },
@@ -248,13 +254,17 @@ static kw_status read_text(reader *r, const char *path)
 
 static kw_status use(reader *r)
 {
+    const char *vae = NULL;
     r->second = get(r, "Hires upscale") || get(r, "Hires resize") || get(r, "Hires upscaler");
     KW_TRY(set_fields(r));
     KW_TRY(set_size(r));
     KW_TRY(set_schedule(r));
     KW_TRY(set_strength(r));
     set_prompt(r);
-    return kw_from_files(r->cli, r->c, r->f, r->e);
+    KW_TRY(kw_from_files(r->cli, r->c, r->f, &vae, r->e));
+    if (vae)
+        cannot_use(r, "VAE", vae);
+    return KW_OK;
 }
 
 kw_status kw_from_read(kw_cli *cli, kw_generate_config *c, kw_from **out, kw_err *e)

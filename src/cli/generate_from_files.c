@@ -142,9 +142,23 @@ static kw_status choose_model(reader *r)
     return kw_options_set(r->cli->options, "base", found, KW_FROM_RECIPE, "--base", r->e);
 }
 
-kw_status kw_from_files(kw_cli *cli, kw_generate_config *c, kw_from *f, kw_err *e)
+/* Another autoencoder than the model's own; without it the picture is another one, and that is said. */
+static kw_status choose_vae(reader *r, const char **missing)
+{
+    const char *name = get(r, "VAE"), *found = NULL;
+    if (!name || r->c->vae)
+        return KW_OK;
+    if (r->c->model_dir)
+        KW_TRY(find_model(r, name, get(r, "VAE hash"), &found));
+    if (!found)
+        *missing = name;
+    return found ? kw_options_set(r->cli->options, "vae", found, KW_FROM_RECIPE, "--vae", r->e) : KW_OK;
+}
+
+kw_status kw_from_files(kw_cli *cli, kw_generate_config *c, kw_from *f, const char **missing_vae, kw_err *e)
 {
     reader r = { .cli = cli, .c = c, .f = f, .e = e };
     KW_TRY(read_hashes(&r));
+    KW_TRY(choose_vae(&r, missing_vae));
     return choose_model(&r);
 }

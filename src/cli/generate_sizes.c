@@ -32,6 +32,8 @@ kw_status kw_generate_sizes(const kw_generate_config *c, const kw_pipeline *p, k
     *out = (kw_sizes){ 0 };
     if (!c->original_size && !c->crop && !c->target_size)
         return KW_OK;
+    if (!kw_sd_pooled_width(kw_pipeline_base(p)) && c->from)
+        return KW_OK;                     /* SDXL's picture, drawn with a base that is told no sizes */
     if (!kw_sd_pooled_width(kw_pipeline_base(p)))
         return kw_fail(e, KW_EUSAGE, N_("--original-size, --crop and --target-size: only SDXL is told sizes"));
     KW_TRY(pair("original-size", c->original_size, 'x', 1, &out->original_w, &out->original_h, e));
@@ -39,12 +41,12 @@ kw_status kw_generate_sizes(const kw_generate_config *c, const kw_pipeline *p, k
     return pair("target-size", c->target_size, 'x', 1, &out->target_w, &out->target_h, e);
 }
 
-size_t kw_generate_sizes_text(const kw_generate_config *c, kw_meta out[3])
+size_t kw_generate_sizes_text(const kw_generate_config *c, const kw_pipeline *p, kw_meta out[3])
 {
     const kw_meta rows[] = { { "Original size", c->original_size }, { "Crop", c->crop },
                              { "Target size", c->target_size } };
-    size_t n = 0;
-    for (size_t i = 0; i < KW_LEN(rows); i++)
+    size_t n = 0, most = kw_sd_pooled_width(kw_pipeline_base(p)) ? KW_LEN(rows) : 0;
+    for (size_t i = 0; i < most; i++)
         if (rows[i].value)
             out[n++] = rows[i];
     return n;

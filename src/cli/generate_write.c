@@ -134,7 +134,7 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
 static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena *a, kw_str *out, kw_err *e)
 {
     kw_infotext_lora lora[KW_PIPELINE_LORAS];
-    kw_meta extra[10 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS];
+    kw_meta extra[13 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS];
     char eta[32];
     kw_infotext t = {
         .prompt = j->prompt, .negative = j->negative, .steps = j->steps,
@@ -156,12 +156,18 @@ static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena 
     }
     if (w->c->spacing != KW_SPACING_AUTO)
         extra[t.n_extra++] = (kw_meta){ "Timestep spacing", kw_spacing_name((kw_spacing)w->c->spacing) };
-    t.n_extra += kw_generate_sizes_text(w->c, extra + t.n_extra);
+    t.n_extra += kw_generate_sizes_text(w->c, w->p, extra + t.n_extra);
     kw_words_infotext(w->cli->arena, w->c, w->p, w->jobs, j, &t, extra);
     if (w->c->noise)
         extra[t.n_extra++] = (kw_meta){ "Noise file", kw_path_name(w->c->noise) };
     if (w->c->base_dtype)
         extra[t.n_extra++] = (kw_meta){ "Base dtype", "int8" };
+    if (w->c->dtype)
+        extra[t.n_extra++] = (kw_meta){ "Dtype", "bf16" };
+    if (w->c->vae_dtype)
+        extra[t.n_extra++] = (kw_meta){ "VAE dtype", "bf16" };
+    if (w->c->lora_apply && w->jobs->n_lora)
+        extra[t.n_extra++] = (kw_meta){ "Lora apply", "merge" };
     if (w->parts_hash)
         extra[t.n_extra++] = (kw_meta){ "Parts hash", w->parts_hash };
     for (size_t i = 0; i < w->jobs->n_lora; i++)

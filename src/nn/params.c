@@ -75,7 +75,12 @@ static kw_status remember(kw_params *p, kw_param_info *info, kw_err *e)
     return KW_OK;
 }
 
-static bool is_float(kw_dtype t) { return t == KW_F32 || t == KW_F16 || t == KW_BF16 || t == KW_F64; }
+static bool is_f8(kw_dtype t) { return t == KW_F8_E4M3 || t == KW_F8_E5M2; }
+
+static bool is_float(kw_dtype t)
+{
+    return t == KW_F32 || t == KW_F16 || t == KW_BF16 || t == KW_F64 || is_f8(t);
+}
 
 /* A 1x1 convolution and a linear layer hold the same numbers: (o, i, 1, 1) reads as (o, i) and the other way round. */
 static bool same_numbers(const kw_tensor *t, kw_shape s)
@@ -145,14 +150,16 @@ static kw_status place_codes(kw_params *p, kw_param_info *info, const kw_tensor 
     return kw_advise(e, s, N_("the file is damaged, or was saved after a training that failed"));
 }
 
-/* Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact
-   type. */
+/*
+ * Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact
+ * type. No kernel reads floats of 8 bits: such matrices become bf16, which holds each of their values.
+ */
 static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw_err *e)
 {
     if (p->int8 && info->group < 0 && info->shape.rank > 1 && p->src.exact != KW_F64 && p->int8(info->name))
         return place_codes(p, info, t, e);
-    bool copy = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64;
-    kw_dtype type = copy ? own_type(p, info) : t->dtype;
+    bool own = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64, copy = own || is_f8(t->dtype);
+    kw_dtype type = own ? own_type(p, info) : copy ? KW_BF16 : t->dtype;
     void *data = copy ? NULL : (void *)(uintptr_t)t->data;
     KW_TRY(kw_store_add(p->store, info->name, info->shape, type, data, &info->state, e));
     if (copy)

@@ -44,6 +44,12 @@ done
 
 # Other numbers, other tensors, and the plan alone.
 expect 0 '"F8_E4M3"' convert base.safetensors fp8.safetensors --dtype fp8 --json
+expect 0 "wide.safetensors" convert fp8.safetensors wide.safetensors --dtype f32      # the same values in 4 bytes
+for b in fp8 wide; do
+    "$KIWAME" generate "a red circle" --base $b.safetensors --steps 2 --seed 1 --quiet --out $b.png --save-latents $b.latents >/dev/null \
+        || fail "$b does not draw"
+done
+cmp fp8.latents wide.latents || fail "weights of 8 bits draw something else than their values"
 expect 0 "kinds.safetensors" convert "$GOLDEN/torch/kinds.pt" kinds.safetensors
 expect 0 "F16 " convert base.safetensors planned --dtype f16 --plan
 [ ! -e planned ] || fail "the plan was carried out"

@@ -181,10 +181,10 @@ static kw_status settle(reader *r)
     return KW_OK;
 }
 
-/* A text encoder without a name is SDXL's second one where its layers take 1280 numbers. */
+/* A text encoder without a name is SDXL's second one where PEFT says its class, or its layers take 1280 numbers. */
 static void settle_encoder(reader *r)
 {
-    bool second = false;
+    bool second = kw__lora_meta_is_second(&r->meta);
     int64_t rows, columns;
     for (size_t i = 0; i < r->f->n; i++) {
         const kw_delta *d = &r->f->item[i];

@@ -15,6 +15,8 @@ KW_MUST kw_status kw__lora_meta_read(kw_arena *a, const kw_tensors *t, const cha
                                      kw_err *e);
 /* Where the tensors say nothing of alpha: d->alpha, d->scale. */
 KW_MUST kw_status kw__lora_meta_scale(const kw_lora_meta *m, kw_delta *d, kw_err *e);
+/* Is it of SDXL's second text encoder? PEFT's keys do not say; its configuration names the class. */
+bool kw__lora_meta_is_second(const kw_lora_meta *m);
 
 /* delta.c: do its tensors fit each other? Sets rank, alpha, scale. */
 KW_MUST kw_status kw__delta_check(kw_delta *d, const char *shown, kw_err *e);

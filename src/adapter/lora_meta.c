@@ -58,6 +58,12 @@ kw_status kw__lora_meta_read(kw_arena *a, const kw_tensors *t, const char *folde
     return KW_OK;
 }
 
+bool kw__lora_meta_is_second(const kw_lora_meta *m)
+{
+    const char *name = json_string_value(json_object_get(json_object_get(m->json, "auto_mapping"), "base_model_class"));
+    return name && !strcmp(name, "CLIPTextModelWithProjection");
+}
+
 static json_t *field(const kw_lora_meta *m, kw_part p, const char *name)
 {
     char key[64];

@@ -158,6 +158,17 @@ static const char *target(const kw_delta *d)
     return kw_starts_with(d->path, head) ? d->path + strlen(head) : d->path;
 }
 
+/* PEFT's keys are the same for both text encoders: the class tells the second one. */
+static void name_class(json_t *c, kw_part part)
+{
+    json_t *j = json_object();
+    json_object_set_new(j, "base_model_class", json_string("CLIPTextModelWithProjection"));
+    json_object_set_new(j, "parent_library", json_string("transformers.models.clip.modeling_clip"));
+    if (part == KW_PART_TEXT2)
+        json_object_set(c, "auto_mapping", j);
+    json_decref(j);
+}
+
 /* LoraConfig of a part, as PEFT 0.21 writes it; prefix: before each field, "unet." in diffusers' metadata. */
 static void config(const writer *w, kw_part part, const char *prefix, json_t *out)
 {
@@ -280,6 +291,7 @@ static kw_status write_peft(writer *w, const char *to)
         char *text, *file = folder ? kw_path_join(w->a, folder, "adapter_model.safetensors") : NULL,
              *about = folder ? kw_path_join(w->a, folder, "adapter_config.json") : NULL;
         config(w, (kw_part)p, "", j);
+        name_class(j, (kw_part)p);
         KW_TRY(text_of(w, j, &text));
         if (!file || !about)
             return nomem(w->e);

@@ -55,6 +55,36 @@ done
 fingerprint whole >whole.txt
 kills 2
 
+one() { n=$1; shift; "$KIWAME" generate "a red cat" --base "$GOLDEN/xl" --steps 3 --seed 5 --no-sheet --quiet --out "$n" \
+        --save-latents "$n.safetensors" "$@" >/dev/null; }
+
+# PEFT's folders name no encoder in their keys: the second is known by its class.
+lora "$GOLDEN/xl" words --targets text
+"$KIWAME" convert words/x.safetensors peft --names peft --quiet >/dev/null
+one te-one --lora words/x.safetensors:8
+one te-peft --lora peft/text_encoder:8:8 --lora peft/text_encoder_2:8:8 || fail "PEFT's folders of SDXL"
+cmp te-one.safetensors te-peft.safetensors || fail "PEFT's folders of SDXL draw something else"
+one te-none
+cmp -s te-one.safetensors te-none.safetensors && fail "the text encoders' LoRA changes nothing"
+
+# --from repeats the sizes, the type of the computation, how LoRAs are applied; a base without sizes goes without.
+from() { n=$1; shift; one "$n" "$@"
+         "$KIWAME" generate --from "$n"/*.png --base "$GOLDEN/xl" --lora-dir whole --out "$n-again.png" >said 2>&1 || fail "--from $n"
+         cmp "$n"/*.png "$n-again.png" || { cat said; fail "$n does not repeat"; }; grep -q "not used" said && { cat said; fail "--from $n"; }; true; }
+from from-sizes --original-size 64x48 --crop 3,7 --target-size 16x16
+from from-bf16 --dtype bf16 --vae-dtype bf16
+from from-merge --lora whole/x.safetensors:2 --lora-apply merge
+"$KIWAME" generate --from from-sizes/*.png --base "$BASE" --steps 1 --out other.png --quiet >/dev/null || fail "--from a picture of SDXL, another base"
+grep -qa 'Target size' other.png && fail "sizes that nobody was told"
+
+# Another autoencoder: found in --model-dir, or named as missing.
+mkdir bases && cp -r "$GOLDEN/xl/vae" bases/other-vae
+one from-vae --vae bases/other-vae
+"$KIWAME" generate --from from-vae/*.png --base "$GOLDEN/xl" --out no-vae.png >said 2>&1 || fail "a missing autoencoder"
+grep -q "not used: VAE: other-vae" said || { cat said; fail "a missing autoencoder is not named"; }
+"$KIWAME" generate --from from-vae/*.png --base "$GOLDEN/xl" --model-dir bases --out vae.png --quiet >/dev/null
+cmp from-vae/*.png vae.png || fail "an autoencoder is not found by its name"
+
 # The whole of it: both encoders are saved, and draw something else; the autoencoder is not touched.
 "$KIWAME" train full "$PICTURES" --base "$GOLDEN/xl" --part unet,text --out full --name x --steps 2 --learning-rate 1e-3 \
     --sample-sampling-steps 2 --sample-prompt "a cat" --quiet >/dev/null

@@ -193,14 +193,24 @@ static kw_status heads(reader *r, const unet *u, json_t *c)
                                          : N_("unet: 8 attention heads are assumed"));
 }
 
-/*  SDXL's second conditioning: six sizes and the pooled text  */
+/* 0: no such encoder in this file. Its tensors are not sorted yet. */
+static long pooled_width(const kw__part *text)
+{
+    for (size_t i = 0; i < text->n; i++)
+        if (!strcmp(text->entries[i].t.name, "text_projection.weight"))
+            return dim(&text->entries[i].t, 0);
+    return 0;
+}
+
+/*  SDXL's second conditioning: six sizes of n numbers each and the pooled text; n is what the text leaves, or 256  */
 static void added_embedding(const reader *r, json_t *c)
 {
     const kw_tensor *t = find(r, "add_embedding.linear_1.weight");
+    long pooled = pooled_width(&r->s->parts[KW_PART_TEXT2]), sizes = dim(t, 1) - pooled;
     if (!t)
         return;
     set(c, "addition_embed_type", json_string("text_time"));
-    set(c, "addition_time_embed_dim", json_integer(256));
+    set(c, "addition_time_embed_dim", json_integer(pooled && sizes > 0 && sizes % 12 == 0 ? sizes / 6 : 256));
     set(c, "projection_class_embeddings_input_dim", json_integer(dim(t, 1)));
 }
 

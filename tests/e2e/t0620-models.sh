@@ -58,6 +58,10 @@ kills 2
 one() { n=$1; shift; "$KIWAME" generate "a red cat" --base "$GOLDEN/xl" --steps 3 --seed 5 --no-sheet --quiet --out "$n" \
         --save-latents "$n.safetensors" "$@" >/dev/null; }
 
+# Without a configuration: what the pooled text leaves is for the six sizes.
+cp -r "$GOLDEN/xl" bare && rm bare/unet/config.json && "$KIWAME" convert bare bare-back --quiet >/dev/null 2>&1
+grep -q '"addition_time_embed_dim": 8,' bare-back/unet/config.json || fail "numbers of a size are guessed wrong"
+
 # PEFT's folders name no encoder in their keys: the second is known by its class.
 lora "$GOLDEN/xl" words --targets text
 "$KIWAME" convert words/x.safetensors peft --names peft --quiet >/dev/null

@@ -117,10 +117,24 @@ static kw_dtype own_type(const kw_params *p, const kw_param_info *info)
 
 static bool is_common(kw_dtype t) { return t == KW_F32 || t == KW_BF16 || t == KW_F16; }
 
+/* One look into a table for each number. */
+static void from_f8(uint16_t *dst, kw_dtype from, const uint8_t *src, int64_t n)
+{
+    uint8_t codes[256];
+    uint16_t table[256];
+    for (int i = 0; i < 256; i++)
+        codes[i] = (uint8_t)i;
+    kw_convert(KW_BF16, table, from, codes, 256);
+    for (int64_t i = 0; i < n; i++)
+        dst[i] = table[src[i]];
+}
+
 static void convert(kw_dtype to, void *dst, kw_dtype from, const void *src, int64_t n)
 {
     if (is_common(to) && is_common(from))
         kw_kern_get()->convert(to, dst, from, src, n);
+    else if (is_f8(from) && to == KW_BF16)
+        from_f8(dst, from, src, n);
     else
         kw_convert(to, dst, from, src, (size_t)n);
 }

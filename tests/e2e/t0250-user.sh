@@ -163,6 +163,7 @@ lora data/mascot/train --steps 3 --out "$WORK/r11" --cache "$WORK/c2" --threads 
 expect 3 "did you mean <lora:kiwa>" "$KIWAME" generate "x <lora:kiwwa:1>" --base "$WORK/base" --lora-dir "$WORK/r1" --steps 1
 expect 2 "written as PNG" "$KIWAME" generate x --base "$WORK/base" --steps 1 --out "$WORK/x.gif"
 expect 2 "out of range" "$KIWAME" generate x --base "$WORK/base" --width 0
+expect 0 "" "$KIWAME" generate "a AND b" --base "$WORK/base" --steps 1 --out "$WORK/x.png"
 expect 3 "kiwame resume" "$KIWAME" inspect "$WORK/r4"
 expect 3 "kiwame data" "$KIWAME" inspect "$WORK/hundred"
 expect 3 "neither a file nor a folder" "$KIWAME" inspect /dev/null

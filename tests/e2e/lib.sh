@@ -3,7 +3,8 @@ set -eu
 KIWAME=$1
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK"' EXIT
-export KIWAME_LANG=en OMP_WAIT_POLICY=passive
+# Caches of its own: what another build has encoded may differ from this one's in the last bit.
+export KIWAME_LANG=en OMP_WAIT_POLICY=passive XDG_CACHE_HOME="$WORK/.cache"
 
 fail() { echo "FAILED: $*" >&2; exit 1; }
 

@@ -34,7 +34,7 @@ static void drop(void *config) { json_decref(config); }
 
 static kw_source *made_of(const golden *g, const char *shown, kw_tensor *t, size_t n)
 {
-    kw_source *s;
+    kw_source *s = NULL;
     kw_err e;
     const kw_made_part part = { KW_PART_TEXT, t, n, json_object() };
     if (kw_defer(g->a, drop, part.config) || kw_source_made(g->a, shown, &part, 1, NULL, &s, &e))

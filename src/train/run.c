@@ -66,8 +66,8 @@ static void settle_length(kw_run *r)
     int64_t tenth = KW_MAX(r->steps / 10, 1);
     if (!r->s.validate_steps)
         r->s.validate_steps = (int)tenth;
-    if (!r->s.sample_steps && !r->s.sample_epochs)
-        r->s.sample_steps = (int)KW_MAX(r->steps / 5, 1);
+    if (r->s.sample_steps < 0)
+        r->s.sample_steps = r->s.sample_epochs ? 0 : (int)KW_MAX(r->steps / 5, 1);
     if (r->s.save_steps < 0)              /* a LoRA is small: one for each set of samples, for the sheet to compare */
         r->s.save_steps = r->tc.lora && !r->s.save_epochs ? (int)KW_MAX(r->steps / 5, 1) : 0;
     if (!r->s.checkpoint_steps)

@@ -92,10 +92,12 @@ void kw__watch_end(kw_run *r, const char *level, const char *text)
 
 /* ---- sample pictures --------------------------------------------------------------------------------------------- */
 
-/* What the user asked to see; else the trigger word alone and some of the captions. */
+/* What the user asked to see; else the trigger word alone and some of the captions; nothing if no samples are wanted. */
 size_t kw__run_prompts(const kw_run *r, const char *prompts[KW__MOST_PROMPTS])
 {
     size_t n = 0;
+    if (!r->s.sample_steps && !r->s.sample_epochs)
+        return 0;
     for (size_t i = 0; i < r->s.sample_prompts.n && n < KW__MOST_PROMPTS; i++)
         prompts[n++] = r->s.sample_prompts.item[i];
     if (n)
@@ -183,11 +185,11 @@ static bool is_drawn(const kw_run *r, size_t index)
 kw_status kw__watch_samples(kw_run *r, kw_err *e)
 {
     const char *prompts[KW__MOST_PROMPTS];
-    if (r->vae || r->align)
+    size_t n = r->vae || r->align ? 0 : kw__run_prompts(r, prompts);
+    kw_status s = KW_OK;
+    if (!n)
         return KW_OK;
     KW_TRY(kw__run_pipeline(r, e));
-    size_t n = kw__run_prompts(r, prompts);
-    kw_status s = KW_OK;
     for (size_t i = 0; i < n && s != KW_ESTOP; i++) {
         if (is_drawn(r, i))
             continue;

@@ -159,6 +159,10 @@ lora data/mascot/train --steps 3 --out "$WORK/r10" --cache "$WORK/c1" --threads 
 lora data/mascot/train --steps 3 --out "$WORK/r11" --cache "$WORK/c2" --threads 2 --quiet >/dev/null 2>&1 || fail "r11"
 [ "$(state "$WORK/r10")" = "$(state "$WORK/r11")" ] || fail "a cache changes the bits"
 
+# no samples where none are wanted: not at the beginning, not at the end, and no sheet
+lora data/mascot/train --steps 2 --out "$WORK/r20" --sample-every-steps 0 --quiet >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "r20"; }
+[ ! -e "$WORK/r20/samples" ] && [ -s "$WORK/r20/report.html" ] || fail "samples were drawn, or there is no report"
+
 # one line each
 expect 3 "did you mean <lora:kiwa>" "$KIWAME" generate "x <lora:kiwwa:1>" --base "$WORK/base" --lora-dir "$WORK/r1" --steps 1
 expect 2 "written as PNG" "$KIWAME" generate x --base "$WORK/base" --steps 1 --out "$WORK/x.gif"

@@ -164,6 +164,12 @@ static kw_status place_codes(kw_params *p, kw_param_info *info, const kw_tensor 
     return kw_advise(e, s, N_("the file is damaged, or was saved after a training that failed"));
 }
 
+/* It will move into a flat range anyway (kw_trained_new): until then the file's own numbers serve, if they are such. */
+static bool waits_in_file(const kw_param_info *info, const kw_tensor *t, kw_dtype type)
+{
+    return info->group >= 0 && t->mapped && t->dtype == type;
+}
+
 /*
  * Matrices that stay frozen are used where they lie in the file, in its type; the rest gets own memory in the exact
  * type. No kernel reads floats of 8 bits: such matrices become bf16, which holds each of their values.
@@ -172,8 +178,9 @@ static kw_status place(kw_params *p, kw_param_info *info, const kw_tensor *t, kw
 {
     if (p->int8 && info->group < 0 && info->shape.rank > 1 && p->src.exact != KW_F64 && p->int8(info->name))
         return place_codes(p, info, t, e);
-    bool own = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64, copy = own || is_f8(t->dtype);
-    kw_dtype type = own ? own_type(p, info) : copy ? KW_BF16 : t->dtype;
+    bool own = info->group >= 0 || info->shape.rank < 2 || p->src.exact == KW_F64;
+    kw_dtype type = own ? own_type(p, info) : is_f8(t->dtype) ? KW_BF16 : t->dtype;
+    bool copy = (own && !waits_in_file(info, t, type)) || is_f8(t->dtype);
     void *data = copy ? NULL : (void *)(uintptr_t)t->data;
     KW_TRY(kw_store_add(p->store, info->name, info->shape, type, data, &info->state, e));
     if (copy)

@@ -54,7 +54,10 @@ static kw_status move(kw_arena *a, kw_trained *t, bool passing, kw_err *e)
         bool narrow = p->at >= t->exact_count;
         char *to = kw_store_write(t->store, narrow ? t->narrow : t->values);
         to += (size_t)(p->at - (narrow ? t->exact_count : 0)) * kw_dtype_size(s->dtype);
-        memcpy(to, s->data, (size_t)kw_count(p->shape) * kw_dtype_size(s->dtype));
+        size_t bytes = (size_t)kw_count(p->shape) * kw_dtype_size(s->dtype);
+        memcpy(to, s->data, bytes);
+        if (s->mapped)
+            kw_pages_drop(s->data, bytes);
         kw_store_rebind(t->store, p->state, s->dtype, to);
         if (passing)
             kw_store_set_passing(t->store, p->state);

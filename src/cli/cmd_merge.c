@@ -294,9 +294,13 @@ static kw_status models(job *j, kw_err *e)
     kw_merge_report r = { .n = 0 };
     json_t *report = NULL;
     KW_TRY(kw_merge_new(j->c->arena, &j->r, &m, e));
+    int of, channels = kw_merge_channels(m, &of);
     if (kw_merge_passed_over(m) && !j->c->global.quiet)
         fprintf(stderr, _(N_("%zu layers of LoRAs fit no layer of this model and are passed over\n")),
                 kw_merge_passed_over(m));
+    if (channels && !j->c->global.json)
+        printf(_(N_("the first %d of %d input channels take part; the others stay as they are in %s\n")), channels, of,
+               j->names[0]);
     if (j->r.n > 1) {
         KW_TRY(compare(j, m, &r, e));
         if (!j->c->global.json)
@@ -308,6 +312,8 @@ static kw_status models(job *j, kw_err *e)
         return KW_OK;
     report = kw_merge_report_json(&r, j->names, j->r.n);
     json_t *all = json_pack("{s:o, s:b, s:o}", "recipe", recipe(j), "written", (int)!j->g->report, "report", report);
+    if (all && channels)
+        json_object_set_new(all, "channels", json_pack("{s:i, s:i}", "merged", channels, "of", of));
     if (all && !j->g->report)
         json_object_set_new(all, "to", json_string(j->g->to));
     return kw_put_json(all, e);

@@ -66,12 +66,17 @@ typedef struct kw_merge kw_merge;
 /* Told now and then: numbers read so far. A status other than KW_OK ends the work. */
 typedef kw_status kw_merge_tell(void *user, uint64_t done, kw_err *e);
 
-/* KW_EDATA: models whose tensors differ in names or sizes (the first is named), LoRAs that do not fit. */
+/*
+ * KW_EDATA: models whose tensors differ in names or sizes (the first is named), LoRAs that do not fit. The first may
+ * have more input channels than the others, as inpainting models do: they stay as they are.
+ */
 KW_MUST kw_status kw_merge_new(kw_arena *a, const kw_merge_recipe *r, kw_merge **out, kw_err *e);
 KW_MUST kw_status kw_merge_prepare(kw_merge *m, kw_merge_tell *tell, void *user, kw_err *e);
 /* A kw_conversion_make. The same bits for any number of threads. */
 kw_status kw_merge_make(void *merge, kw_part p, const kw_tensor *t, float *room, bool *made, kw_err *e);
 float kw_merge_threshold(const kw_merge *m, int model);           /* TIES: |d| from here on stays */
+/* Input channels of the U-Net that take part, where that are not all (of: those of the first model); 0: all do. */
+int kw_merge_channels(const kw_merge *m, int *of);
 size_t kw_merge_passed_over(const kw_merge *m);                   /* keys of LoRAs, where partial is said */
 uint64_t kw_merge_numbers(const kw_merge *m);                     /* that all models together are read for once */
 /*

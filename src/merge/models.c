@@ -43,6 +43,7 @@ void kw__column_of(const kw_merge *m, kw_part p, const kw_tensor *first, kw__col
     for (int i = 1; i < m->r.n; i++)
         out->t[i] = kw_source_find(m->r.model[i], p, first->name);
     out->t[m->r.n] = m->r.base ? kw_source_find(m->r.base, p, first->name) : NULL;
+    kw__channels_narrow(m, out);
 }
 
 void kw__column_load(const kw__column *c, int64_t at, int64_t k, kw__pieces x)
@@ -79,12 +80,16 @@ static kw_status same_shapes(const kw_merge *m, kw_source *s, kw_part p, kw_err 
 {
     char left[160], right[160];
     kw_source *a = m->r.model[0];
+    bool fit;
     for (size_t i = 0; i < kw_source_n(a, p); i++) {
         const kw_tensor *x = kw_source_at(a, p, i), *y = kw_source_find(s, p, x->name);
         if (!y)
             return lacks(s, m, p, x->name, e);
         if (x->rank == y->rank && !memcmp(x->shape, y->shape, (size_t)x->rank * sizeof *x->shape)
             && kw__is_float(x->dtype) == kw__is_float(y->dtype))
+            continue;
+        KW_TRY(kw__channels_fit(m, s, p, x, y, &fit, e));
+        if (fit)
             continue;
         kw_status status = kw_fail(e, KW_EDATA, N_("%s: \"%s\" of the %s has the size %s, in %s %s"), kw_source_path(s),
                                    x->name, kw_part_name(p), kw_shape_text(y, right), kw_source_path(a),
@@ -161,6 +166,7 @@ kw_status kw_merge_new(kw_arena *a, const kw_merge_recipe *r, kw_merge **out, kw
         m->names = kw_lora_names_of(&m->unet);
     }
     KW_TRY(check_models(m, e));
+    KW_TRY(kw__channels_read(m, e));
     for (size_t i = 0; i < r->n_lora; i++)
         KW_TRY(check_lora(m, &r->lora[i], e));
     *out = m;
@@ -224,7 +230,8 @@ kw_status kw_merge_make(void *merge, kw_part p, const kw_tensor *t, float *room,
         return KW_OK;
     if (merged) {
         kw__column_of(m, p, t, &c);
-        KW_TRY(kw__combine(m, &c, t->name, room, e));
+        KW_TRY(c.count == kw_tensor_count(t) ? kw__combine(m, &c, t->name, room, e)
+                                             : kw__channels_combine(m, &c, t, room, e));
         kw__column_drop(&c, 1);
     } else {
         kw_convert(KW_F32, room, t->dtype, t->data, (size_t)kw_tensor_count(t));

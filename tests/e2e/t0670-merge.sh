@@ -62,6 +62,28 @@ expect 0 "" "$KIWAME" merge "$WORK/svd.safetensors" --lora "$K:0.5" --lora "$K:0
 expect 0 "" "$KIWAME" extract --resize "$WORK/sum2.safetensors" --dynamic sv_fro --dynamic-param 0.9 -o "$WORK/dyn.safetensors"
 expect 0 "" "$KIWAME" merge "$WORK/lokr.safetensors" --lora "$L/lycoris/lokr-factor.safetensors" --rank 8
 
+# an inpainting model out of any other: inpainting + (custom - base); its mask's channels stay, and it comes first
+NINE=tests/golden/pipeline/v2-inpaint
+for m in plain custom; do
+    cp -r "$NINE" "$WORK/$m"
+    sed -i 's/"in_channels": 9/"in_channels": 4/' "$WORK/$m/unet/config.json"
+    expect 0 "" "$KIWAME" init "$WORK/$m" --seed 1 --overwrite
+done
+expect 0 "the first 4 of 9 input channels take part; the others stay as they are in v2-inpaint" \
+    "$KIWAME" merge "$WORK/nothing" --model "$NINE" --model "$WORK/custom" --base "$WORK/plain" --method add-difference --dtype f32
+expect 0 "SAME" "$KIWAME" merge --report --model "$WORK/nothing" --model "$NINE" --json
+expect 0 "" "$KIWAME" init "$WORK/custom" --seed 2 --overwrite
+expect 0 '"channels":{"merged":4,"of":9}' "$KIWAME" merge "$WORK/nine" --model "$NINE" --model "$WORK/custom" --base "$WORK/plain" \
+    --method add-difference --dtype f32 --json
+grep -q '"in_channels": 9' "$WORK/nine/unet/config.json" || fail "the mask is lost"
+expect 0 "" "$KIWAME" merge "$WORK/nine.safetensors" --model "$NINE" --model "$WORK/custom:0.3"
+draw nine "$WORK/nine"
+draw one "$WORK/nine.safetensors"
+draw mask "$NINE"
+same nine.st mask.st && fail "the custom model changes nothing"
+same one.st mask.st && fail "the sum changes nothing"
+expect 3 "name the inpainting model first" "$KIWAME" merge "$WORK/x" --model "$WORK/custom" --model "$NINE"
+
 # refusals
 expect 2 "needs --base" "$KIWAME" merge "$WORK/x" --model "$WORK/a" --model "$WORK/b.safetensors" --method ties
 expect 2 "nothing to merge" "$KIWAME" merge "$WORK/x" --model "$WORK/a"

@@ -118,6 +118,22 @@ def golden(out):
         m = g.standard_normal((rows, rank)) * np.logspace(0, -3, rank) @ g.standard_normal((rank, columns))
         t[f"svd.{name}"] = m.astype(np.float32)
         t[f"values.{name}"] = np.linalg.svd(t[f"svd.{name}"].astype(np.float64), compute_uv=False)
+    # An inpainting model beside ones without a mask: nine input channels, of which four take part
+    conv = lambda n, like=None: (g.standard_normal((6, n, 3, 3)) if like is None else like + 0.1 * g.standard_normal(like.shape)).astype(np.float32)
+    base = conv(4)
+    custom, other, wide = conv(4, base), conv(4, base), conv(9)
+    wide[:, :4] = conv(4, base)
+    t |= {"in.wide": wide, "in.custom": custom, "in.other": other, "in.base": base}
+    four = wide[:, :4]
+    limits = [threshold([m - base], 0.3) for m in (four, custom)]
+    dropped = [dare(m - base, 0, "conv_in.weight", i, 0.6, 42) for i, m in enumerate((four, custom))]
+    for k, merged in {
+        "sum": weighted([four, custom, other], [0.5, 0.3, 0.2]), "add-difference": add_difference(four, [custom, other], [1.0, 0.5], base),
+        "slerp": slerp(four, custom, 0.3).astype(np.float32),
+        "ties": elect(base, [np.where(np.abs(m - base) >= h, m - base, np.float32(0)) for m, h in zip((four, custom), limits)], [1, 1], 0.7),
+        "dare": base + np.float32(0.7) * weighted(dropped, [1, 1]),
+    }.items():
+        t[f"in.{k}"] = np.concatenate([merged, wide[:, 4:]], 1)
     os.makedirs(out, exist_ok=True)
     save_file(t, f"{out}/values.safetensors")
 

@@ -1,6 +1,7 @@
 /*
  * test_combine.c - what merges make of four small models, bit for bit as NumPy has it (tools/golden/merge.py --golden);
- * TIES' thresholds over the whole model; the same bits for any number of threads; refusals.
+ * TIES' thresholds over the whole model; the same bits for any number of threads; an inpainting model's first
+ * convolution beside those without a mask; refusals.
  */
 #include "merge/merge.h"
 
@@ -226,6 +227,86 @@ static void refusals(void **state)
     kw_arena_free(g.a);
 }
 
+/* ---- an inpainting model beside others --------------------------------------------------------------------------- */
+
+static const char CONV[] = "conv_in.weight";
+
+/* A U-Net of its first convolution alone, with so many input channels. */
+static kw_source *first_layer(const golden *g, const char *head)
+{
+    char key[32];
+    kw_source *s = NULL;
+    kw_err e;
+    kw_tensor *t = kw_alloc(g->a, sizeof *t);
+    snprintf(key, sizeof key, "in.%s", head);
+    *t = *kw_tensors_find(g->t, key);
+    t->name = CONV;
+    json_t *config = json_pack("{s:i, s:i, s:[ii], s:[ss], s:[ss], s:i, s:i, s:i, s:i}", "in_channels", (int)t->shape[1],
+                               "out_channels", 4, "block_out_channels", 8, 8, "down_block_types", "DownBlock2D",
+                               "DownBlock2D", "up_block_types", "UpBlock2D", "UpBlock2D", "norm_num_groups", 4,
+                               "cross_attention_dim", 8, "attention_head_dim", 4, "layers_per_block", 1);
+    const kw_made_part part = { KW_PART_UNET, t, 1, config };
+    if (kw_defer(g->a, drop, config) || kw_source_made(g->a, head, &part, 1, NULL, &s, &e))
+        fail_msg("%s", e.what);
+    return s;
+}
+
+static void nine(const golden *g, kw_merge_method method, int n, const double w[3], double limit)
+{
+    kw_merge_recipe r = recipe_of(g, method, n, w);
+    static const char *const heads[] = { "wide", "custom", "other" };
+    char key[32];
+    double worst = 0;
+    int of;
+    bool done = false;
+    kw_err e;
+    for (int i = 0; i < n; i++)
+        r.model[i] = first_layer(g, heads[i]);
+    r.base = r.base ? first_layer(g, "base") : NULL;
+    kw_merge *m = merge_of(g, &r);
+    assert_int_equal(kw_merge_channels(m, &of), 4);
+    assert_int_equal(of, 9);
+    assert_int_equal(kw_merge_numbers(m), 6 * 4 * 9);
+    snprintf(key, sizeof key, "in.%s", kw_merge_word(method));
+    const kw_tensor *want = kw_tensors_find(g->t, key);
+    float *x = kw_alloc_array(g->a, (size_t)kw_tensor_count(want), sizeof *x);
+    if (kw_merge_make(m, KW_PART_UNET, kw_source_find(r.model[0], KW_PART_UNET, CONV), x, &done, &e))
+        fail_msg("%s", e.what);
+    assert_true(done);
+    for (int64_t i = 0; i < kw_tensor_count(want); i++)
+        worst = fmax(worst, fabs((double)x[i] - (double)((const float *)want->data)[i]));
+    print_message("%s, 9 channels and 4: largest difference from NumPy %.3g (limit %g)\n", kw_merge_word(method),
+                  worst, limit);
+    assert_true(worst <= limit);
+}
+
+static void inpainting(void **state)
+{
+    (void)state;
+    golden g = open_golden();
+    nine(&g, KW_MERGE_SUM, 3, (const double[]){ 0.5, 0.3, 0.2 }, 0);
+    nine(&g, KW_MERGE_ADD, 3, (const double[]){ 1, 1, 0.5 }, 0);
+    nine(&g, KW_MERGE_SLERP, 2, (const double[]){ 0.7, 0.3, 0 }, 5e-7);
+    nine(&g, KW_MERGE_TIES, 2, (const double[]){ 1, 1, 0 }, 0);
+    nine(&g, KW_MERGE_DARE, 2, (const double[]){ 1, 1, 0 }, 0);
+    kw_merge_report report;
+    kw_err e;
+    kw_merge_recipe r = recipe_of(&g, KW_MERGE_ADD, 2, (const double[]){ 1, 1, 0 });
+    r.model[0] = first_layer(&g, "wide");
+    r.model[1] = first_layer(&g, "custom");
+    r.base = first_layer(&g, "base");
+    assert_int_equal(kw_merge_compare(merge_of(&g, &r), NULL, NULL, &report, &e), KW_OK);
+    assert_int_equal(report.verdict[1], KW_VERDICT_GOOD);           /* of the channels that both have */
+    kw_source *wide = r.model[0];
+    kw_merge *m;
+    r.model[0] = r.model[1];
+    r.model[1] = wide;
+    assert_int_equal(kw_merge_new(g.a, &r, &m, &e), KW_EDATA);      /* the other way round it would lose its mask */
+    assert_non_null(strstr(e.what, "wide has 9 input channels, custom has 4"));
+    assert_non_null(strstr(e.advice, "inpainting model first"));
+    kw_arena_free(g.a);
+}
+
 /* Time embedding and last norm, which are in no block of A1111's LoRA lists, belong to the first and the last. */
 static void blocks(void **state)
 {
@@ -247,7 +328,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(methods), cmocka_unit_test(thresholds), cmocka_unit_test(by_mass), cmocka_unit_test(threads),
-        cmocka_unit_test(report), cmocka_unit_test(refusals), cmocka_unit_test(blocks),
+        cmocka_unit_test(report), cmocka_unit_test(refusals), cmocka_unit_test(blocks), cmocka_unit_test(inpainting),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* generate_words.c - whose grammar prompts are in, and textual inversions: from files, from a folder, into infotext. */
 #include "generate.h"
 
+#include <stdarg.h>
 #include <string.h>
 #include <strings.h>
 
@@ -56,30 +57,80 @@ static bool known(const kw_jobs *jobs, const char *name)
     return false;
 }
 
-/* A folder may hold those of other bases: such a name is a word then, and that is said. */
-static kw_status from_folder(kw_cli *cli, const char *dir, kw_pipeline *p, kw_jobs *jobs, kw_err *e)
+/* ---- a folder ---------------------------------------------------------------------------------------------------- */
+
+typedef struct { const char *path, *name; } found;     /* name: of the file, without its ending */
+
+typedef struct {
+    kw_cli *cli;
+    kw_pipeline *p;
+    kw_jobs *jobs;
+    found *used;                          /* of this folder, by prompts */
+    size_t n, room;
+} folder;
+
+static void say(const folder *f, const char *fmt, ...) KW_PRINTF(2, 3);
+static void say(const folder *f, const char *fmt, ...)
 {
+    va_list ap;
+    va_start(ap, fmt);
+    if (!f->cli->global.quiet) {
+        vfprintf(stderr, fmt, ap);
+        fputc('\n', stderr);
+    }
+    va_end(ap);
+}
+
+/* A folder may hold those of other bases: such a name is a word then, and that is said. */
+static kw_status use(folder *f, const found *one, kw_err *e)
+{
+    kw_err why = { 0 };
+    for (size_t i = 0; i < f->n; i++)
+        if (!strcmp(f->used[i].name, one->name)) {
+            say(f, _(N_("\"%s\" is there twice: %s is used, %s is not")), one->name, f->used[i].path, one->path);
+            return KW_OK;
+        }
+    if (known(f->jobs, one->name))
+        return KW_OK;
+    kw_status s = kw_pipeline_add_inversion(f->p, one->path, &why);
+    if (s == KW_ENOMEM)
+        return kw_fail(e, s, "out of memory");
+    if (s) {
+        say(f, _(N_("%s; \"%s\" is taken as words")), why.what, one->name);
+        return KW_OK;
+    }
+    KW_TRY(kw_grow(f->cli->arena, &f->used, &f->room, f->n, sizeof *f->used, e));
+    f->used[f->n++] = *one;
+    return note_hash(f->cli, f->p, one->path, f->jobs, e);
+}
+
+/* Files first, then the folders in it, as A1111 looks through them; of one name the first counts. */
+static kw_status look_through(folder *f, const char *dir, int depth, kw_err *e)
+{
+    enum { DEEPEST = 16 };
+    kw_arena *a = f->cli->arena;
     char **names;
     size_t n;
-    KW_TRY(kw_dir_list(cli->arena, dir, &names, &n, e));
-    for (size_t i = 0; i < n; i++) {
-        const char *dot = strrchr(names[i], '.');
-        char *path = kw_path_join(cli->arena, dir, names[i]), *name = dot ? kw_strndup(cli->arena, names[i],
-                                                                                      (size_t)(dot - names[i])) : NULL;
-        kw_err why = { 0 };
-        if (!path || !name || !*name || !is_embedding(names[i]) || !mentioned(jobs, name) || known(jobs, name))
-            continue;
-        kw_status s = kw_pipeline_add_inversion(p, path, &why);
-        if (s == KW_ENOMEM)
-            return kw_fail(e, s, "out of memory");
-        if (!s)
-            KW_TRY(note_hash(cli, p, path, jobs, e));
-        else if (!cli->global.quiet) {
-            fprintf(stderr, _(N_("%s; \"%s\" is taken as words")), why.what, name);
-            fputc('\n', stderr);
+    KW_TRY(kw_dir_list(a, dir, &names, &n, e));
+    for (int inner = 0; inner < 2; inner++)
+        for (size_t i = 0; i < n; i++) {
+            const char *dot = strrchr(names[i], '.');
+            char *path = kw_path_join(a, dir, names[i]), *name = dot ? kw_strndup(a, names[i], (size_t)(dot - names[i]))
+                                                                     : kw_strdup(a, names[i]);
+            if (!path || !name)
+                return kw_fail(e, KW_ENOMEM, "out of memory");
+            if (inner && names[i][0] != '.' && depth < DEEPEST && kw_is_dir(path))
+                KW_TRY(look_through(f, path, depth + 1, e));
+            if (!inner && *name && is_embedding(names[i]) && mentioned(f->jobs, name) && !kw_is_dir(path))
+                KW_TRY(use(f, &(found){ path, name }, e));
         }
-    }
     return KW_OK;
+}
+
+static kw_status from_folder(kw_cli *cli, const char *dir, kw_pipeline *p, kw_jobs *jobs, kw_err *e)
+{
+    folder f = { .cli = cli, .p = p, .jobs = jobs };
+    return look_through(&f, dir, 0, e);
 }
 
 kw_status kw_words_open(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs, kw_err *e)

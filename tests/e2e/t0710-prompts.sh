@@ -68,6 +68,22 @@ expect 3 "vectors of 1024 numbers" "$KIWAME" generate "a sd2" --base "$GOLDEN/ba
 says "Stable Diffusion 2.x"
 expect 3 "there is no embedding \"nobody\"" "$KIWAME" generate "embedding:nobody" --base "$GOLDEN/base" --prompt-grammar comfyui
 
+# Folders in the folder, as A1111 looks through them: files come before folders, and what has a name that is taken is told.
+mkdir -p words/style/old words/subject
+cp "$GOLDEN/embeddings/kiwa.pt" words/subject/kiwa.pt
+draw below "a kiwa cat" --embeddings-dir words
+same file below
+grep -q twice said && fail "one file is called two"
+cp "$GOLDEN/embeddings/kiwa-safe.safetensors" words/style/old/kiwa.safetensors
+draw first "a kiwa cat" --embeddings-dir words
+grep -q '"kiwa" is there twice: words/style/old/kiwa.safetensors is used, words/subject/kiwa.pt is not' said ||
+    { cat said; fail "two embeddings of one name are not told"; }
+draw safe "a kiwa cat" --embedding words/style/old/kiwa.safetensors
+same first safe
+cp "$GOLDEN/embeddings/kiwa.pt" words/kiwa.pt
+draw above "a kiwa cat" --embeddings-dir words
+same file above
+
 # Hypernetworks: a tag and an option say the same.
 draw tag "a cat <hypernet:new:0.7>" --hypernet-dir "$GOLDEN/hypernets"
 draw option "a cat" --hypernet "$GOLDEN/hypernets/new.pt:0.7"

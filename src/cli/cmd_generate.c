@@ -47,7 +47,8 @@ static const kw_option options[] = {
     KW_ROW_LIST("embedding", C, embedding, N_("textual inversion; prompts name it by its file's name"),
                 .value = "FILE"),
     KW_ROW_PATH("embeddings-dir", C, embeddings_dir, NULL,
-                N_("folder of textual inversions; those that a prompt names are read"), .value = "DIR"),
+                N_("folder of textual inversions, with the folders in it; those that a prompt names are read"),
+                .value = "DIR"),
     KW_ROW_LIST("hypernet", C, hypernet, N_("hypernetwork, with its strength: FILE:0.8"), .value = "FILE[:X]"),
     KW_ROW_PATH("hypernet-dir", C, hypernet_dir, ".", N_("folder in which <hypernet:NAME:X> is looked for"),
                 .value = "DIR"),
@@ -114,7 +115,8 @@ static const kw_option options[] = {
                   N_("kind of file; settings are kept in it as A1111 does")),
     KW_ROW_INT("quality", C, quality, 90, 1, 100, N_("quality of JPEG and WebP files"), .word = "lossless",
                .word_is = 101),
-    KW_ROW_LIST("grid", C, grid, N_("draw all combinations, on one sheet: cfg=5,7 steps=10-30:10 prompt=fox,cat ..."),
+    KW_ROW_LIST("grid", C, grid,
+                N_("draw all combinations, on one sheet: cfg=5,7 steps=10-30:10 prompt=fox,cat base=A,B ..."),
                 .value = "NAME=VALUES"),
     KW_ROW_BOOL("sheet", C, sheet, true, N_("also one sheet of all pictures, when there are several")),
     KW_ROW_INT("columns", C, columns, 0, 1, 1000, N_("pictures in a row of the sheet"), .word = "square", .word_is = 0),
@@ -138,6 +140,7 @@ static kw_status settle(kw_cli *cli, kw_generate_config *given, kw_from **from, 
 {
     static const char *const wishes[] = { "sampler", "steps", "cfg" };
     static const char *const seeds[] = { "--seed", "--variation-seed" };
+    KW_TRY(kw_bases_settle(cli, given, e));
     KW_TRY(kw_from_read(cli, given, from, e));
     KW_TRY(kw_model_named(cli, &given->base, e));
     KW_TRY(kw_model_named(cli, &given->vae, e));
@@ -149,6 +152,17 @@ static kw_status settle(kw_cli *cli, kw_generate_config *given, kw_from **from, 
         if (kw_options_from(cli->options, seeds[i] + 2) == KW_FROM_DEFAULT)
             KW_TRY(kw_options_set(cli->options, seeds[i] + 2, "random", KW_FROM_PRESET, seeds[i], e));
     return KW_OK;
+}
+
+static kw_status draw(kw_session *s, kw_err *e)
+{
+    kw_say(s->cli, _(N_("opening the model")));
+    kw_status opened = kw_session_open(s, e);
+    kw_hush(s->cli);
+    KW_TRY(opened);
+    kw_picture_writer_compare(s->writer, s->from);
+    KW_TRY(kw_session_draw(s, e));
+    return kw_session_save_latents(s, e);
 }
 
 static kw_status run(kw_cli *cli, void *config, kw_err *e)
@@ -163,13 +177,7 @@ static kw_status run(kw_cli *cli, void *config, kw_err *e)
     KW_TRY(settle(cli, given, &s.from, e));
     KW_TRY(kw_jobs_read(cli->arena, s.c, &s.jobs, e));
     kw_session_tell_prompts(&s);
-    kw_say(cli, _(N_("opening the model")));
-    kw_status opened = kw_session_open(&s, e);
-    kw_hush(cli);
-    KW_TRY(opened);
-    kw_picture_writer_compare(s.writer, s.from);
-    KW_TRY(kw_session_draw(&s, e));
-    KW_TRY(kw_session_save_latents(&s, e));
+    KW_TRY(kw_grid_axis(&s.jobs.grid, "base") ? kw_bases_draw(&s, e) : draw(&s, e));
     KW_TRY(kw_picture_writer_end(s.writer, &sheet, e));
     if (cli->global.json)
         kw_session_print_json(&s, sheet);

@@ -45,6 +45,7 @@ typedef struct { const char *path, *name; double given; bool always; char hash[6
 
 typedef struct {                          /* one picture */
     const char *prompt, *negative;        /* prompt: with its tags */
+    const char *base;                     /* of a grid over bases; NULL: --base */
     uint64_t seed, variation;
     int width, height, steps;             /* 0: the base's size */
     int clip_skip;
@@ -83,6 +84,10 @@ int kw_grid_count(const kw_grid *g);                    /* of combinations; 1 wi
 KW_MUST kw_status kw_grid_apply(kw_arena *a, const kw_grid *g, int i, kw_job *j, kw_err *e);
 KW_MUST kw_status kw_grid_apply_lora(kw_arena *a, const kw_grid *g, kw_job *j, kw_err *e);
 const char *kw_grid_label(kw_arena *a, const kw_grid *g, int axis, int value);         /* "cfg: 7" */
+const kw_axis *kw_grid_axis(const kw_grid *g, const char *name);                       /* NULL: there is none */
+/* A1111's keys of a grid's sheet: "Script", "X Type", "X Values" ...; at most KW_GRID_KEYS. */
+enum { KW_GRID_KEYS = 1 + 2 * KW_GRID_AXES };
+KW_MUST kw_status kw_grid_keys(kw_arena *a, const kw_grid *g, kw_meta *list, size_t *n, kw_err *e);
 
 typedef struct {
     kw_job *job;  size_t n;
@@ -139,6 +144,9 @@ struct kw_from;
 /* Chooses names, makes the folder; reads the models' hashes for the infotext. canvas: NULL without --init. */
 KW_MUST kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,
                                         const struct kw_canvas *canvas, kw_picture_writer **out, kw_err *e);
+/* Another base, for the pictures that follow; jobs: those drawn with it. */
+KW_MUST kw_status kw_picture_writer_base(kw_picture_writer *w, const kw_generate_config *c, kw_pipeline *p,
+                                         const kw_jobs *jobs, const struct kw_canvas *canvas, kw_err *e);
 /* Says where the files in use are not those that --from names. from: NULL is allowed. */
 void kw_picture_writer_compare(const kw_picture_writer *w, const struct kw_from *from);
 /* Writes picture i and keeps a copy for the sheet. */

@@ -8,8 +8,9 @@ static kw_status progress(void *ctx, const kw_generate_at *at, kw_err *e)
     kw_session *s = ctx;
     char extra[64] = "";
     (void)e;
-    if (s->jobs.n > 1)
-        snprintf(extra, sizeof extra, _(N_("picture %zu of %zu")), s->at + 1, s->jobs.n);
+    size_t all_jobs = s->whole ? s->whole->n : s->jobs.n;
+    if (all_jobs > 1)
+        snprintf(extra, sizeof extra, _(N_("picture %zu of %zu")), s->first + s->at + 1, all_jobs);
     int64_t all = kw_session_steps_of(s, &s->jobs.job[s->at]);
     if (at->stage == KW_STAGE_STEP)
         kw_progress_at(&s->progress, s->done + (int64_t)at->done * all / at->total, extra);
@@ -25,7 +26,8 @@ static kw_status keep(kw_session *s, size_t first, const kw_generated *g, kw_err
         kw_picture whole = { 0 };
         if (s->canvas)
             KW_TRY(kw_canvas_finish(s->canvas, &g->picture[i], &whole, e));
-        kw_status st = kw_picture_writer_put(s->writer, first + (size_t)i, s->canvas ? &whole : &g->picture[i], e);
+        const kw_picture *p = s->canvas ? &whole : &g->picture[i];
+        kw_status st = kw_picture_writer_put(s->writer, s->first + first + (size_t)i, p, e);
         kw_picture_free(&whole);
         if (st)
             return st;

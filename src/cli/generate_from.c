@@ -69,7 +69,9 @@ static const row rows[] = {
 /* Read elsewhere, or not about how the picture is made. */
 static const char *const known[] = { "Size", "Schedule type", "Denoising strength", "Model", "Model hash", "VAE",
                                      "VAE hash", "Lora hashes", "Hashes", "Version", "Init image hash", "Parts hash",
-                                     "TI hashes", "Hypernet hashes", "User", "Civitai resources", "Civitai metadata" };
+                                     "TI hashes", "Hypernet hashes", "Script", "X Type", "X Values", "Y Type",
+                                     "Y Values", "Z Type", "Z Values", "User", "Civitai resources",
+                                     "Civitai metadata" };
 
 static const char *get(const reader *r, const char *key) { return kw_infotext_get(&r->f->text, key); }
 

@@ -14,7 +14,7 @@
 #include <string.h>
 
 typedef struct kw_grid_kind {
-    const char *name;
+    const char *name, *label;             /* label: in a sheet's infotext; A1111's where it has one */
     bool numbers;                         /* ranges are taken apart */
     double low, high;
     bool whole;
@@ -41,6 +41,7 @@ SETTER(clip_skip, j->clip_skip = (int)number(x, i))
 SETTER(width, j->width = (int)number(x, i))
 SETTER(height, j->height = (int)number(x, i))
 SETTER(negative, j->negative = x->value[i])
+SETTER(base, j->base = x->value[i])
 #undef SETTER
 
 static kw_status set_sampler(kw_arena *a, const kw_axis *x, int i, kw_job *j, kw_err *e)
@@ -88,19 +89,20 @@ static kw_status set_nothing(kw_arena *a, const kw_axis *x, int i, kw_job *j, kw
 }
 
 static const kind kinds[] = {
-    { "lora", true, -100, 100, false, set_nothing },
-    { "seed", true, 0, 18446744073709551615.0, true, set_seed },
-    { "cfg", true, -1000, 1000, false, set_cfg },
-    { "steps", true, 1, 1000, true, set_steps },
-    { "sampler", false, 0, 0, false, set_sampler },
-    { "schedule", false, 0, 0, false, set_schedule },
-    { "prompt", false, 0, 0, false, set_prompt },
-    { "negative", false, 0, 0, false, set_negative },
-    { "strength", true, 0, 1, false, set_strength },
-    { "clip-skip", true, 1, 24, true, set_clip_skip },
-    { "eta", true, 0, 1, false, set_eta },
-    { "width", true, 1, 16384, true, set_width },
-    { "height", true, 1, 16384, true, set_height },
+    { "lora", "LoRA", true, -100, 100, false, set_nothing },
+    { "seed", "Seed", true, 0, 18446744073709551615.0, true, set_seed },
+    { "cfg", "CFG Scale", true, -1000, 1000, false, set_cfg },
+    { "steps", "Steps", true, 1, 1000, true, set_steps },
+    { "sampler", "Sampler", false, 0, 0, false, set_sampler },
+    { "schedule", "Schedule type", false, 0, 0, false, set_schedule },
+    { "prompt", "Prompt S/R", false, 0, 0, false, set_prompt },
+    { "negative", "Negative prompt", false, 0, 0, false, set_negative },
+    { "strength", "Denoising", true, 0, 1, false, set_strength },
+    { "clip-skip", "Clip skip", true, 1, 24, true, set_clip_skip },
+    { "eta", "Eta", true, 0, 1, false, set_eta },
+    { "width", "Width", true, 1, 16384, true, set_width },
+    { "height", "Height", true, 1, 16384, true, set_height },
+    { "base", "Checkpoint name", false, 0, 0, false, set_base },
 };
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */
@@ -324,7 +326,52 @@ kw_status kw_grid_apply_lora(kw_arena *a, const kw_grid *g, kw_job *j, kw_err *e
     return KW_OK;
 }
 
+const kw_axis *kw_grid_axis(const kw_grid *g, const char *name)
+{
+    for (int k = 0; k < g->n; k++)
+        if (!strcmp(g->axis[k].name, name))
+            return &g->axis[k];
+    return NULL;
+}
+
+/* Of a model its name alone. */
+static const char *shown(kw_arena *a, const kw_axis *x, int value)
+{
+    const char *text = x->value[value];
+    return strcmp(x->name, "base") ? text : kw_is_dir(text) ? kw_path_name(text) : kw_path_stem(a, text);
+}
+
 const char *kw_grid_label(kw_arena *a, const kw_grid *g, int axis, int value)
 {
-    return kw_sprintf(a, "%s: %s", g->axis[axis].name, g->axis[axis].value[value]);
+    const char *text = shown(a, &g->axis[axis], value);
+    return text ? kw_sprintf(a, "%s: %s", g->axis[axis].name, text) : NULL;
+}
+
+/* A1111 quotes a value with a comma in it. */
+static const char *list_of(kw_arena *a, const kw_axis *x)
+{
+    kw_str out = { 0 };
+    for (int i = 0; i < x->n; i++) {
+        const char *text = shown(a, x, i);
+        out.failed |= !text;
+        kw_str_printf(&out, text && strchr(text, ',') ? "%s\"%s\"" : "%s%s", i ? ", " : "", text ? text : "");
+    }
+    const char *copy = out.failed ? NULL : kw_strdup(a, out.s);
+    kw_str_free(&out);
+    return copy;
+}
+
+kw_status kw_grid_keys(kw_arena *a, const kw_grid *g, kw_meta *list, size_t *n, kw_err *e)
+{
+    static const char *const keys[KW_GRID_AXES][2] = { { "X Type", "X Values" }, { "Y Type", "Y Values" },
+                                                       { "Z Type", "Z Values" } };
+    list[(*n)++] = (kw_meta){ "Script", "X/Y/Z plot" };
+    for (int k = 0; k < g->n; k++) {
+        const char *values = list_of(a, &g->axis[k]);
+        if (!values)
+            return kw_fail(e, KW_ENOMEM, "out of memory");
+        list[(*n)++] = (kw_meta){ keys[k][0], g->axis[k].kind->label };
+        list[(*n)++] = (kw_meta){ keys[k][1], values };
+    }
+    return KW_OK;
 }

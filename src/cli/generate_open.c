@@ -119,7 +119,8 @@ static kw_status open_pipeline(kw_session *s, kw_err *e)
         files[i] = (kw_pipeline_lora){ s->jobs.lora[i].path, 1, 1, s->jobs.lora[i].by_block };
     if (!s->c->base)
         return kw_advise(e, kw_fail(e, KW_EUSAGE, "no base model was given"), "name one with --base");
-    KW_TRY(kw_pipeline_open(s->cli->arena, s->c->base, s->c->vae, files, s->jobs.n_lora, &o, &s->p, e));
+    kw_arena *a = s->arena ? s->arena : s->cli->arena;
+    KW_TRY(kw_pipeline_open(a, s->c->base, s->c->vae, files, s->jobs.n_lora, &o, &s->p, e));
     for (size_t i = 0; i < s->jobs.n_lora && s->jobs.n; i++)  /* before memory is planned: nothing is merged twice */
         KW_TRY(kw_session_lora(s, i, &s->jobs.job[0].strength[i], e));
     for (size_t i = 0; i < s->jobs.n_lora && !s->cli->global.quiet; i++)
@@ -137,5 +138,7 @@ kw_status kw_session_open(kw_session *s, kw_err *e)
     KW_TRY(open_pipeline(s, e));
     KW_TRY(kw_words_open(s->cli, s->c, s->p, &s->jobs, e));
     KW_TRY(complete(s, e));
-    return kw_picture_writer_new(s->cli, s->c, s->p, &s->jobs, s->canvas, &s->writer, e);
+    if (!s->writer)
+        KW_TRY(kw_picture_writer_new(s->cli, s->c, s->p, s->whole ? s->whole : &s->jobs, s->canvas, &s->writer, e));
+    return kw_picture_writer_base(s->writer, s->c, s->p, &s->jobs, s->canvas, e);
 }

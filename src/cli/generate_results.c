@@ -29,6 +29,8 @@ void kw_session_print_json(const kw_session *s, const char *sheet)
         const kw_job *j = &s->jobs.job[i];
         kw_str_add(&o, i ? ",{\"file\":" : "{\"file\":");
         kw_show_json_text(&o, j->file);
+        if (j->base)
+            add_text(&o, "base", j->base);
         add_text(&o, "prompt", j->prompt);
         add_text(&o, "negative", j->negative);
         add_text(&o, "sampler", j->sampler->label);

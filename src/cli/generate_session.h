@@ -8,8 +8,11 @@
 typedef struct {
     kw_cli *cli;
     const kw_generate_config *c;
+    kw_arena *arena;                      /* of the pipeline; NULL: the program's */
     kw_pipeline *p;
     kw_jobs jobs;
+    kw_jobs *whole;                       /* of which these are a part, from the first-th on; NULL: they are all */
+    size_t first;
     kw_picture_writer *writer;
     struct { const kw_tensor *noise, *step[1000]; int n_steps; } given;
     float *latents;  int h, w;            /* (n, C, h, w), with --save-latents */
@@ -28,6 +31,13 @@ void kw_session_tell_prompts(const kw_session *s);
 KW_MUST kw_status kw_session_open(kw_session *s, kw_err *e);
 /* These strengths for the i-th LoRA file, from the next picture on. */
 KW_MUST kw_status kw_session_lora(const kw_session *s, size_t i, const kw_strengths *x, kw_err *e);
+
+/* ---- generate_bases.c: --grid base=A,B --------------------------------------------------------------------------- */
+
+/* The grid's first base becomes --base, before anything is asked of a base. */
+KW_MUST kw_status kw_bases_settle(kw_cli *cli, kw_generate_config *c, kw_err *e);
+/* Opens one base after the other and draws its pictures; s->jobs has been read, and is put in the bases' order. */
+KW_MUST kw_status kw_bases_draw(kw_session *s, kw_err *e);
 
 /* ---- generate_plan.c ------------------------------------------------------------------------------------------- */
 

@@ -11,10 +11,11 @@ struct kw_picture_writer {
     const kw_generate_config *c;
     kw_pipeline *p;
     kw_jobs *jobs;
+    const kw_jobs *now;                   /* those that are drawn with this base */
     const kw_canvas *canvas;
     int format;                           /* of the pictures; sheets are PNG */
     kw_picture *kept;                     /* (n), for the sheet; NULL when there is none */
-    const char *sheet;
+    const char *sheet, *sheet_text;       /* sheet_text: of a grid, as of its first picture */
     const char *model, *model_hash, *vae, *vae_hash, *parts_hash;
 };
 
@@ -111,6 +112,7 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
     kw_arena *a = w->cli->arena;
     const kw_sd *sd = kw_pipeline_base(w->p);
     w->model = stem_of(a, w->c->base);
+    w->parts_hash = NULL;
     KW_TRY(file_hash(a, w->c->base, &w->model_hash, e));
     if (!w->model_hash) {
         char *hex = kw_alloc(a, 65);
@@ -125,16 +127,19 @@ static kw_status hashes(kw_picture_writer *w, kw_err *e)
         KW_TRY(file_hash(a, w->c->vae, &w->vae_hash, e));
     }
     for (size_t i = 0; i < w->jobs->n_lora; i++)
-        KW_TRY(lora_hash(a, &w->jobs->lora[i], e));
+        if (!*w->jobs->lora[i].hash)
+            KW_TRY(lora_hash(a, &w->jobs->lora[i], e));
     return KW_OK;
 }
 
 /* ---- infotext ---------------------------------------------------------------------------------------------------- */
 
-static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena *a, kw_str *out, kw_err *e)
+/* grid: of the whole sheet. */
+static kw_status infotext(const kw_picture_writer *w, const kw_job *j, const kw_grid *grid, kw_arena *a, kw_str *out,
+                          kw_err *e)
 {
     kw_infotext_lora lora[KW_PIPELINE_LORAS];
-    kw_meta extra[13 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS];
+    kw_meta extra[13 + 16 + KW_CANVAS_KEYS + KW_HIRES_KEYS + KW_GRID_KEYS];
     char eta[32];
     kw_infotext t = {
         .prompt = j->prompt, .negative = j->negative, .steps = j->steps,
@@ -157,7 +162,7 @@ static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena 
     if (w->c->spacing != KW_SPACING_AUTO)
         extra[t.n_extra++] = (kw_meta){ "Timestep spacing", kw_spacing_name((kw_spacing)w->c->spacing) };
     t.n_extra += kw_generate_sizes_text(w->c, w->p, extra + t.n_extra);
-    kw_words_infotext(w->cli->arena, w->c, w->p, w->jobs, j, &t, extra);
+    kw_words_infotext(w->cli->arena, w->c, w->p, w->now, j, &t, extra);
     if (w->c->noise)
         extra[t.n_extra++] = (kw_meta){ "Noise file", kw_path_name(w->c->noise) };
     if (w->c->base_dtype)
@@ -170,6 +175,8 @@ static kw_status infotext(const kw_picture_writer *w, const kw_job *j, kw_arena 
         extra[t.n_extra++] = (kw_meta){ "Lora apply", "merge" };
     if (w->parts_hash)
         extra[t.n_extra++] = (kw_meta){ "Parts hash", w->parts_hash };
+    if (grid)
+        KW_TRY(kw_grid_keys(a, grid, extra, &t.n_extra, e));
     for (size_t i = 0; i < w->jobs->n_lora; i++)
         if (j->uses[i])
             lora[t.n_lora++] = (kw_infotext_lora){ w->jobs->lora[i].name, w->jobs->lora[i].hash };
@@ -218,7 +225,6 @@ kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pip
     *w = (kw_picture_writer){ .cli = cli, .c = c, .p = p, .jobs = jobs, .canvas = canvas };
     KW_TRY(check_out(w, e));
     KW_TRY(is_file_name(w) ? names_of_file(w, e) : names_in_folder(w, e));
-    KW_TRY(hashes(w, e));
     if (c->sheet && jobs->n > 1 && jobs->n <= (jobs->grid.n ? 10000 : MOST_ON_SHEET)) {
         w->kept = kw_alloc_array(cli->arena, jobs->n, sizeof *w->kept);
         if (!w->kept || kw_defer(cli->arena, free_kept, w))
@@ -226,6 +232,16 @@ kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pip
     }
     *out = w;
     return KW_OK;
+}
+
+kw_status kw_picture_writer_base(kw_picture_writer *w, const kw_generate_config *c, kw_pipeline *p, const kw_jobs *jobs,
+                                 const kw_canvas *canvas, kw_err *e)
+{
+    w->c = c;
+    w->p = p;
+    w->now = jobs;
+    w->canvas = canvas;
+    return hashes(w, e);
 }
 
 /* Smaller where so many would not fit on one sheet. */
@@ -240,11 +256,23 @@ static kw_status keep_for_sheet(kw_picture_writer *w, size_t i, const kw_picture
     return kw_picture_resize(p, KW_MAX(1, (int)(p->w * scale)), KW_MAX(1, (int)(p->h * scale)), &w->kept[i], e);
 }
 
+/* A sheet says what its first picture says, and what changes from one to the next. */
+static kw_status keep_text(kw_picture_writer *w, kw_arena *a, kw_err *e)
+{
+    kw_str text = { 0 };
+    kw_status s = infotext(w, &w->jobs->job[0], &w->jobs->grid, a, &text, e);
+    w->sheet_text = s ? NULL : kw_strdup(w->cli->arena, text.s);
+    kw_str_free(&text);
+    return s || w->sheet_text ? s : kw_fail(e, KW_ENOMEM, "out of memory");
+}
+
 kw_status kw_picture_writer_put(kw_picture_writer *w, size_t i, const kw_picture *p, kw_err *e)
 {
     kw_str text = { 0 };
     kw_arena *a = kw_arena_new();
-    kw_status s = a ? infotext(w, &w->jobs->job[i], a, &text, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    kw_status s = a ? infotext(w, &w->jobs->job[i], NULL, a, &text, e) : kw_fail(e, KW_ENOMEM, "out of memory");
+    if (!s && !i && w->jobs->grid.n)
+        s = keep_text(w, a, e);
     if (!s)
         s = kw_picture_file_write(w->jobs->job[i].file, w->format, w->c->quality, p, text.s, e);
     kw_str_free(&text);
@@ -314,7 +342,7 @@ static kw_status draw_grid(kw_picture_writer *w, const kw_picture **cells, const
                        .columns = columns, .rows = jobs->rows, .column_labels = labels, .row_labels = rows,
                        .cells = cells, .best = -1 };
     KW_TRY(kw_sheet_draw(&sheet, &drawn, e));
-    kw_status s = kw_picture_file_write(w->sheet, KW_FILE_PNG, 0, &drawn, NULL, e);
+    kw_status s = kw_picture_file_write(w->sheet, KW_FILE_PNG, 0, &drawn, w->sheet_text, e);
     kw_picture_free(&drawn);
     return s;
 }

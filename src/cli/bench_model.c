@@ -199,6 +199,7 @@ kw_micro kw_bench_shape(const kw_bench_model *m)
     b.tokens = m->tokens;
     b.latents = &some;
     b.timesteps = &id;
+    b.beside = &some;                     /* of an inpainting base */
     if (text)
         b.ids = &id;
     else

@@ -82,6 +82,7 @@ static kw_status make_batch(session *s, kw_err *e)
         return numbers(s, pixels / f / f * m->vae.latent, &b->noise, e);
     }
     KW_TRY(numbers(s, pixels * 2 * m->vae.latent, &s->moments, e));
+    KW_TRY(numbers(s, pixels * (1 + m->vae.latent), &b->beside, e));
     if (b->pooled)
         KW_TRY(numbers(s, n * (m->unet.add_dim - KW_SIZES * m->unet.add_time_dim), &b->pooled, e));
     if (b->sizes)

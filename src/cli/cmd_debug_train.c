@@ -18,7 +18,8 @@ static const kw_option options[] = {
     KW_ROW_PATH("vae", config, s.vae, NULL, N_("another autoencoder")),
     KW_ROW_PATH("batches", config, batches, NULL,
                 N_("tensors i.latents, i.noise, i.timesteps, i.encoder_hidden_states or i.input_ids; SDXL: "
-                   "i.add_time_ids, i.add_text_embeds or i.input_ids_2; i.image"),
+                   "i.add_time_ids, i.add_text_embeds or i.input_ids_2; inpainting: i.beside, mask and masked latents; "
+                   "i.image"),
                 .flags = KW_OPT_REQUIRED),
     KW_ROW_INT("steps", config, steps, 1, 1, 1000000, N_("optimizer steps"), .flags = KW_OPT_REQUIRED),
     KW_ROW_PATH("out", config, out, NULL, N_("where loss and trained tensors go (safetensors)"),
@@ -112,6 +113,17 @@ static kw_status read_text(reader *r, int i, kw_micro *b)
     return read_added(r, i, b);
 }
 
+/* Mask and masked latents, of an inpainting base. */
+static kw_status read_beside(reader *r, int i, kw_micro *b)
+{
+    const kw_tensor *t = find(r, i, "beside");
+    kw_micro sizes = { 0 };
+    if (!t || t->rank != 4 || t->shape[0] != b->n || t->shape[1] != r->sd->vae.latent + 1 || t->shape[2] != b->h
+        || t->shape[3] != b->w)
+        return kw_fail(r->e, KW_EDATA, "%s: batch %d needs %s", kw_tensors_path(r->file), i, "beside");
+    return picture(r, t, &b->beside, &sizes);
+}
+
 static kw_status read_batch(reader *r, int i, bool vae, kw_micro *b)
 {
     const kw_tensor *image = find(r, i, "image"), *latents = find(r, i, "latents"), *noise = find(r, i, "noise"),
@@ -129,6 +141,8 @@ static kw_status read_batch(reader *r, int i, bool vae, kw_micro *b)
         return kw_fail(r->e, KW_EDATA, "%s: the tensors of batch %d do not fit each other", kw_tensors_path(r->file),
                        i);
     b->timesteps = t->data;
+    if (kw_sd_inpaints(r->sd))
+        KW_TRY(read_beside(r, i, b));
     return read_text(r, i, b);
 }
 

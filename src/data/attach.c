@@ -30,8 +30,8 @@ static int by_name(const void *x, const void *y)
     return order ? order : strcmp(a->path, b->path);
 }
 
-/* The first caption file of a stem in a folder; those after it with the same stem are second ones. */
-static kw_found *find_caption(const kw_founds *c, uint32_t dir, const char *stem)
+/* The first caption file (or mask) of a stem in a folder; those after it with the same stem are second ones. */
+static kw_found *find_in(const kw_founds *c, uint32_t dir, const char *stem)
 {
     size_t low = 0, high = c->n;
     while (low < high) {
@@ -104,8 +104,8 @@ static kw_status from_name(kw_walk *w, kw_item *t, const kw_found *p, kw_err *e)
 
 static kw_status caption(kw_walk *w, const kw_metadata *m, kw_item *t, const kw_found *p, kw_err *e)
 {
-    kw_found *beside = find_caption(&w->captions, p->dir, p->stem);
-    kw_found *behind = find_caption(&w->captions, p->dir, kw_path_name(p->name));
+    kw_found *beside = find_in(&w->captions, p->dir, p->stem);
+    kw_found *behind = find_in(&w->captions, p->dir, kw_path_name(p->name));
     kw_metadata_line *line = kw__metadata_find(m, p->name);
     if (beside || behind) {
         if (line && !line->used) {
@@ -115,6 +115,16 @@ static kw_status caption(kw_walk *w, const kw_metadata *m, kw_item *t, const kw_
         return from_file(w, t, beside ? beside : behind, e);
     }
     return line ? from_metadata(w, t, line, e) : from_name(w, t, p, e);
+}
+
+static void add_mask(kw_walk *w, kw_item *t, const kw_found *p)
+{
+    kw_found *mask = find_in(&w->masks, p->dir, p->stem);
+    if (!mask)
+        return;
+    mask->used = true;
+    t->mask = mask->path;
+    t->mask_name = mask->name;
 }
 
 /* ---- the trigger word --------------------------------------------------------------------------------- */
@@ -202,6 +212,9 @@ static kw_status tell_left_over(kw_walk *w, const kw_metadata *m, kw_err *e)
         if (!c[i].used)
             KW_TRY(kw__remark(w->d, taken ? KW_REMARK_CAPTION_SECOND : KW_REMARK_CAPTION_ALONE, c[i].name, e, NULL));
     }
+    for (size_t i = 0; i < w->masks.n; i++)
+        if (!w->masks.list[i].used)
+            KW_TRY(kw__remark(w->d, KW_REMARK_MASK_ALONE, w->masks.list[i].name, e, NULL));
     for (size_t i = 0; i < m->n; i++) {
         bool again = i && m->list[i - 1].used && !strcmp(m->list[i].name, m->list[i - 1].name);
         if (again)
@@ -219,6 +232,8 @@ kw_status kw__attach(kw_walk *w, size_t first, kw_err *e)
     kw_metadata m = { 0 };
     if (w->captions.n)
         qsort(w->captions.list, w->captions.n, sizeof *w->captions.list, by_place);
+    if (w->masks.n)
+        qsort(w->masks.list, w->masks.n, sizeof *w->masks.list, by_place);
     if (w->pictures.n)
         qsort(w->pictures.list, w->pictures.n, sizeof *w->pictures.list, by_name);
     KW_TRY(kw__metadata_read(d, &w->metadata, &m, e));
@@ -230,6 +245,7 @@ kw_status kw__attach(kw_walk *w, size_t first, kw_err *e)
         t->repeats = w->places[p->dir].repeats;
         KW_TRY(caption(w, &m, t, p, e));
         KW_TRY(put_trigger(d, t, e));
+        add_mask(w, t, p);
         d->folders[p->folder].n++;
         d->n++;
     }

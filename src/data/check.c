@@ -59,6 +59,18 @@ static void note_failure(work *w, kw_item *t, kw_status s, const kw_err *err)
     }
 }
 
+/* A picture whose mask cannot be read is as bad as one that cannot be read. */
+static kw_status check_mask(const work *w, kw_item *t, kw_err *e)
+{
+    static const uint8_t black[3];
+    kw_picture p = { 0 };
+    if (!t->mask)
+        return KW_OK;
+    kw_status s = kw__picture_load(w->c->decoder, t->mask, t->mask_name, black, t->mask_hash, &p, e);
+    kw_picture_free(&p);
+    return s;
+}
+
 static void check_one(work *w, kw_item *t)
 {
     kw_picture p = { 0 };
@@ -71,6 +83,8 @@ static void check_one(work *w, kw_item *t)
         t->info = p.info;
         kw_picture_free(&p);
     }
+    if (!s && !t->bad)
+        s = check_mask(w, t, &err);
     pthread_mutex_lock(&w->lock);
     if (s)
         note_failure(w, t, s, &err);

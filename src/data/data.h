@@ -55,7 +55,8 @@ typedef enum {
     X(CAPTION_ALONE,  UNUSED,  N_("caption without a picture")) \
     X(METADATA_ALONE, UNUSED,  N_("metadata.jsonl names a picture that is not there")) \
     X(CAPTION_SECOND, UNUSED,  N_("second caption for the same picture")) \
-    X(MASK,           UNUSED,  N_("mask: masks are not used")) \
+    X(MASK,           UNUSED,  N_("mask: only inpainting bases use masks")) \
+    X(MASK_ALONE,     UNUSED,  N_("mask without a picture of its own")) \
     X(OTHER,          UNUSED,  N_("neither picture nor caption")) \
     X(HIDDEN,         UNUSED,  N_("hidden")) \
     X(NO_CAPTION,     WARNING, N_("picture without a caption")) \
@@ -113,12 +114,14 @@ typedef struct {
     size_t n_captions;
     kw_caption_source source;
     const char *caption_file;             /* NFC name of the file that holds them, or NULL */
+    const char *mask, *mask_name;         /* path and name of the mask beside it, or NULL */
     bool held_out;                        /* for validation, never trained on */
     const char *bad;                      /* why it cannot be used, translated; NULL: it can */
     /* known after kw_data_check */
     kw_picture_info info;
     int w, h;                             /* upright */
     char hash[65];                        /* SHA-256 of the file */
+    char mask_hash[65];                   /* likewise of the mask's; "" without one */
     uint32_t twin;                        /* the first item with the same hash; its own index when there is none */
     /* known after kw_data_buckets */
     uint32_t bucket;
@@ -151,6 +154,7 @@ typedef struct {
     int repeats;                          /* of folders that are not named "10_name"; 0 means 1 */
     bool follow;                          /* read links that lead out of the folder */
     bool any_line;                        /* kw_caption_config.any_line is on: no remark about further lines */
+    bool masks;                           /* STEM.mask.png, STEM-masklabel.png belong to STEM; else they are unused */
 } kw_scan;
 
 enum {
@@ -335,6 +339,14 @@ KW_MUST kw_status kw_loader_images(kw_loader *l, kw_batch *b, float *out, kw_err
 void kw_loader_prefetch(kw_loader *l, const kw_batch *b);
 size_t kw_loader_replaced(kw_loader *l, char why[256]); /* samples replaced so far, and the first one's reason */
 
+/* ---- masks for inpainting (mask.c) -------------------------------------------------------------------- */
+
+/*
+ * Mask `number` of a picture, (h, w) bytes, 1 where it is to be drawn anew: in a quarter of the cases everywhere
+ * (true), else rectangles, ellipses or strokes. A pure function of its arguments; hash: of the picture's file.
+ */
+bool kw_inpaint_mask(uint64_t seed, const char *hash, uint32_t number, int w, int h, uint8_t *out);
+
 /* ---- caches ------------------------------------------------------------------------------------------- */
 
 /* Tensors of floats under 64-digit keys: in memory up to a limit, and in a folder, one file each, with a checksum. */
@@ -376,6 +388,15 @@ KW_MUST kw_status kw_latents_new(kw_arena *a, const kw_dataset *d, const kw_late
                                  kw_err *e);
 /* moments: (b->n, b->h/factor, b->w/factor, channels). Cached if the crop is the centre. May replace samples. */
 KW_MUST kw_status kw_latents_get(kw_latents *l, kw_batch *b, float *moments, kw_err *e);
+/*
+ * The same for an inpainting base, and beside it what it sees of each picture: mask (b->n, h/f, w/f), 1 where it is to
+ * be drawn anew, the mask of the picture's size at every f-th pixel; masked: moments of the picture that is mid-grey
+ * there. number (b->n): which of its masks; keep: masked pictures are cached as the pictures are. The mask that lies
+ * beside a picture stands for all of them that are not everywhere.
+ */
+typedef struct { uint64_t seed; const uint32_t *number; bool keep; } kw_masking;
+KW_MUST kw_status kw_latents_masked(kw_latents *l, kw_batch *b, const kw_masking *k, float *moments, float *mask,
+                                    float *masked, kw_err *e);
 /* Start loading the pictures of the next batch in the background, if it is not cached. */
 void kw_latents_prefetch(kw_latents *l, const kw_batch *next);
 /* Encode all of a plan's pictures (and their mirror images if it flips) before the first step. progress as above. */

@@ -30,6 +30,8 @@ kw_status kw_data_fingerprint(const kw_dataset *d, char hex[65], kw_err *e)
                                      (int64_t)t->n_captions }, 7);
         for (size_t k = 0; k < t->n_captions; k++)
             add_text(&s, t->captions[k]);
+        if (t->mask)
+            add_text(&s, t->mask_hash);
     }
     return kw_sha256_end(&s, hex) ? KW_OK : NO_MEMORY(e);
 }

@@ -47,7 +47,7 @@ typedef struct {
     kw_dataset *d;
     const kw_scan *o;
     const char *root, *real_root;
-    kw_founds pictures, captions, metadata;
+    kw_founds pictures, captions, metadata, masks;
     kw_place *places;
     size_t n_places, places_capacity, n_files;
 } kw_walk;
@@ -74,6 +74,22 @@ KW_MUST kw_status kw__remark(kw_dataset *d, kw_remark_code code, const char *nam
     KW_PRINTF(5, 6);
 
 const kw_plan_config *kw__plan_config(const kw_plan *p);        /* plan.c */
+
+/* ---- pixels (loader.c) -------------------------------------------------------------------------------- */
+
+/* The mask beside a sample's picture, fitted as the picture is: (h, w) bytes, 1 where it is light. */
+KW_MUST kw_status kw__loader_mask(kw_loader *l, const kw_sample *s, uint8_t *out, kw_err *e);
+
+/* ---- latents (latents.c) ------------------------------------------------------------------------------ */
+
+struct kw_latents {
+    const kw_dataset *d;
+    kw_latents_config c;
+    const char *vae_hash;
+};
+
+KW_MUST kw_status kw__latents_key(const kw_latents *l, const kw_sample *s, char key[65], kw_err *e);
+bool kw__latents_cached(const kw_latents *l, const kw_sample *s);     /* is it one to be kept? */
 
 /* ---- pictures (check.c) ------------------------------------------------------------------------------- */
 

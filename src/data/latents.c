@@ -9,18 +9,12 @@
 
 enum { VERSION = 1 };                     /* count up when decoding or scaling give other pixels */
 
-struct kw_latents {
-    const kw_dataset *d;
-    kw_latents_config c;
-    const char *vae_hash;
-};
-
 static kw_status hash_text(const kw_str *s, char key[65], kw_err *e)
 {
     return s->failed || !kw_sha256_of(s->s, s->n, key) ? NO_MEMORY(e) : KW_OK;
 }
 
-static kw_status key_of(const kw_latents *l, const kw_sample *s, char key[65], kw_err *e)
+kw_status kw__latents_key(const kw_latents *l, const kw_sample *s, char key[65], kw_err *e)
 {
     const kw_fit *f = &s->fit;
     const uint8_t *g = l->c.background;
@@ -47,7 +41,7 @@ kw_status kw_text_key(const char *encoder_hash, int clip_skip, const int32_t *id
 /* ---- a batch ------------------------------------------------------------------------------------------ */
 
 /* A random crop hardly comes twice. */
-static bool is_cached(const kw_latents *l, const kw_sample *s)
+bool kw__latents_cached(const kw_latents *l, const kw_sample *s)
 {
     return l->c.cache && !memcmp(&s->fit, &l->d->items[s->item].fit, sizeof s->fit);
 }
@@ -65,7 +59,8 @@ static sizes sizes_of(const kw_latents *l, const kw_batch *b)
 static bool find(kw_latents *l, const kw_sample *s, const sizes *z, float *out)
 {
     char key[65];
-    return is_cached(l, s) && !key_of(l, s, key, NULL) && kw_cache_find(l->c.cache, key, z->shape, 3, out);
+    return kw__latents_cached(l, s) && !kw__latents_key(l, s, key, NULL)
+        && kw_cache_find(l->c.cache, key, z->shape, 3, out);
 }
 
 static kw_status encode(kw_latents *l, const kw_batch *b, size_t i, const sizes *z, const float *image, float *out,
@@ -73,9 +68,9 @@ static kw_status encode(kw_latents *l, const kw_batch *b, size_t i, const sizes 
 {
     char key[65];
     KW_TRY(l->c.encode(l->c.user, image, b->w, b->h, out, e));
-    if (!is_cached(l, &b->samples[i]))
+    if (!kw__latents_cached(l, &b->samples[i]))
         return KW_OK;
-    KW_TRY(key_of(l, &b->samples[i], key, e));
+    KW_TRY(kw__latents_key(l, &b->samples[i], key, e));
     return kw_cache_put(l->c.cache, key, z->shape, 3, out, e);
 }
 

@@ -45,6 +45,35 @@ static kw_status load(kw_loader *l, const kw_sample *s, float *out, kw_err *e)
     return status;
 }
 
+/* The mask at the picture's size, then as the picture is scaled and cut; what is at least half light is meant. */
+static kw_status fit_mask(kw_picture *p, const kw_item *t, const kw_sample *s, uint8_t *out, kw_err *e)
+{
+    kw_picture whole = { 0 }, fitted = { 0 };
+    kw_mask_grey(p);
+    kw_status status = kw_picture_scale(p, KW_FILTER_NEAREST, t->w, t->h, &whole, e);
+    if (!status)
+        status = kw_picture_fit(&whole, s->fit, &fitted, e);
+    for (int y = 0; !status && y < fitted.h; y++)
+        for (int x = 0; x < fitted.w; x++)
+            out[y * fitted.w + (s->flip ? fitted.w - 1 - x : x)] = fitted.rgb[3 * (y * fitted.w + x)] >= 128;
+    kw_picture_free(&whole);
+    kw_picture_free(&fitted);
+    return status;
+}
+
+kw_status kw__loader_mask(kw_loader *l, const kw_sample *s, uint8_t *out, kw_err *e)
+{
+    static const uint8_t black[3];
+    const kw_item *t = &l->d->items[s->item];
+    kw_picture p = { 0 };
+    char hash[65];
+    KW_TRY(kw__picture_load(l->decoder, t->mask, t->mask_name, black, hash, &p, e));
+    kw_status status = strcmp(hash, t->mask_hash) ? kw_fail(e, KW_EDATA, N_("%s: changed while training"), t->mask_name)
+                                                  : fit_mask(&p, t, s, out, e);
+    kw_picture_free(&p);
+    return status;
+}
+
 /* The next picture of the same bucket and side; false: there is no other. */
 static bool replace(const kw_dataset *d, kw_sample *s, uint32_t first)
 {

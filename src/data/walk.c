@@ -69,14 +69,30 @@ static kw_status add(kw_walk *w, kw_founds *f, const here *h, const char *path, 
     return KW_OK;
 }
 
+/* Bytes of the name that make a picture a mask: "fox.mask.png", OneTrainer's "fox-masklabel.png". 0: it is none. */
+static size_t mask_ending(const char *stem)
+{
+    static const char *const list[] = { ".mask", "-masklabel" };
+    for (size_t i = 0; i < KW_LEN(list); i++)
+        if (kw_ends_with(stem, list[i]))
+            return strlen(list[i]);
+    return 0;
+}
+
 static kw_status add_picture(kw_walk *w, const here *h, const char *path, const char *name, kw_err *e)
 {
     char *stem = kw__stem(w->d->arena, name);
     if (!stem)
         return NO_MEMORY(e);
-    if (kw_ends_with(stem, "-masklabel"))
+    size_t more = mask_ending(stem);
+    if (!more)
+        return add(w, &w->pictures, h, path, name, 0, e);
+    if (!w->o->masks)
         return kw__remark(w->d, KW_REMARK_MASK, name, e, NULL);
-    return add(w, &w->pictures, h, path, name, 0, e);
+    KW_TRY(add(w, &w->masks, h, path, name, 0, e));
+    stem[strlen(stem) - more] = 0;
+    w->masks.list[w->masks.n - 1].stem = stem;
+    return KW_OK;
 }
 
 static kw_status file(kw_walk *w, const here *h, const char *path, const char *name, kw_err *e)

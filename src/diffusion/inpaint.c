@@ -10,9 +10,7 @@
 
 #include <string.h>
 
-bool kw__inpaints(const kw_sd *sd) { return sd->unet.in == 2 * sd->vae.latent + 1 && sd->unet.out == sd->vae.latent; }
-
-bool kw_pipeline_inpaints(const kw_pipeline *p) { return kw__inpaints(p->sd); }
+bool kw_pipeline_inpaints(const kw_pipeline *p) { return kw_sd_inpaints(p->sd); }
 
 /* Latents (C, h, w) of a picture that is mid-grey everywhere. */
 static kw_status grey(kw_pipeline *p, kw_arena *a, int h, int w, const float **out, kw_err *e)
@@ -43,7 +41,7 @@ kw_status kw__inpaint_begin(kw_pipeline *p, kw_arena *a, const kw_request *r, in
     size_t c = (size_t)p->sd->vae.latent, hw = (size_t)h * (size_t)w;
     const float *picture = NULL;
     *out = NULL;
-    if (!kw__inpaints(p->sd))
+    if (!kw_sd_inpaints(p->sd))
         return r->mask || r->masked ? kw_fail(e, KW_EUSAGE, N_("%s has no channels for a mask"),
                                               kw_source_path(p->sd->source)) : KW_OK;
     KW_TRY(check(r, e));

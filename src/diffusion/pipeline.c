@@ -148,7 +148,7 @@ static kw_status check_parts(const kw_sd *sd, kw_err *e)
                                                         N_("pictures need a U-Net, a text encoder and an autoencoder"));
         }
     const char *base = kw_source_path(sd->source);
-    if ((sd->unet.in != sd->vae.latent && !kw__inpaints(sd)) || sd->unet.out != sd->vae.latent)
+    if ((sd->unet.in != sd->vae.latent && !kw_sd_inpaints(sd)) || sd->unet.out != sd->vae.latent)
         return kw_fail(e, KW_EDATA,
                        N_("%s: the U-Net takes %d channels and gives %d, the autoencoder has %d"),
                        base, sd->unet.in, sd->unet.out, sd->vae.latent);

@@ -132,7 +132,6 @@ kw__part kw__words_part(const kw__words *w, int i);
 void kw__words_fill(const kw__words *w, int run, int first, int n, float *context, float *pooled);
 
 /* inpaint.c: what an inpainting base sees beside x, (n, h, w, C + 1) on the arena; NULL for any other base. */
-bool kw__inpaints(const kw_sd *sd);
 KW_MUST kw_status kw__inpaint_begin(kw_pipeline *p, kw_arena *a, const kw_request *r, int h, int w, float **out,
                                     kw_err *e);
 void kw__inpaint_join(const float *x, const float *more, size_t pixels, size_t c, float *out);

@@ -122,6 +122,12 @@ KW_MUST kw_status kw_sd_open(kw_arena *a, const char *path, const char *vae, kw_
 KW_MUST kw_status kw_sd_over(kw_arena *a, kw_source *source, kw_source *vae_source, kw_store *store, kw_dtype exact,
                              kw_sd_select *select, void *ctx, kw_sd **out, kw_err *e);
 
+/* An inpainting base: its U-Net takes a mask and a masked picture's latents beside x, 2C + 1 channels. */
+static inline bool kw_sd_inpaints(const kw_sd *s)
+{
+    return s->unet.in == 2 * s->vae.latent + 1 && s->unet.out == s->vae.latent;
+}
+
 /* ---- texts for the U-Net (sd_text.c) ---------------------------------------------------------------------------- */
 
 /*

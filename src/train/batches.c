@@ -46,6 +46,13 @@ static kw_status encode(void *user, const float *image, int w, int h, float *mom
     return KW_OK;
 }
 
+kw_status kw__run_encoder_work(kw_run *r, int w, int h, double *work, kw_err *e)
+{
+    KW_TRY(build_encoder(r, w, h, e));
+    *work = kw_forecast_work(r->encoder);
+    return KW_OK;
+}
+
 /* ---- batches ----------------------------------------------------------------------------------------------------- */
 
 static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
@@ -63,17 +70,48 @@ static kw_status picture_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, k
     return KW_OK;
 }
 
-static kw_status latent_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, kw_micro *out, kw_err *e)
+/*
+ * A picture's masks come one after another as it is seen again and again, and then from the first on; without a number
+ * of them each is another one. Held out: by the timestep, so that the loss is over the same ones each time.
+ */
+static kw_status mask_numbers(const kw_run *r, kw_arena *a, const kw_batch *b, int held_out, const uint32_t **out,
+                              kw_err *e)
+{
+    uint32_t *number = kw_alloc_array(a, b->n, sizeof *number), of = (uint32_t)r->s.masks;
+    if (!number)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; i < b->n; i++) {
+        const kw_sample *s = &b->samples[i];
+        uint32_t seen = s->epoch * (uint32_t)r->data->items[s->item].repeats + s->repeat;
+        number[i] = held_out >= 0 ? (uint32_t)held_out : of ? seen % of : seen;
+    }
+    *out = number;
+    return KW_OK;
+}
+
+/* held_out: number of the timestep, below 0: none is. */
+static kw_status latent_micro(kw_run *r, kw_arena *a, kw_batch *b, int64_t m, int held_out, kw_micro *out, kw_err *e)
 {
     const kw_vae_config *v = &base(r)->vae;
     const kw_chance chance = {
         .seed = r->s.seed, .noise_offset = r->s.noise_offset, .stratified = r->s.stratified, .mean = r->align
     };
     *out = (kw_micro){ .n = (int)b->n, .h = b->h / kw_vae_factor(v), .w = b->w / kw_vae_factor(v) };
-    float *moments = kw_alloc_array(a, b->n * (size_t)out->h * (size_t)out->w * 2 * (size_t)v->latent, sizeof *moments);
-    if (!moments)
+    size_t pixels = b->n * (size_t)out->h * (size_t)out->w, n = pixels * 2 * (size_t)v->latent;
+    bool inpaints = kw_sd_inpaints(base(r)) && !r->align;
+    float *moments = kw_alloc_array(a, n, sizeof *moments),
+          *masked = inpaints ? kw_alloc_array(a, n, sizeof *masked) : NULL,
+          *mask = inpaints ? kw_alloc_array(a, pixels, sizeof *mask) : NULL;
+    kw_masking k = { .seed = r->s.seed, .keep = r->s.masks || held_out >= 0 };
+    if (!moments || (inpaints && (!masked || !mask)))
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    KW_TRY(kw_latents_get(r->latents, b, moments, e));
+    if (inpaints) {
+        KW_TRY(mask_numbers(r, a, b, held_out, &k.number, e));
+        KW_TRY(kw_latents_masked(r->latents, b, &k, moments, mask, masked, e));
+        KW_TRY(kw_chance_beside(a, &chance, v, mask, masked, m, out, e));
+    } else {
+        KW_TRY(kw_latents_get(r->latents, b, moments, e));
+    }
     return kw_chance_micro(a, &chance, v, kw_trainer_noise(r->trainer)->n, moments, m, out, e);
 }
 
@@ -102,7 +140,7 @@ kw_status kw__run_micro(kw_run *r, kw_arena *a, int64_t m, kw_micro *out, kw_err
     const char **texts = kw_alloc_array(a, b.n, sizeof *texts);
     if (!texts)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    KW_TRY(latent_micro(r, a, &b, m, out, e));
+    KW_TRY(latent_micro(r, a, &b, m, KW_NONE, out, e));
     KW_TRY(captions_of(r, a, &b, false, texts, e));
     KW_TRY(kw__run_sizes(r, a, &b, out, e));
     return kw__run_texts(r, a, texts, (int)b.n, out, e);
@@ -119,7 +157,7 @@ kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, 
         return KW_OK;
     }
     const char *text = "";
-    KW_TRY(latent_micro(r, a, &b, i, out, e));
+    KW_TRY(latent_micro(r, a, &b, i, time, out, e));
     KW_TRY(captions_of(r, a, &b, true, &text, e));
     KW_TRY(kw__run_sizes(r, a, &b, out, e));
     KW_TRY(kw__run_texts(r, a, &text, 1, out, e));

@@ -5,6 +5,9 @@
 #include "train.h"
 
 #include <math.h>
+#include <string.h>
+
+enum { MASKED = 1 << 30 };                /* numbers of their own for the masked picture beside sample i */
 
 static kw_rng stream(const kw_chance *c, kw_rng_stream what, int64_t m, int sample)
 {
@@ -66,5 +69,25 @@ kw_status kw_chance_micro(kw_arena *a, const kw_chance *c, const kw_vae_config *
     b->latents = x;
     b->noise = eps;
     b->timesteps = t;
+    return KW_OK;
+}
+
+kw_status kw_chance_beside(kw_arena *a, const kw_chance *c, const kw_vae_config *v, const float *mask,
+                           const float *moments, int64_t m, kw_micro *b, kw_err *e)
+{
+    int64_t pixels = (int64_t)b->h * b->w, n = v->latent;
+    float *all = kw_alloc_array(a, (size_t)(b->n * pixels * (n + 1)), sizeof *all),
+          *one = kw_alloc_array(a, (size_t)(pixels * n), sizeof *one);
+    if (!all || !one)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < b->n; i++) {
+        float *to = all + i * pixels * (n + 1);
+        latents(c, v, moments + i * pixels * n * 2, pixels, stream(c, KW_RNG_LATENT, m, MASKED | i), one);
+        for (int64_t p = 0; p < pixels; p++) {
+            to[p * (n + 1)] = mask[i * pixels + p];
+            memcpy(to + p * (n + 1) + 1, one + p * n, (size_t)n * sizeof *one);
+        }
+    }
+    b->beside = all;
     return KW_OK;
 }

@@ -49,7 +49,7 @@ static kw_status check_parts(kw_run *r, kw_err *e)
     if (!r->vae && r->s.clip_skip > kw_sd_clip_layers(sd))
         return kw_fail(e, KW_EUSAGE, N_("clip skip %d: the text encoder has %d layers"), r->s.clip_skip,
                        kw_sd_clip_layers(sd));
-    if (!r->vae && !r->align && sd->vae.latent != sd->unet.in)
+    if (!r->vae && !r->align && sd->vae.latent != sd->unet.in && !kw_sd_inpaints(sd))
         return kw_fail(e, KW_EDATA, "%s: the autoencoder makes %d channels, the U-Net takes %d", r->s.base,
                        sd->vae.latent, sd->unet.in);
     return r->vae || r->align ? KW_OK : kw_sd_check_texts(sd, e);

@@ -52,8 +52,11 @@ kw_status kw__run_forecast(kw_run *r, kw_err *e)
         m.ids = m.ids2 = m.end2 = &id;
     else
         m.context = m.pooled = &some;
-    m.sizes = &some;
+    m.sizes = m.beside = &some;
     KW_TRY(kw_trainer_forecast(r->trainer, &m, &r->cost, e));
+    if (!r->vae && !r->align && kw_sd_inpaints(sd))
+        KW_TRY(kw__run_encoder_work(r, w, h, &r->masked_work, e));
+    r->masked_bytes = (double)m.h * m.w * 2 * sd->vae.latent * sizeof(float);
     r->speed = measure_peak();
     return KW_OK;
 }
@@ -83,7 +86,35 @@ static double pictures(const kw_run *r)
     return each ? (double)(each * rounds + kw__sheet_pictures(r, files)) : 0;
 }
 
+/*
+ * Masked pictures to encode over the whole run: every view's, or of each picture at most one for each of its masks (and
+ * for its mirror image), and those held out.
+ */
+static double masked_pictures(const kw_run *r)
+{
+    double seen = (double)r->steps * r->s.accumulation * r->s.batch, held_out = 0;
+    double most = (double)kw_data_count(r->data, false) * r->s.masks * (r->s.flip ? 2 : 1);
+    if (r->held_out)
+        held_out = (double)KW_MIN(kw_plan_steps(r->held_out), KW__VALIDATE_MOST) * KW__VALIDATE_TIMES;
+    return (r->s.masks && !r->s.random_crop ? KW_MIN(seen, most) : seen) + held_out;
+}
+
 /* ---- the plan's lines -------------------------------------------------------------------------------------------- */
+
+/* What the masks of an inpainting base cost: about n masked pictures go through the autoencoder. */
+static void plan_masks(const kw_run *r, double n, kw_str *t)
+{
+    if (!(n > 0))
+        return;
+    if (r->s.masks && !r->s.random_crop)
+        kw_str_printf(t, kw_translate(N_("masks:       %d for each picture; about %.0f masked pictures are encoded "
+                                         "once and kept, %.1f MB")), r->s.masks, n, n * r->masked_bytes * 1e-6);
+    else
+        kw_str_printf(t, kw_translate(N_("masks:       another each time; about %.0f masked pictures are encoded")), n);
+    if (r->speed > 0)
+        kw_str_printf(t, kw_translate(N_(", %.1f minutes")), n * r->masked_work / r->speed / 60);
+    kw_str_add(t, "\n");
+}
 
 void kw__run_plan_cost(const kw_run *r, kw_str *t)
 {
@@ -92,12 +123,14 @@ void kw__run_plan_cost(const kw_run *r, kw_str *t)
     double step = (c->work * r->s.accumulation + c->update) / r->speed;
     double steps = (double)r->steps * step, held_out = validations(r) * forward / r->speed;
     double drawn = pictures(r) * guided * r->s.sample_sampling_steps * forward / r->speed;
+    double n = r->masked_work > 0 ? masked_pictures(r) : 0, masked = n > 0 ? n * r->masked_work / r->speed : 0;
     kw_str_printf(t, kw_translate(N_("memory:      %.2f GB in a step, with everything\n")), c->bytes * 1e-9);
+    plan_masks(r, n, t);
     if (!(r->speed > 0))
         return;
     kw_str_printf(t, kw_translate(N_("time:        about %.1f minutes: steps %.1f (%.3g s each), held-out losses %.1f, "
                                      "pictures %.1f\n")),
-                  (steps + held_out + drawn) / 60, steps / 60, step, held_out / 60, drawn / 60);
+                  (steps + held_out + drawn + masked) / 60, steps / 60, step, held_out / 60, drawn / 60);
     kw_str_printf(t, kw_translate(N_("speed:       %.1f GFLOP a step, %.0f GFLOP/s is the most that was measured "
                                      "here\n")),
                   (c->flops * r->s.accumulation) * 1e-9, r->speed * 1e-9);

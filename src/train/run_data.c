@@ -29,7 +29,8 @@ static kw_bucket_rule rule_of(const kw_run *r)
 static kw_status read_data(kw_run *r, kw_err *e)
 {
     kw_scan scan = { .trigger = r->s.trigger, .caption_extension = r->s.caption_extension, .encoding = r->s.encoding,
-                     .repeats = r->s.repeats, .follow = r->s.follow, .any_line = r->s.any_line };
+                     .repeats = r->s.repeats, .follow = r->s.follow, .any_line = r->s.any_line,
+                     .masks = !r->vae && !r->align && kw_sd_inpaints(base(r)) };
     kw_check check = { .decoder = r->decoder, .workers = r->decoder ? 2 : 1, .background = r->background,
                        .most_bad = 0.1, .progress = checked, .user = r };
     kw_bucket_rule rule = rule_of(r);

@@ -42,6 +42,7 @@ struct kw_run {
     kw_pipeline *pipeline;                /* draws samples with the trainer's own weights */
     double started;
     kw_trainer_cost cost;                                  /* of the largest batch */
+    double masked_work, masked_bytes;     /* inpainting bases: of one masked picture, in the largest bucket */
     double speed;                                          /* the peak measured here, FLOP/s; 0: not */
 };
 
@@ -52,6 +53,8 @@ KW_MUST kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, in
 /* batch_texts.c: captions as ids, or as the features of frozen text encoders; SDXL's sizes of a batch's pictures. */
 KW_MUST kw_status kw__run_texts(kw_run *r, kw_arena *a, const char *const *texts, int n, kw_micro *out, kw_err *e);
 KW_MUST kw_status kw__run_sizes(const kw_run *r, kw_arena *a, const kw_batch *b, kw_micro *out, kw_err *e);
+/* FLOPs of the peak that encoding one picture takes; makes the encoder. */
+KW_MUST kw_status kw__run_encoder_work(kw_run *r, int w, int h, double *work, kw_err *e);
 /* Latents and text features computed before the first step. */
 KW_MUST kw_status kw__run_fill_caches(kw_run *r, kw_err *e);
 

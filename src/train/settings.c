@@ -137,6 +137,9 @@ const kw_option kw_run_rows[] = {
     KW_ROW_DOUBLE("noise-offset", S, noise_offset, 0, 0, 1, N_("lets brightness move (0.05 is usual)"),
                   .alias = "noise_offset", .use = NOISE),
     KW_ROW_BOOL("stratified", S, stratified, false, N_("timesteps of a batch spread evenly"), .use = NOISE),
+    KW_ROW_INT("masks", S, masks, 16, 0, 100000,
+               N_("inpainting bases: different masks for each picture, encoded once each and kept; new: another each "
+                  "time, encoded each time"), .word = "new", .word_is = 0, .use = NOISE),
     KW_ROW_GROUP(N_("Results")),
     KW_ROW_PATH("out", S, out, NULL, N_("folder of the run; default: runs/NAME"), .letter = 'o', .alias = "output_dir"),
     KW_ROW_TEXT("name", S, name, NULL, N_("name of the result; default: the trigger word"), .alias = "output_name"),

@@ -29,6 +29,7 @@ typedef struct {
     kw_texts sample_prompts;
     double sample_cfg;
     int sample_sampling_steps;
+    int masks;                            /* of each picture, for inpainting bases; 0: another each time */
     bool any_line, stratified;
     const char *data, *cache;
     const char *held_out;

@@ -4,6 +4,8 @@
  *   x_t = a x_0 + b eps ── U-Net(x_t, t, text) ──┐
  *   target = eps, or v = a eps - b x_0 ──────────┴── mean of weight (prediction - target)²
  *
+ * An inpainting base sees [ x_t | mask | latents of the masked picture ] (diffusion/inpaint.c); its target is as above.
+ *
  * Ho et al. 2020 (arXiv:2006.11239), Salimans & Ho 2022 (arXiv:2202.00512).
  */
 #include "step.h"
@@ -61,13 +63,16 @@ static kw_val diffusion(kw_graph *g, const kw__step *s, const kw_micro *b)
 {
     kw_val pooled = KW_NONE, sizes = KW_NONE;
     kw_net n = net_of(s, g, KW_PART_UNET);
-    kw_shape shape = KW_SHAPE(b->n, b->h, b->w, s->sd->unet.in), each = KW_SHAPE(b->n);
+    int c = s->sd->unet.in - kw_sd_inpaints(s->sd) * (s->sd->vae.latent + 1);
+    kw_shape shape = KW_SHAPE(b->n, b->h, b->w, c), each = KW_SHAPE(b->n);
     kw_val x0 = kw_input(g, "latents", shape, KW_F32), eps = kw_input(g, "noise", shape, KW_F32);
     kw_val xt = kw_blend(g, x0, eps, kw_input(g, "a", each, KW_F32), kw_input(g, "b", each, KW_F32));
     kw_val target = kw_blend(g, x0, eps, kw_input(g, "a_target", each, KW_F32), kw_input(g, "b_target", each, KW_F32));
     kw_val ctx = context(g, s, b, &pooled);
     if (ctx < 0)
         return KW_NONE;
+    if (kw_sd_inpaints(s->sd))
+        xt = kw_concat(g, xt, kw_input(g, "beside", KW_SHAPE(b->n, b->h, b->w, c + 1), KW_F32));
     if (s->sd->unet.add_dim)
         sizes = kw_input(g, "sizes", KW_SHAPE(b->n, KW_SIZES), KW_F32);
     kw_val y = kw_unet(&n, &s->sd->unet, kw_cast(g, xt, g->compute), kw_input(g, "timesteps", each, KW_F32), ctx,
@@ -111,6 +116,9 @@ kw_status kw__step_loss(kw_graph *g, const kw__step *s, const kw_micro *b, kw_va
     bool unet = !s->heads && !b->image;
     if (unet && s->sd->unet.add_dim && (!b->sizes || (b->ids ? !b->ids2 || !b->end2 : !b->pooled)))
         return kw_fail(e, KW_EDATA, N_("%s is an SDXL model: a batch needs sizes and the second text encoder's part"),
+                       kw_source_path(s->sd->source));
+    if (unet && kw_sd_inpaints(s->sd) && !b->beside)
+        return kw_fail(e, KW_EDATA, N_("%s is an inpainting model: a batch needs masks and masked pictures"),
                        kw_source_path(s->sd->source));
     *loss = s->heads ? align(g, s, b) : b->image ? autoencoder(g, s, b) : diffusion(g, s, b);
     if (g->err.status && e)

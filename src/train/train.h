@@ -43,6 +43,8 @@ typedef struct {                          /* one micro-batch; pictures and laten
     int tokens;                           /* per sample */
     /* scaled latents; noise: also of the autoencoder's posterior (may be NULL there) */
     const float *latents, *noise;
+    const float *beside;                  /* inpainting bases: (n, h, w, 1 + C) mask, 1 where it is drawn anew, and */
+                                          /* ... the scaled latents of the picture that is mid-grey there */
     const int64_t *timesteps;             /* (n) */
     const float *context;                 /* (n, tokens, D), or NULL: */
     const int64_t *ids;                   /* (n, tokens): the text encoders run inside; of SDXL also: */
@@ -68,6 +70,12 @@ typedef struct {
  */
 KW_MUST kw_status kw_chance_micro(kw_arena *a, const kw_chance *c, const kw_vae_config *v, int n_timesteps,
                                   const float *moments, int64_t m, kw_micro *b, kw_err *e);
+/*
+ * What an inpainting base is told beside micro-batch m, likewise: b->beside of mask (n, h, w), and moments (n, h, w,
+ * 2 latent) of the masked pictures.
+ */
+KW_MUST kw_status kw_chance_beside(kw_arena *a, const kw_chance *c, const kw_vae_config *v, const float *mask,
+                                   const float *moments, int64_t m, kw_micro *b, kw_err *e);
 
 /* ---- the trainer ------------------------------------------------------------------------------------------------- */
 

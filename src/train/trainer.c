@@ -230,7 +230,8 @@ static kw_status run(kw_trainer *t, kw_program *p, const kw_micro *b, float dlos
     if (!s) {
         const struct { const char *name; const void *data; } rows[] = {
             { "latents", b->latents }, { "noise", b->noise }, { "a", c.a }, { "b", c.b }, { "a_target", c.at },
-            { "b_target", c.bt }, { "end", b->end }, { "order", b->order }, { "timesteps", c.t },
+            { "b_target", c.bt }, { "beside", b->beside }, { "end", b->end }, { "order", b->order },
+            { "timesteps", c.t },
             { "context", b->context }, { "pooled", b->pooled }, { "sizes", b->sizes }, { "ids", b->ids },
             { "ids2", b->ids2 }, { "end2", b->end2 },
             { "image", b->image }, { "weight", c.weight }, { "dloss", &dloss },

@@ -94,10 +94,13 @@ def make_batches(base, options, setup, steps, seed):
             if setup.get("posterior"):
                 out[f"{i}.noise"] = rand(size, config["vae"]["latent_channels"], h // factor, w // factor)
             continue
-        channels = config["unet"]["in_channels"]
+        channels = config["unet"]["out_channels"]
         out[f"{i}.latents"] = scale * rand(size, channels, 8, 8)
         out[f"{i}.noise"] = scale * rand(size, channels, 8, 8)
         out[f"{i}.timesteps"] = torch.randint(0, 1000, (size,), generator=g)
+        if config["unet"]["in_channels"] == 2 * channels + 1:    # an inpainting base: mask and masked latents
+            mask = (torch.rand(size, 1, 8, 8, generator=g) < 0.5).float()
+            out[f"{i}.beside"] = torch.cat([mask, scale * rand(size, channels, 8, 8)], 1)
         if setup.get("zero_time") and i % 4 == 0:
             out[f"{i}.timesteps"][0] = 999
         if text:
@@ -135,7 +138,10 @@ def diffusion_loss(parts, scheduler, batch, options, dtype):
             added = {"text_embeds": batch["add_text_embeds"].to(dtype), "time_ids": batch["add_time_ids"]}
     v = scheduler.config.prediction_type == "v_prediction"
     target = scheduler.get_velocity(latents, noise, t) if v else noise
-    predicted = parts["unet"][0](scheduler.add_noise(latents, noise, t), t, context, added_cond_kwargs=added).sample
+    sample = scheduler.add_noise(latents, noise, t)
+    if "beside" in batch:                 # as train_dreambooth_inpaint.py: noisy latents, mask, masked latents
+        sample = torch.cat([sample, batch["beside"].to(dtype)], dim=1)
+    predicted = parts["unet"][0](sample, t, context, added_cond_kwargs=added).sample
     error = (predicted - target).square().mean(dim=(1, 2, 3))
     gamma = options.get("min_snr_gamma")
     if gamma:

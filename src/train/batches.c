@@ -174,12 +174,7 @@ kw_status kw__run_validation_micro(kw_run *r, kw_arena *a, int64_t i, int time, 
 
 static bool filled(void *user, size_t done, size_t n)
 {
-    kw_run *r = user;
-    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN,
-                             .base_validation = NAN };
-    if (r->hooks.progress)
-        r->hooks.progress(r->hooks.user, KW_PHASE_LATENTS, &p);
-    return !kw__run_stopped(r);
+    return kw__run_tell(user, KW_PHASE_LATENTS, done, n);
 }
 
 /* Everything that the bits of an encoder depend on: what another number of threads has cached is another's. */

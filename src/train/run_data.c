@@ -7,12 +7,7 @@ static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); 
 
 static bool checked(void *user, size_t done, size_t n)
 {
-    kw_run *r = user;
-    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN, .validation = NAN,
-                             .base_validation = NAN };
-    if (r->hooks.progress)
-        r->hooks.progress(r->hooks.user, KW_PHASE_CHECK, &p);
-    return !kw__run_stopped(r);
+    return kw__run_tell(user, KW_PHASE_CHECK, done, n);
 }
 
 static kw_bucket_rule rule_of(const kw_run *r)

@@ -117,6 +117,8 @@ enum { KW__MOST_PROMPTS = 8 };
 size_t kw__run_prompts(const kw_run *r, const char *prompts[KW__MOST_PROMPTS]);
 KW_MUST kw_status kw__run_draw(kw_run *r, kw_pipeline *p, kw_arena *a, const char *prompt, uint64_t seed,
                                kw_generate_fn *progress, kw_generated *out, kw_err *e);
+/* How far a phase without losses is; false: a stop is wanted. */
+bool kw__run_tell(const kw_run *r, kw_phase phase, size_t done, size_t n);
 static inline bool kw__run_stopped(const kw_run *r) { return r->hooks.stop && r->hooks.stop(r->hooks.user); }
 /* A kw_generate_fn over the run: KW_ESTOP once a stop is wanted. */
 kw_status kw__run_go_on(void *run, const kw_generate_at *at, kw_err *e);

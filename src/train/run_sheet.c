@@ -77,14 +77,6 @@ static size_t some_files(const kw_run *r, saved_file *f, size_t n, size_t most)
 
 /* ---- drawing ----------------------------------------------------------------------------------------------------- */
 
-static void tell(const kw_run *r, size_t done, size_t total)
-{
-    kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)total, .loss = NAN, .average = NAN,
-                             .validation = NAN, .base_validation = NAN };
-    if (r->hooks.progress)
-        r->hooks.progress(r->hooks.user, KW_PHASE_SAMPLE, &p);
-}
-
 typedef struct { kw_run *r; kw_arena *a; const char *prompt; kw_picture *cells; size_t n, done; } sheet;
 
 /*
@@ -103,7 +95,7 @@ static kw_status draw_row(sheet *t, const saved_file *f, size_t row, kw_err *e)
             KW_TRY(kw_lora_set(adapters->item[k], file, (float)strengths[i], e));
         KW_TRY(kw__run_draw(t->r, t->r->pipeline, t->a, t->prompt, t->r->s.seed, kw__run_go_on, &made, e));
         t->cells[row * COLUMNS + i] = made.picture[0];
-        tell(t->r, ++t->done, t->n * (COLUMNS - 1) + 1);
+        (void)kw__run_tell(t->r, KW_PHASE_SAMPLE, ++t->done, t->n * (COLUMNS - 1) + 1);
     }
     return KW_OK;
 }

@@ -90,6 +90,15 @@ void kw__watch_end(kw_run *r, const char *level, const char *text)
     (void)s;
 }
 
+bool kw__run_tell(const kw_run *r, kw_phase phase, size_t done, size_t n)
+{
+    const kw_progress_report p = { .done = (int64_t)done, .total = (int64_t)n, .loss = NAN, .average = NAN,
+                                   .validation = NAN, .base_validation = NAN };
+    if (r->hooks.progress)
+        r->hooks.progress(r->hooks.user, phase, &p);
+    return !kw__run_stopped(r);
+}
+
 /* ---- sample pictures --------------------------------------------------------------------------------------------- */
 
 /* What the user asked to see; else the trigger word alone and some of the captions; nothing if no samples are wanted. */

@@ -2,7 +2,6 @@
  * of the seed and its place. */
 #include "run_internal.h"
 
-#include <math.h>
 #include <string.h>
 
 static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); }

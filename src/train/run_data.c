@@ -1,8 +1,6 @@
 /* run_data.c - a run's pictures: read, checked, split, and what the user is told about them before the first step. */
 #include "run_internal.h"
 
-#include <math.h>
-
 static const kw_sd *base(const kw_run *r) { return kw_trainer_base(r->trainer); }
 
 static bool checked(void *user, size_t done, size_t n)

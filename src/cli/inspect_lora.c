@@ -180,9 +180,22 @@ static void add_readers(const kw_lora_file *f, json_t *r)
     if (f->n_bundled)
         json_array_append_new(notes, json_string(N_("embeddings come along in it (bundle_emb)")));
     json_object_set_new(r, "read_by", list);
-    if (json_array_size(notes))
-        json_object_set(r, "notes", notes);
-    json_decref(notes);
+    json_object_set_new(r, "notes", notes);
+}
+
+/* What a checkpoint of PyTorch has around and beside its tensors. */
+static void add_surroundings(const kw_tensors *t, json_t *r)
+{
+    json_t *notes = json_object_get(r, "notes");
+    if (!notes && !json_object_set_new(r, "notes", json_array()))
+        notes = json_object_get(r, "notes");
+    if (kw_tensors_wrapped(t))
+        json_array_append_new(notes, kw_inspect_text(_(N_("the weights lie in %s: left out of their names")),
+                                                     kw_tensors_wrapped(t)));
+    if (kw_tensors_note(t))
+        json_array_append_new(notes, json_string(kw_tensors_note(t)));
+    if (!json_array_size(notes))
+        json_object_del(r, "notes");
 }
 
 static void add_unknown(const kw_lora_file *f, json_t *r)
@@ -251,6 +264,7 @@ kw_status kw_inspect_tensors(kw_cli *c, const char *path, json_t *r, kw_err *e)
         add_lora(f, r);
     else
         json_object_set_new(r, "kind", json_string(other_kind(t)));
+    add_surroundings(t, r);
     json_object_set_new(r, "tensors", json_integer((json_int_t)n));
     json_object_set_new(r, "dtypes", kw_inspect_types(list, n, &numbers));
     json_object_set_new(r, "parameters", json_integer(numbers));

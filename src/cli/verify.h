@@ -53,7 +53,8 @@ typedef struct {
         other_name;
     bool adapter_metadata;
     /* models */
-    bool unet, vae, text, standard, v_prediction, v_marker, guessed_prediction, averages, inpainting, fp8, index;
+    bool unet, vae, text, standard, v_prediction, v_marker, guessed_prediction, averages, inpainting, fp8, index,
+        wrapped;
     /* embeddings */
     size_t vectors;
     bool emb_two, emb_known;

@@ -258,6 +258,7 @@ static void look_at_parts(kw_source *s, kw_verify_facts *f)
     f->family = width == 2048 ? KW_SD_XL : width ? family_of_width(width) : KW_SD_UNKNOWN;
     f->v_prediction = !strcmp(noise->prediction_type, "v_prediction");
     f->guessed_prediction = noise->is_guess;
+    f->wrapped = kw_source_is_wrapped(s);
     f->inpainting = json_integer_value(json_object_get(u, "in_channels")) == 9;
     for (size_t i = 0; f->unet && i < kw_source_n(s, KW_PART_UNET) && !f->fp8; i++) {
         kw_dtype type = kw_source_at(s, KW_PART_UNET, i)->dtype;

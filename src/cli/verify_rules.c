@@ -59,6 +59,7 @@ IF(v_sd2, f->v_prediction && f->family == KW_SD_2 && f->kind == KW_IS_FILE)
 IF(v_xl, f->v_prediction && f->family == KW_SD_XL && !f->v_marker)
 IF(averages, f->averages)
 IF(fp8, f->fp8)
+IF(wrapped, f->wrapped)
 IF(no_index, !f->index)
 IF(missing_part, !f->unet || !f->vae || !f->text)
 IF(inpainting, f->inpainting)
@@ -175,6 +176,12 @@ const kw_verify_rule kw_verify_rules[] = {
     { WEB | P(COMFYUI) | P(CIVITAI), MODEL, averages, TELL, N_("holds averaged weights too: larger than needed"),
       N_("kiwame convert FILE FOLDER leaves them behind") },
     { P(DIFFUSERS) | P(KOHYA), MODEL | FOLDER, fp8, WARN, N_("fp8 weights: to be widened when loading"), NULL },
+    { P(A1111) | P(DIFFUSERS) | P(KOHYA) | P(INVOKEAI), MODEL | FOLDER, wrapped, FAIL,
+      N_("the weights lie within dictionaries or behind heads of names that it does not take off"),
+      N_("kiwame convert FILE NAME.safetensors writes plain names") },
+    { P(FORGE) | P(COMFYUI), MODEL, wrapped, WARN,
+      N_("the weights lie within dictionaries or behind heads of names: no more than one dictionary is taken off"),
+      N_("kiwame convert FILE NAME.safetensors writes plain names") },
     { WEB | P(COMFYUI), MODEL, inpainting, TELL, N_("an inpainting model: only for img2img with a mask"), NULL },
     { WEB | P(CIVITAI), FOLDER, NULL, FAIL, N_("folders are not read"), N_("kiwame convert FOLDER NAME.safetensors") },
     { P(COMFYUI), FOLDER, NULL, WARN, N_("read by the old node DiffusersLoader only, from models/diffusers"),

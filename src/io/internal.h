@@ -48,6 +48,7 @@ struct kw_tensors {
     kw_meta *entry;                       /* a checkpoint's texts, numbers and truths beside its tensors */
     size_t n_entries;
     const char *note;                     /* what a checkpoint holds beside tensors; NULL: nothing */
+    const char *wrapped;                  /* "model.state_dict": where in a checkpoint they lay; NULL: where usual */
 };
 
 KW_MUST kw_status kw__tensors_index(kw_arena *a, kw_tensors *t, kw_err *e);

@@ -175,6 +175,9 @@ const kw_tensor *kw_tensors_at(const kw_tensors *t, size_t i);    /* in the orde
 const kw_tensor *kw_tensors_find(const kw_tensors *t, const char *name);
 const char *kw_tensors_path(const kw_tensors *t);
 const char *kw_tensors_note(const kw_tensors *t);   /* what a checkpoint holds beside its tensors; NULL: nothing */
+/* The dictionaries around a checkpoint's tensors ("model.state_dict"), which are left out of their names; NULL: none
+   but a usual "state_dict". */
+const char *kw_tensors_wrapped(const kw_tensors *t);
 /* The text, whole number or truth ("True", "False") that a checkpoint has under this name at its top; NULL: none. */
 const char *kw_tensors_entry(const kw_tensors *t, const char *key);
 size_t kw_tensors_n_meta(const kw_tensors *t);

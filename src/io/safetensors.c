@@ -312,6 +312,7 @@ const char *kw_tensors_entry(const kw_tensors *t, const char *key)
 }
 
 const char *kw_tensors_note(const kw_tensors *t) { return t->note; }
+const char *kw_tensors_wrapped(const kw_tensors *t) { return t->wrapped; }
 size_t kw_tensors_n_meta(const kw_tensors *t) { return t->n_meta; }
 
 void kw_tensors_meta_at(const kw_tensors *t, size_t i, const char **key, const char **value)

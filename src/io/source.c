@@ -250,6 +250,7 @@ kw_status kw_source_open_averages(kw_arena *a, const char *path, kw_source **out
 
 const char *kw_source_path(const kw_source *s) { return s->path; }
 bool kw_source_is_single(const kw_source *s) { return s->is_single; }
+bool kw_source_is_wrapped(const kw_source *s) { return s->wrapped; }
 bool kw_source_has(const kw_source *s, kw_part p) { return s->parts[p].n > 0; }
 const char *kw_source_tokenizer(const kw_source *s, kw_part p) { return s->parts[p].tokenizer; }
 const kw_noise_config *kw_source_noise(const kw_source *s) { return &s->noise; }

@@ -60,6 +60,8 @@ KW_MUST kw_status kw_source_made(kw_arena *a, const char *shown, const kw_made_p
 
 const char *kw_source_path(const kw_source *s);
 bool kw_source_is_single(const kw_source *s);                     /* one file, not a folder */
+/* Was something taken off the file's names, which other programs stumble over? The notes say what. */
+bool kw_source_is_wrapped(const kw_source *s);
 bool kw_source_has(const kw_source *s, kw_part p);                /* its weights are there */
 /* For kw_tokenizer_open: the folder of the part's tokenizer, or the file whose metadata hold it; NULL: none. */
 const char *kw_source_tokenizer(const kw_source *s, kw_part p);

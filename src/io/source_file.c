@@ -229,6 +229,7 @@ kw_status kw__open_single(kw_source *s, const char *path, kw_err *e)
     KW_TRY(kw__tensors_open(s->arena, path, true, &all, e));
     if (all->note)
         KW_TRY(kw__note(s, e, "%s", all->note));
+    KW_TRY(kw__names_clean(s, all, e));
     KW_TRY(own_metadata(s, all, e));
     const char *stranger = kw__stranger_name(all, has_unet(all));
     if (stranger)

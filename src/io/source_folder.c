@@ -112,6 +112,7 @@ static kw_status take_weights(kw_source *s, kw_part p, const char *path, kw_err 
     KW_TRY(kw__tensors_open(s->arena, path, true, &t, e));
     if (t->note)
         KW_TRY(kw__note(s, e, "%s: %s", kw_part_name(p), t->note));
+    KW_TRY(kw__names_clean(s, t, e));
     return kw__part_take(s, p, keys[p], &shape, "", t, e);
 }
 

@@ -34,6 +34,7 @@ struct kw_source {
     kw_arena *arena;
     const char *path;
     bool is_single, averages;             /* averages: of a file that has both, model_ema's weights are wanted */
+    bool wrapped;                         /* something was taken off the file's names */
     kw__part parts[KW_N_PARTS];
     kw_noise_config noise;
     kw__texts unknown, notes;
@@ -66,6 +67,8 @@ KW_MUST kw_status kw__open_folder(kw_source *s, kw_err *e);
 KW_MUST kw_status kw__open_single(kw_source *s, const char *path, kw_err *e);
 /* The family of a model that is none of ours, by its tensors' names; NULL: not known. */
 const char *kw__stranger_name(const kw_tensors *t, bool has_unet);
+/* Takes off what programs put before a model's names (prefixes.c), in t itself; each thing is noted. */
+KW_MUST kw_status kw__names_clean(kw_source *s, kw_tensors *t, kw_err *e);
 
 const char *kw__published(json_t *unet);  /* the published family with this U-Net's configuration; NULL: none */
 KW_MUST kw_status kw__refuse_relatives(const kw_source *s, kw_err *e);

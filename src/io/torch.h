@@ -52,8 +52,22 @@ KW_MUST kw_status kw__torch_tar(kw__torch *t);     /* fills root, storages, old 
 KW_MUST kw_status kw__storage_add(kw__torch *t, const char *key, size_t n_key, const char *data, uint64_t bytes);
 void kw__storages_sort(kw__torch *t);
 kw__storage *kw__storage_find(const kw__torch *t, const char *key, size_t n_key);
-/* The tensors under the object's names, those of a "state_dict" alone if there is one. */
+
+/* Tensors out of their descriptions (torch_tensors.c), while names are being gathered. */
+typedef struct {
+    kw__torch *t;
+    kw_tensors *out;
+    struct kw__view *views;               /* beside out->tensors */
+    size_t capacity, view_capacity;
+    uint64_t bytes, copied;
+} kw__torch_maker;
+
+bool kw__torch_is_tensor(const kw__value *v);
+KW_MUST kw_status kw__torch_add(kw__torch_maker *m, const char *name, const kw__value *v);
+KW_MUST kw_status kw__torch_finish(kw__torch_maker *m);           /* after the last: those that must be copied are */
+/* The tensors under the names that the object has for them (torch_names.c): root -> out. */
 KW_MUST kw_status kw__torch_tensors(kw__torch *t, kw_tensors *out);
+
 KW_MUST kw_status kw__torch_bad(kw__torch *t, const char *why);     /* "FILE: why" */
 KW_MUST kw_status kw__torch_cut(kw__torch *t);     /* the file ends too early */
 /* The pickle at *at, which moves behind it. */

@@ -1,21 +1,17 @@
 /*
- * torch_tensors.c - from the values of a checkpoint's pickle to named tensors.
+ * torch_tensors.c - a tensor from its description in a checkpoint's pickle.
  *
- *   {"state_dict": {"a.b": T}, "epoch": 3}     T under "a.b"; said: epoch     {"x": {"y": [T, U]}}     x.y.0, x.y.1
- *   T = _rebuild_tensor_v2(storage, offset, shape, strides, ...): element i is number  offset + Σ i_k stride_k
+ *   _rebuild_tensor_v2(storage, offset, shape, strides, ...): element i is number  offset + Σ i_k stride_k
  *
  * Numbers that lie in one piece and at their size stay where they are in the file; others are copied, in all at most
  * as many bytes as the file has. Nothing reaches outside of its storage.
  */
 #include "torch.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEEPEST = 16, MOST_SAID = 12 };
-
-typedef struct {
+typedef struct kw__view {
     const kw__storage *storage;
     kw_dtype dtype;
     int rank;
@@ -23,15 +19,7 @@ typedef struct {
     uint64_t base, limit;                                          /* the part of the storage it may use, in bytes */
 } view;
 
-typedef struct {
-    kw__torch *t;
-    kw_tensors *out;
-    view *views;                          /* beside out->tensors */
-    size_t capacity, view_capacity, entries, left;
-    kw_str said;                          /* names of entries that are no tensors */
-    size_t n_said;
-    uint64_t bytes, copied;
-} maker;
+typedef kw__torch_maker maker;
 
 static kw_status odd(maker *m, const char *name, const char *why)
 {
@@ -47,7 +35,7 @@ static bool is_call(const kw__value *v, kw__role role)
     return v->kind == KW__CALL && v->of.global->role == role;
 }
 
-static bool is_tensor(const kw__value *v)
+bool kw__torch_is_tensor(const kw__value *v)
 {
     return is_call(v, KW__TENSOR) || is_call(v, KW__TENSOR_3) || is_call(v, KW__PARAMETER)
         || (v->kind == KW__STORED && v->n == 1);
@@ -207,6 +195,23 @@ static kw_status check(maker *m, const char *name, view *v, kw_tensor *t)
     return KW_OK;
 }
 
+kw_status kw__torch_add(maker *m, const char *name, const kw__value *v)
+{
+    view one = { 0 };
+    if (m->out->n >= KW_MAX_TENSORS)
+        return kw__torch_bad(m->t, N_("has more than 65536 tensors"));
+    if (strlen(name) > KW_MAX_TENSOR_NAME)
+        return odd(m, name, N_("its name is too long"));
+    KW_TRY(kw_grow(m->t->arena, &m->out->tensors, &m->capacity, m->out->n, sizeof *m->out->tensors, m->t->e));
+    KW_TRY(kw_grow(m->t->arena, &m->views, &m->view_capacity, m->out->n, sizeof *m->views, m->t->e));
+    KW_TRY(describe(m, name, v, &one));
+    KW_TRY(check(m, name, &one, &m->out->tensors[m->out->n]));
+    m->views[m->out->n++] = one;
+    return KW_OK;
+}
+
+/* ---- the copies -------------------------------------------------------------------------------------------------- */
+
 static void copy(const view *v, char *to)
 {
     size_t size = kw_dtype_size(v->dtype);
@@ -229,8 +234,10 @@ static void copy(const view *v, char *to)
     }
 }
 
-static kw_status copy_all(maker *m)
+kw_status kw__torch_finish(maker *m)
 {
+    for (size_t i = 0; i < m->out->n; i++)
+        m->out->tensors[i].mapped = m->t->mapped;
     if (!m->copied)
         return KW_OK;
     if (m->copied > m->t->size + 64 * m->out->n)
@@ -248,142 +255,4 @@ static kw_status copy_all(maker *m)
         at += (t->bytes + 63) & ~63ull;
     }
     return KW_OK;
-}
-
-/* ---- names ------------------------------------------------------------------------------------------------------- */
-
-static kw_status add(maker *m, const char *name, const kw__value *v)
-{
-    view one = { 0 };
-    if (m->out->n >= KW_MAX_TENSORS)
-        return kw__torch_bad(m->t, N_("has more than 65536 tensors"));
-    if (strlen(name) > KW_MAX_TENSOR_NAME)
-        return odd(m, name, N_("its name is too long"));
-    KW_TRY(kw_grow(m->t->arena, &m->out->tensors, &m->capacity, m->out->n, sizeof *m->out->tensors, m->t->e));
-    KW_TRY(kw_grow(m->t->arena, &m->views, &m->view_capacity, m->out->n, sizeof *m->views, m->t->e));
-    KW_TRY(describe(m, name, v, &one));
-    KW_TRY(check(m, name, &one, &m->out->tensors[m->out->n]));
-    m->views[m->out->n++] = one;
-    return KW_OK;
-}
-
-static void say(maker *m, const char *name)
-{
-    char shown[96];
-    if (m->n_said++ < MOST_SAID && *name) {
-        kw_str_add(&m->said, m->said.n ? ", " : "");
-        kw_str_add(&m->said, kw__shown(name, shown));
-    }
-}
-
-/* What hypernetworks are described by; some dozen of them at most. */
-static kw_status keep_entry(maker *m, const char *name, const kw__value *v)
-{
-    enum { MOST = 64, LONGEST = 256 };
-    char text[LONGEST + 1];
-    if (v->kind == KW__TEXT && v->n <= LONGEST && !memchr(v->of.text, 0, v->n) && kw__utf8(v->of.text, v->n))
-        snprintf(text, sizeof text, "%.*s", (int)v->n, v->of.text);
-    else if (v->kind == KW__BOOL)
-        snprintf(text, sizeof text, "%s", v->of.i ? "True" : "False");
-    else if (v->kind == KW__INT)
-        snprintf(text, sizeof text, "%lld", (long long)v->of.i);
-    else
-        return KW_OK;
-    if (m->out->n_entries == MOST)
-        return KW_OK;
-    KW_TRY(kw_grow(m->t->arena, &m->out->entry, &m->entries, m->out->n_entries, sizeof *m->out->entry, m->t->e));
-    kw_meta one = { kw_strdup(m->t->arena, name), kw_strdup(m->t->arena, text) };
-    if (!one.key || !one.value)
-        return kw__no_memory(m->t->e, m->t->shown);
-    m->out->entry[m->out->n_entries++] = one;
-    return KW_OK;
-}
-
-static kw_status join(maker *m, const char *head, const kw__value *key, char **name)
-{
-    const char *dot = *head ? "." : "";
-    if (key->kind == KW__INT)
-        *name = kw_sprintf(m->t->arena, "%s%s%lld", head, dot, (long long)key->of.i);
-    else if (key->kind != KW__TEXT || !key->n || key->n > KW_MAX_TENSOR_NAME || memchr(key->of.text, 0, key->n)
-             || !kw__utf8(key->of.text, key->n))
-        return kw__torch_bad(m->t, N_("has an entry whose name is no text"));
-    else
-        *name = kw_sprintf(m->t->arena, "%s%s%.*s", head, dot, (int)key->n, key->of.text);
-    return *name ? KW_OK : kw__no_memory(m->t->e, m->t->shown);
-}
-
-static kw_status take(maker *m, const char *name, const kw__value *v, int depth)
-{
-    if (!m->left || !--m->left || depth > DEEPEST)
-        return kw__torch_bad(m->t, N_("its values are nested more deeply than in a checkpoint"));
-    if (is_tensor(v))
-        return add(m, name, v);
-    if (v->kind != KW__DICT && v->kind != KW__LIST && v->kind != KW__TUPLE) {
-        say(m, name);
-        return depth == 1 ? keep_entry(m, name, v) : KW_OK;
-    }
-    size_t before = m->out->n, said = m->n_said, text = m->said.n, step = v->kind == KW__DICT ? 2 : 1;
-    for (size_t i = 0; i + step <= v->n; i += step) {
-        char *inner;
-        kw__value number = { .kind = KW__INT, .of.i = (int64_t)i };
-        KW_TRY(join(m, name, step == 2 ? v->items[i] : &number, &inner));
-        KW_TRY(take(m, inner, v->items[i + step - 1], depth + 1));
-    }
-    if (m->out->n == before && depth) {   /* nothing in it: one name for all of it */
-        m->n_said = said;
-        m->said.n = text;
-        if (m->said.s)
-            m->said.s[text] = 0;
-        say(m, name);
-    }
-    return KW_OK;
-}
-
-/* What lies beside a state_dict is said, not taken: steps, optimizers, settings of the training. */
-static kw_status take_root(maker *m, const kw__value *root)
-{
-    const kw__value *inner = kw__pickle_get(root, "state_dict");
-    if (root->kind != KW__DICT)
-        return kw__torch_bad(m->t, N_("holds no named tensors"));
-    if (!inner || inner->kind != KW__DICT)
-        return take(m, "", root, 0);
-    for (size_t i = 0; i < root->n; i += 2) {
-        char *name;
-        if (kw__is_text(root->items[i], "state_dict"))
-            continue;
-        KW_TRY(join(m, "", root->items[i], &name));
-        say(m, name);
-    }
-    return take(m, "", inner, 0);
-}
-
-static kw_status note(maker *m)
-{
-    char text[1024];
-    size_t more = m->n_said > MOST_SAID ? m->n_said - MOST_SAID : 0;
-    if (!m->n_said)
-        return KW_OK;
-    if (m->said.failed || !m->said.s)
-        return kw__no_memory(m->t->e, m->t->shown);
-    if (more)
-        snprintf(text, sizeof text, kw_translate(N_("entries that are no tensors are left out: %s and %zu more")),
-                 m->said.s, more);
-    else
-        snprintf(text, sizeof text, kw_translate(N_("entries that are no tensors are left out: %s")), m->said.s);
-    m->out->note = kw_strdup(m->t->arena, text);
-    return m->out->note ? KW_OK : kw__no_memory(m->t->e, m->t->shown);
-}
-
-kw_status kw__torch_tensors(kw__torch *t, kw_tensors *out)
-{
-    maker m = { .t = t, .out = out, .left = KW__MOST_NODES };
-    kw_status s = take_root(&m, t->root);
-    for (size_t i = 0; !s && i < out->n; i++)
-        out->tensors[i].mapped = t->mapped;
-    if (!s)
-        s = copy_all(&m);
-    if (!s)
-        s = note(&m);
-    kw_str_free(&m.said);
-    return s;
 }

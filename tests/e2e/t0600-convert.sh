@@ -29,6 +29,8 @@ done
 
 # Checkpoints of PyTorch: what is no tensor is said; averages are chosen; numbers are those of the safetensors file.
 expect 0 "epoch, global_step, pytorch-lightning_version" convert "$GOLDEN/torch/v1.ckpt" v1.safetensors --dtype f16
+expect 0 "the weights lie in model.state_dict" convert "$GOLDEN/torch/wrapped.pt" vae.safetensors
+says "module., _orig_mod.: left out of the names of 124 tensors"
 expect 0 "averaged weights (model_ema) are used: 304 tensors" convert "$GOLDEN/torch/v1.ckpt" ema.safetensors --averages --dtype f16
 [ "$(parts v1.safetensors)" = "$(parts "$GOLDEN/v1.safetensors")" ] || fail "the checkpoint has other numbers"
 [ "$(parts v1.safetensors | head -1)" != "$(parts ema.safetensors | head -1)" ] || fail "the averages are the weights"

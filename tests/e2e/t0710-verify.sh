@@ -61,6 +61,7 @@ expect 0 "clip_l and clip_g" verify word.safetensors
 
 cd "$OLDPWD"
 expect 3 "published shapes" verify tests/golden/io/v1.safetensors
+expect 3 "behind heads of names" verify tests/golden/io/torch/wrapped.pt
 expect 3 "folders are not read" verify data/shapes
 expect 0 "diffusers" verify data/shapes --for diffusers
 "$KIWAME" generate "a red circle" --base data/shapes --steps 1 --out "$WORK/pictures" --quiet >/dev/null

@@ -200,7 +200,7 @@ def wrapped(ldm):
     torch.save({"model": {"state_dict": ldm}}, f"{OUT}/deep.ckpt")
     ema = {"model_ema." + k[len("model."):].replace(".", ""): v + 1 for k, v in part(ldm, UNET).items()}
     torch.save({"state_dict": {**ldm, **ema}}, f"{OUT}/ema.ckpt")
-    look(f"{OUT}/wrapped.ckpt", "entries that are no tensors are left out: epoch")
+    look(f"{OUT}/wrapped.ckpt", "entries beside the weights are left out: epoch")
     look(f"{OUT}/ema.ckpt", "averaged weights (model_ema)")
     convert(f"{OUT}/ema.ckpt", "ema.safetensors", "--averages")
     same({k: v + 1 if k.startswith(UNET) else v for k, v in ldm.items()}, load_file(f"{OUT}/ema.safetensors"), "averages")

@@ -9,6 +9,8 @@ oldest.pt            the tar form before; PyTorch still reads it, so it is check
 v1.ckpt, v1.txt      tests/golden/io/v1.safetensors as a checkpoint of PyTorch Lightning, with averaged weights
                      (model_ema), f32; and what diffusers' converter makes of the averages
 half.ckpt, bf16.pt   two tensors in f16 and bf16, state_dict
+wrapped.pt           the autoencoder of v1 as a trainer may leave it: {"model": {"state_dict": ...}} of a network that was
+                     compiled within DistributedDataParallel, with its optimizer, in the legacy form
 evil.ckpt            asks for os.system: must be refused, and nothing may run
 """
 import io
@@ -123,6 +125,28 @@ def averaged(ldm):
     return d
 
 
+def wrapped(ldm):
+    """Names as modules give them: an ordinary module stands for DistributedDataParallel, which needs other processes."""
+    head = "first_stage_model."
+    net, parallel = torch.nn.Module(), torch.nn.Module()
+    for k, t in ldm.items():
+        at = net
+        *path, leaf = k.removeprefix(head).split(".") if k.startswith(head) else [None]
+        for name in path:
+            if not hasattr(at, name):
+                at.add_module(name, torch.nn.Module())
+            at = getattr(at, name)
+        if leaf:
+            at.register_parameter(leaf, torch.nn.Parameter(t))
+    parallel.module = torch.compile(net)
+    some = [p for p in net.parameters()][:2]
+    adam = torch.optim.AdamW(some, lr=0, foreach=False)
+    for p in some:
+        p.grad = torch.ones_like(p)
+    adam.step()
+    return {"model": {"state_dict": parallel.state_dict(), "epoch": 3}, "optimizer": adam.state_dict(), "args": {"lr": 1e-4}}
+
+
 def rezip(path, to, pack):
     """The same archive, some of its entries compressed."""
     import zipfile
@@ -159,6 +183,7 @@ def main():
     two = {"a.weight": torch.linspace(-2, 2, 12).reshape(3, 4), "a.bias": torch.linspace(0, 1, 3)}
     torch.save({"state_dict": {k: t.half() for k, t in two.items()}}, f"{OUT}/half.ckpt")
     torch.save({k: t.bfloat16() for k, t in two.items()}, f"{OUT}/bf16.pt", pickle_protocol=4)
+    torch.save(wrapped(load_file(IO + "/v1.safetensors")), f"{OUT}/wrapped.pt", _use_new_zipfile_serialization=False)
     torch.save({"state_dict": two, "x": Evil()}, f"{OUT}/evil.ckpt")
     rezip(f"{OUT}/bf16.pt", f"{OUT}/deflated.pt", lambda name: name.endswith("data.pkl"))
     rezip(f"{OUT}/bf16.pt", f"{OUT}/all-deflated.pt", lambda name: True)

@@ -37,7 +37,7 @@ static void every_kind_of_number_is_read(void **state)
         bool copied = !strcmp(w->name, "turned") || !strcmp(w->name, "window") || !strcmp(w->name, "last");
         assert_int_equal(h->mapped, !copied || !h->bytes);        /* what lies in one piece stays in the file */
     }
-    assert_string_equal(kw_tensors_note(have), "entries that are no tensors are left out: note, numbers");
+    assert_string_equal(kw_tensors_note(have), "entries beside the weights are left out: note, numbers");
 }
 
 /* In the old forms numbers lie at any byte; what PyTorch reads from them was checked when they were made. */

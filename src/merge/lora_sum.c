@@ -60,6 +60,16 @@ static kw_status check(const work *w, bool exact)
 
 /* ---- layers ------------------------------------------------------------------------------------------------------ */
 
+/* The U-Net's convolutions with a window of 3 x 3, by name: factors of LoHa and LoKr may be matrices that do not tell. */
+static bool is_wide(const kw_delta *d)
+{
+    static const char *const ends[] = { ".conv", ".conv1", ".conv2", "conv_in", "conv_out" };
+    for (size_t i = 0; i < KW_LEN(ends); i++)
+        if (d->part == KW_PART_UNET && kw_ends_with(d->path, ends[i]))
+            return true;
+    return false;
+}
+
 /* The weight's shape: a LoRA's of a convolution is that of its first factor. */
 static kw__place place_of(const kw_delta *d)
 {
@@ -76,6 +86,10 @@ static kw__place place_of(const kw_delta *d)
         p.shape[2] = window->shape[2];
         p.shape[3] = window->shape[3];
         p.shape[1] /= p.shape[2] * p.shape[3];
+    } else if (is_wide(d) && p.shape[1] % 9 == 0) {
+        p.rank = 4;
+        p.shape[2] = p.shape[3] = 3;
+        p.shape[1] /= 9;
     }
     return p;
 }

@@ -43,6 +43,27 @@ same name file && fail "blocks change nothing"
 same name list || fail "a list of blocks is not what its names are"
 same name tag || fail "a tag's blocks are not the option's"
 
+# 8-bit floats: what PyTorch widens them to, beside the layers and in the weights; other spellings keep the bytes
+for k in e4m3 e5m2; do
+    for i in "" -wide; do
+        draw $k$i "a red cat" --lora "$G/fp8/$k$i.safetensors"
+        draw $k-in$i "a red cat" --lora "$G/fp8/$k$i.safetensors:0.7" --lora-apply merge
+        expect 0 "" "$KIWAME" merge "$WORK/$k$i.safetensors" --model "$BASE" --lora "$G/fp8/$k$i.safetensors:0.7"
+        draw $k-merged$i "a red cat" --base "$WORK/$k$i.safetensors"
+        expect 0 "energy kept" "$KIWAME" merge "$WORK/$k-2$i.safetensors" --base "$BASE" --lora "$G/fp8/$k$i.safetensors" --rank 2
+        draw $k-2$i "a red cat" --lora "$WORK/$k-2$i.safetensors"
+    done
+    for i in "" -in -merged -2; do
+        same $k$i none && fail "$k$i changes nothing"
+        same $k$i $k$i-wide || fail "$k$i: not what its numbers are"
+    done
+done
+expect 0 "F8_E4M3 ×108" "$KIWAME" inspect "$G/fp8/e4m3.safetensors"
+expect 0 "" "$KIWAME" convert "$G/fp8/e4m3.safetensors" "$WORK/f8" --names diffusers
+expect 0 "F8_E4M3 ×72" "$KIWAME" inspect "$WORK/f8"
+draw f8 "a red cat" --lora "$WORK/f8"
+same f8 e4m3 || fail "fp8 in diffusers' names: another picture"
+
 # refusals: a method that diffusers lacks, a list of blocks that is none, a name that is taken, a folder without a LoRA
 expect 3 "LoKr" "$KIWAME" convert "$G/lycoris/lokr-factor.safetensors" "$WORK/never" --names diffusers
 expect 2 "each block" "$KIWAME" generate "x" --base "$BASE" --lora "$WORK/k.safetensors:1:lbw=1,2" --out "$WORK/x.png"

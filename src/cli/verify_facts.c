@@ -74,12 +74,14 @@ static void look_at_metadata(const kw_tensors *t, kw_verify_facts *f)
     f->adapter_metadata = meta(t, "lora_adapter_metadata") != NULL;
 }
 
+static bool is_f8(kw_dtype t) { return t == KW_F8_E4M3 || t == KW_F8_E5M2; }
+
 static bool all_finite(const kw_tensor *w)
 {
     enum { PIECE = 4096 };
     float piece[PIECE];
     size_t n = (size_t)kw_tensor_count(w), size = kw_dtype_size(w->dtype);
-    if (w->dtype != KW_F32 && w->dtype != KW_F16 && w->dtype != KW_BF16)
+    if (w->dtype != KW_F32 && w->dtype != KW_F16 && w->dtype != KW_BF16 && !is_f8(w->dtype))
         return true;
     for (size_t at = 0; at < n; at += PIECE) {
         size_t k = KW_MIN(n - at, (size_t)PIECE);
@@ -192,6 +194,7 @@ static void look_at_lora(const kw_tensors *t, kw_verify_facts *f)
     f->kind = KW_IS_LORA;
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *w = kw_tensors_at(t, i);
+        f->fp8 |= is_f8(w->dtype);
         if (!read_sign(t, w->name, &f->keys)) {
             f->keys |= KW_KEYS_UNKNOWN;
             f->n_unknown++;
@@ -260,10 +263,8 @@ static void look_at_parts(kw_source *s, kw_verify_facts *f)
     f->guessed_prediction = noise->is_guess;
     f->wrapped = kw_source_is_wrapped(s);
     f->inpainting = json_integer_value(json_object_get(u, "in_channels")) == 9;
-    for (size_t i = 0; f->unet && i < kw_source_n(s, KW_PART_UNET) && !f->fp8; i++) {
-        kw_dtype type = kw_source_at(s, KW_PART_UNET, i)->dtype;
-        f->fp8 = type == KW_F8_E4M3 || type == KW_F8_E5M2;
-    }
+    for (size_t i = 0; f->unet && i < kw_source_n(s, KW_PART_UNET); i++)
+        f->fp8 |= is_f8(kw_source_raw(s, KW_PART_UNET, i)->dtype);
 }
 
 static void look_at_model_file(const kw_tensors *t, kw_verify_facts *f)

@@ -59,6 +59,7 @@ IF(v_sd2, f->v_prediction && f->family == KW_SD_2 && f->kind == KW_IS_FILE)
 IF(v_xl, f->v_prediction && f->family == KW_SD_XL && !f->v_marker)
 IF(averages, f->averages)
 IF(fp8, f->fp8)
+IF(fp8_lycoris, f->fp8 && f->keys & ONLY_LYCORIS)
 IF(wrapped, f->wrapped)
 IF(no_index, !f->index)
 IF(missing_part, !f->unet || !f->vae || !f->text)
@@ -115,6 +116,10 @@ const kw_verify_rule kw_verify_rules[] = {
       N_("it tells the base by the width of attn2.to_k, which is not in the file"), NULL },
     { WEB | P(COMFYUI) | P(INVOKEAI), LORA, unknown_keys, WARN,
       N_("some tensors mean nothing to it and are passed over"), NULL },
+
+    { P(DIFFUSERS) | P(KOHYA), LORA, fp8, TELL, N_("fp8 numbers: widened when it is loaded"), NULL },
+    { P(A1111), LORA, fp8_lycoris, WARN,
+      N_("fp8 numbers: LyCORIS' methods compute in the file's type, which may fail in this one"), NULL },
 
     /* ---- LoRA: metadata (Forge: network.py, ui_edit_user_metadata.py) */
     { WEB, LORA, wrong_base, WARN, N_("the metadata name another base than the tensors fit: it is hidden in the list"),

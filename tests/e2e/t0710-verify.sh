@@ -35,6 +35,11 @@ tensors kiwa.safetensors "{\"__metadata__\":{$META},\"$K.weight\":{\"dtype\":\"F
 expect 3 "(IA)^3 is not read" verify kiwa.safetensors; refuses ComfyUI; refuses diffusers; reads A1111
 tensors kiwa.safetensors "{\"__metadata__\":{$META},$DOWN}" $size 377
 expect 3 "NaN or infinity" verify kiwa.safetensors; refuses A1111; refuses InvokeAI; reads Civitai
+F8="$(printf %s "$DOWN" | sed 's/F32/F8_E4M3/g; s/3072,4352/768,1088/; s/0,3072/0,768/')"
+tensors kiwa.safetensors "{\"__metadata__\":{$META},$F8}" 1088
+expect 0 "fp8 numbers: widened" verify kiwa.safetensors; reads A1111; reads diffusers; reads kohya
+tensors kiwa.safetensors "{\"__metadata__\":{$META},$F8}" 1088 177
+expect 3 "NaN or infinity" verify kiwa.safetensors
 tensors kiwa.safetensors "{\"__metadata__\":{$META},$DOWN,\"odd.tensor\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[$size,$((size + 4))]}}" $((size + 4))
 expect 3 "tensors mean nothing to it" verify kiwa.safetensors; refuses diffusers; reads A1111
 tensors kiwa.safetensors "{\"__metadata__\":{$META},$(pair $K lora_down.weight lora_up.weight 1024)}" $((4 * 1024 + 1280))

@@ -147,6 +147,7 @@ KW_MUST kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c
 /* Another base, for the pictures that follow; jobs: those drawn with it. */
 KW_MUST kw_status kw_picture_writer_base(kw_picture_writer *w, const kw_generate_config *c, kw_pipeline *p,
                                          const kw_jobs *jobs, const struct kw_canvas *canvas, kw_err *e);
+void kw_picture_writer_leave(const kw_picture_writer *w);         /* after an error: no empty folder stays behind */
 /* Says where the files in use are not those that --from names. from: NULL is allowed. */
 void kw_picture_writer_compare(const kw_picture_writer *w, const struct kw_from *from);
 /* Writes picture i and keeps a copy for the sheet. */

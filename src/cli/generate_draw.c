@@ -90,6 +90,31 @@ static kw_status draw(kw_session *s, size_t first, size_t n, kw_arena *a, kw_err
     return keep(s, first, &g, e);
 }
 
+/* Numbers went wrong: is it a file's fault? Then its tensor is named; else e says what it said. */
+static kw_status explain(const kw_session *s, kw_status status, kw_err *e)
+{
+    const kw_sd *base = kw_pipeline_base(s->p);
+    kw_err why;
+    if (status != KW_ENUMERIC)
+        return status;
+    for (int p = 0; p < KW_N_PARTS; p++)
+        if (kw_source_check_numbers(p == KW_PART_VAE ? base->vae_source : base->source, (kw_part)p, &why)) {
+            *e = why;
+            return KW_EDATA;
+        }
+    for (size_t i = 0; i < s->jobs.n_lora; i++) {
+        const kw_lora_file *f = kw_pipeline_lora_file(s->p, i);
+        kw_numbers n = { .bad = { 0 } };
+        for (size_t k = 0; k < kw_tensors_n(f->file); k++)
+            kw_tensor_numbers(kw_tensors_at(f->file, k), kw_tensors_at(f->file, k)->name, &n);
+        if (n.bad.n)
+            return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: %zu tensors hold NaN or infinity, the first is \"%s\""),
+                                        f->path, n.bad.n, n.bad.first),
+                             N_("the file is damaged, or was saved after a training that failed"));
+    }
+    return status;
+}
+
 kw_status kw_session_draw(kw_session *s, kw_err *e)
 {
     KW_TRY(kw_session_tell_memory(s, e));
@@ -102,7 +127,8 @@ kw_status kw_session_draw(kw_session *s, kw_err *e)
         kw_arena_free(a);
         if (st) {
             kw_progress_pause(&s->progress);
-            return st;
+            kw_picture_writer_leave(s->writer);
+            return explain(s, st, e);
         }
         s->done += kw_session_steps_of(s, &s->jobs.job[s->at]);
         kw_progress_pause(&s->progress);

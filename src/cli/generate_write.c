@@ -16,6 +16,7 @@ struct kw_picture_writer {
     int format;                           /* of the pictures; sheets are PNG */
     kw_picture *kept;                     /* (n), for the sheet; NULL when there is none */
     const char *sheet, *sheet_text;       /* sheet_text: of a grid, as of its first picture */
+    const char *made;                     /* the folder, if it was not there before; or NULL */
     const char *model, *model_hash, *vae, *vae_hash, *parts_hash;
 };
 
@@ -42,6 +43,7 @@ static kw_status names_in_folder(kw_picture_writer *w, kw_err *e)
 {
     kw_arena *a = w->cli->arena;
     unsigned long first;
+    w->made = kw_is_dir(w->c->out) ? NULL : w->c->out;
     KW_TRY(kw_mkdirs(w->c->out, e));
     KW_TRY(next_number(a, w->c->out, &first, e));
     for (size_t i = 0; i < w->jobs->n; i++) {
@@ -213,6 +215,12 @@ static kw_status check_out(kw_picture_writer *w, kw_err *e)
 static bool is_file_name(const kw_picture_writer *w)
 {
     return kw_format_of(w->c->out) >= 0 && !kw_is_dir(w->c->out);
+}
+
+void kw_picture_writer_leave(const kw_picture_writer *w)
+{
+    if (w->made && kw_io_now->rmdir(w->made))
+        return;                           /* there are pictures in it */
 }
 
 kw_status kw_picture_writer_new(kw_cli *cli, const kw_generate_config *c, kw_pipeline *p, kw_jobs *jobs,

@@ -35,6 +35,26 @@ static json_t *shape(const json_t *config)
     return text;
 }
 
+static void add_fault(json_t *notes, const char *part, const char *what, const kw_number_fault *f)
+{
+    if (f->n)
+        json_array_append_new(notes, kw_inspect_text(_(what), part, f->n, f->first));
+}
+
+static void add_faults(const kw_source *s, json_t *notes)
+{
+    kw_numbers n;
+    for (int p = 0; p < KW_N_PARTS; p++) {
+        const char *part = kw_part_name((kw_part)p);
+        kw_source_numbers(s, (kw_part)p, &n);
+        add_fault(notes, part, N_("%s: %zu tensors hold NaN or infinity and cannot be used, the first is %s"), &n.bad);
+        add_fault(notes, part, N_("%s: %zu matrices are zero altogether, the first is %s"), &n.zero);
+        add_fault(notes, part, N_("%s: %zu tensors hold numbers of 10000 and more, the first is %s"), &n.huge);
+        add_fault(notes, part, N_("%s: %zu tensors hold numbers next to nothing (denormals), the first is %s"),
+                  &n.faint);
+    }
+}
+
 static kw_status add_part(kw_arena *a, kw_source *s, kw_part p, bool hash, json_t *parts, kw_err *e)
 {
     size_t n = kw_source_n(s, p);
@@ -73,9 +93,11 @@ static json_t *scheduler(const kw_source *s)
                          (int)c->is_guess);
 }
 
-static void add_remarks(const kw_source *s, json_t *r)
+static void add_remarks(const kw_source *s, bool numbers, json_t *r)
 {
     json_t *notes = json_array(), *unknown = json_array();
+    if (numbers)
+        add_faults(s, notes);
     for (size_t i = 0; i < kw_source_n_notes(s); i++)
         json_array_append_new(notes, json_string(kw_source_note(s, i)));
     for (size_t i = 0; i < kw_source_n_unknown(s) && i < 20; i++)
@@ -108,6 +130,6 @@ kw_status kw_inspect_base(kw_cli *c, const char *path, bool hashes, json_t *r, k
     const char *tokenizer = kw_source_tokenizer(s, KW_PART_TEXT);
     if (kw_source_has(s, KW_PART_TEXT))
         json_object_set_new(r, "tokenizer", json_string(tokenizer ? tokenizer : "CLIP ViT-L/14"));
-    add_remarks(s, r);
+    add_remarks(s, hashes, r);
     return KW_OK;
 }

@@ -249,6 +249,16 @@ static bool is_standard(const json_t *u)
     return same && ((context == 2048 && n == 3) || ((context == 768 || context == 1024) && n == 4));
 }
 
+static void look_at_part_numbers(const kw_source *s, kw_verify_facts *f)
+{
+    kw_numbers n;
+    for (int p = 0; p < KW_N_PARTS && !f->bad_numbers; p++) {
+        kw_source_numbers(s, (kw_part)p, &n);
+        f->bad_numbers = n.bad.n;
+        f->bad_name = n.bad.first;
+    }
+}
+
 static void look_at_parts(kw_source *s, kw_verify_facts *f)
 {
     const json_t *u = kw_source_has(s, KW_PART_UNET) ? kw_source_config(s, KW_PART_UNET) : NULL;
@@ -262,6 +272,7 @@ static void look_at_parts(kw_source *s, kw_verify_facts *f)
     f->v_prediction = !strcmp(noise->prediction_type, "v_prediction");
     f->guessed_prediction = noise->is_guess;
     f->wrapped = kw_source_is_wrapped(s);
+    look_at_part_numbers(s, f);
     f->inpainting = json_integer_value(json_object_get(u, "in_channels")) == 9;
     for (size_t i = 0; f->unet && i < kw_source_n(s, KW_PART_UNET); i++)
         f->fp8 |= is_f8(kw_source_raw(s, KW_PART_UNET, i)->dtype);

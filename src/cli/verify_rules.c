@@ -80,9 +80,10 @@ IF(no_workflow, f->has_text && !f->workflow)
 
 const kw_verify_rule kw_verify_rules[] = {
     /* ---- any file with numbers */
-    { ALL & ~P(CIVITAI), LORA | EMB, bad_numbers, FAIL, N_("holds NaN or infinity: pictures become black or noise"),
+    { ALL & ~P(CIVITAI), LORA | EMB | MODEL | FOLDER, bad_numbers, FAIL,
+      N_("holds NaN or infinity: pictures become black or noise"),
       N_("take an earlier checkpoint; in training, a lower rate") },
-    { P(CIVITAI), LORA | EMB, bad_numbers, WARN,
+    { P(CIVITAI), LORA | EMB | MODEL, bad_numbers, WARN,
       N_("holds NaN or infinity: it is accepted, but its users get black pictures"), NULL },
     { WEB | P(DIFFUSERS) | P(KOHYA), LORA | EMB | MODEL, pickle, TELL,
       N_("a pickle: read, but it could carry programs"),

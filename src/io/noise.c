@@ -156,6 +156,7 @@ static kw_status find_prediction(kw_source *s, kw_err *e)
     if (has_marker(file, "v_pred")) {
         s->noise.prediction_type = "v_prediction";
         s->noise.prediction_from = N_("the marker v_pred in the file");
+        s->noise.prediction_known = true;
         if (has_marker(file, "ztsnr")) {
             s->noise.rescale_betas_zero_snr = true;
             s->noise.timestep_spacing = "trailing";
@@ -165,6 +166,7 @@ static kw_status find_prediction(kw_source *s, kw_err *e)
     if (said) {
         s->noise.prediction_type = *said == 'v' ? "v_prediction" : "epsilon";
         s->noise.prediction_from = N_("the file's metadata (modelspec)");
+        s->noise.prediction_known = true;
         return KW_OK;
     }
     return json_integer_value(width) == 1024 ? guess_sd2(s, e) : KW_OK;
@@ -177,6 +179,7 @@ kw_status kw__read_noise(kw_source *s, kw_err *e)
         class_defaults(s->scheduler, &s->noise);
         s->noise.prediction_from = given(&r, "prediction_type") ? N_("the scheduler's configuration")
                                                                : N_("the scheduler's default");
+        s->noise.prediction_known = true;
         return read(&r, &s->noise);
     }
     s->noise = usual;

@@ -261,6 +261,7 @@ bool kw_source_says(const kw_source *s, const char *name, bool otherwise)
     return json_is_boolean(said) ? json_is_true(said) : otherwise;
 }
 json_t *kw_source_config(const kw_source *s, kw_part p) { return s->parts[p].config; }
+bool kw_source_is_inferred(const kw_source *s, kw_part p) { return s->parts[p].inferred; }
 size_t kw_source_n(const kw_source *s, kw_part p) { return s->parts[p].n; }
 const kw_tensor *kw_source_at(const kw_source *s, kw_part p, size_t i) { return &s->parts[p].entries[i].t; }
 const kw_tensor *kw_source_raw(const kw_source *s, kw_part p, size_t i) { return s->parts[p].entries[i].raw; }

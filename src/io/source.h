@@ -42,6 +42,7 @@ typedef struct {                          /* scheduler_config.json, absent field
     bool rescale_betas_zero_snr, set_alpha_to_one, clip_sample;
     bool is_guess;                        /* no configuration was found: SD 1.x/2.x's usual values */
     const char *prediction_from;          /* where prediction_type is known from, as a text to be translated */
+    bool prediction_known;                /* it is said, not guessed */
 } kw_noise_config;
 
 typedef struct kw_source kw_source;
@@ -77,6 +78,8 @@ bool kw_source_says(const kw_source *s, const char *name, bool otherwise);
 /* config.json of the part; else the file's own metadata; else inferred from the weights (then see the notes). */
 json_t *kw_source_config(const kw_source *s, kw_part p);
 
+bool kw_source_is_inferred(const kw_source *s, kw_part p);        /* the last of these */
+
 /* A part's tensors, sorted by canonical name: t.name and t.shape are canonical, the data is the file's. */
 size_t kw_source_n(const kw_source *s, kw_part p);
 const kw_tensor *kw_source_at(const kw_source *s, kw_part p, size_t i);
@@ -85,6 +88,20 @@ const kw_tensor *kw_source_raw(const kw_source *s, kw_part p, size_t i);
 /* NULL: not there. Marks it as used. */
 const kw_tensor *kw_source_find(kw_source *s, kw_part p, const char *name);
 const char *kw_source_file_name(const kw_source *s, kw_part p, const char *name);  /* the file's own name of a tensor */
+
+/* Numbers that no model has: of each fault how many tensors, and the first one's canonical name. */
+typedef struct { size_t n; const char *first; } kw_number_fault;
+typedef struct {
+    kw_number_fault bad;                  /* NaN or infinity */
+    kw_number_fault zero;                 /* matrices that are zero altogether */
+    kw_number_fault huge;                 /* some number of 10000 or more */
+    kw_number_fault faint;                /* more than 1 % below what the type holds in full (f32, bf16: 1.2e-38) */
+} kw_numbers;
+/* Reads all of a part once, and lets its pages go. */
+void kw_source_numbers(const kw_source *s, kw_part p, kw_numbers *out);
+void kw_tensor_numbers(const kw_tensor *t, const char *name, kw_numbers *out);        /* of one; adds to out */
+/* KW_EDATA: NaN or infinity, with the first tensor that holds them. */
+KW_MUST kw_status kw_source_check_numbers(const kw_source *s, kw_part p, kw_err *e);
 
 /* The file that a part comes from, whole: every tensor in it, and its metadata. NULL: the part is not there. */
 const kw_tensors *kw_source_file(const kw_source *s, kw_part p);

@@ -41,6 +41,7 @@ static kw_status hash_part(kw_run *r, kw_source *s, kw_part p, char hex[65], kw_
         kw_source_know_hash(s, p, hex);
         return KW_OK;
     }
+    KW_TRY(kw_source_check_numbers(s, p, e));         /* what is known by its hash was looked at before */
     KW_TRY(kw_source_hash(s, p, hex, e));
     if (!settled || !kw_source_stamp(s, p, after) || strcmp(key, after))
         return KW_OK;

@@ -8,6 +8,7 @@
 #include "io/zip.h"
 
 #include <fcntl.h>
+#include <math.h>
 #include <sys/wait.h>
 
 /* ---- files made of names and shapes: the numbers are a hole ------------------------------------------------------ */
@@ -268,6 +269,40 @@ static void odd_places_are_no_matter(void **state)
     assert_string_equal(hex, other);
 }
 
+/* Every code of the small types against its value; 9984 is the least that bf16 has from 10^4 on. */
+static void numbers_that_are_none_are_found(void **state)
+{
+    (void)state;
+    static const kw_dtype types[] = { KW_F16, KW_BF16, KW_F8_E4M3, KW_F8_E5M2 };
+    static const float odd[] = { 1, 1e-39f, 1e-40f, -2, INFINITY, 3, NAN, 1e4f };
+    static const double odd64[] = { 1, 1e-310, 1e-320, -2, -INFINITY, 3, NAN, -1e4 };
+    float x;
+    for (size_t k = 0; k < KW_LEN(types); k++)
+        for (uint32_t code = 0; code < (kw_dtype_size(types[k]) > 1 ? 65536u : 256u); code++) {
+            kw_numbers n = { .bad = { 0 } };
+            kw_tensor_numbers(&(kw_tensor){ .dtype = types[k], .data = &code }, "x", &n);
+            kw_convert(KW_F32, &x, types[k], &code, 1);
+            const float most = types[k] == KW_BF16 ? 9984 : 10000;
+            if (n.bad.n != !isfinite(x) || n.huge.n != (isfinite(x) && fabsf(x) >= most))
+                fail_msg("%s %x is %g: %zu, %zu", kw_dtype_name(types[k]), code, (double)x, n.bad.n, n.huge.n);
+        }
+    for (size_t wide = 0; wide < 2; wide++)
+        for (size_t i = 0; i < 8; i++) {
+            kw_tensor t = { .dtype = wide ? KW_F64 : KW_F32, .rank = 1, .shape = { 1 } };
+            kw_numbers n = { .bad = { 0 } };
+            t.data = wide ? (const void *)&odd64[i] : (const void *)&odd[i];
+            kw_tensor_numbers(&t, "x", &n);
+            assert_int_equal(n.bad.n, i == 4 || i == 6);
+            assert_int_equal(n.huge.n, i == 7);
+        }
+    kw_numbers n = { .bad = { 0 } };
+    kw_tensor_numbers(&(kw_tensor){ .dtype = KW_F32, .rank = 1, .shape = { 8 }, .data = odd }, "odd", &n);
+    assert_true(n.faint.n == 1 && n.bad.n == 1 && !n.zero.n);
+    static const float zeros[6];
+    kw_tensor_numbers(&(kw_tensor){ .dtype = KW_F32, .rank = 2, .shape = { 2, 3 }, .data = zeros }, "zeros", &n);
+    assert_true(n.zero.n == 1 && !strcmp(n.zero.first, "zeros"));
+}
+
 /* ---- what a killed conversion left ------------------------------------------------------------------------------- */
 
 static void leftovers_of_the_dead_go(void **state)
@@ -333,7 +368,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(families_are_known_by_their_weights), cmocka_unit_test(what_is_predicted_is_found),
         cmocka_unit_test(scales_are_applied), cmocka_unit_test(odd_places_are_no_matter),
-        cmocka_unit_test(leftovers_of_the_dead_go), cmocka_unit_test(streams_are_unpacked),
+        cmocka_unit_test(numbers_that_are_none_are_found), cmocka_unit_test(leftovers_of_the_dead_go),
+        cmocka_unit_test(streams_are_unpacked),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

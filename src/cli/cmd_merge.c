@@ -295,6 +295,8 @@ static kw_status models(job *j, kw_err *e)
     json_t *report = NULL;
     KW_TRY(kw_merge_new(j->c->arena, &j->r, &m, e));
     int of, channels = kw_merge_channels(m, &of);
+    if (!j->g->report)
+        KW_TRY(kw_merge_match(m, e));
     if (kw_merge_passed_over(m) && !j->c->global.quiet)
         fprintf(stderr, _(N_("%zu layers of LoRAs fit no layer of this model and are passed over\n")),
                 kw_merge_passed_over(m));

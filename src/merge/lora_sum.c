@@ -60,7 +60,8 @@ static kw_status check(const work *w, bool exact)
 
 /* ---- layers ------------------------------------------------------------------------------------------------------ */
 
-/* The U-Net's convolutions with a window of 3 x 3, by name: factors of LoHa and LoKr may be matrices that do not tell. */
+/* The U-Net's convolutions with a window of 3 x 3, by name: LoHa's and LoKr's factors may be matrices, which do not
+   tell. */
 static bool is_wide(const kw_delta *d)
 {
     static const char *const ends[] = { ".conv", ".conv1", ".conv2", "conv_in", "conv_out" };

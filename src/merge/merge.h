@@ -71,6 +71,8 @@ typedef kw_status kw_merge_tell(void *user, uint64_t done, kw_err *e);
  * have more input channels than the others, as inpainting models do: they stay as they are.
  */
 KW_MUST kw_status kw_merge_new(kw_arena *a, const kw_merge_recipe *r, kw_merge **out, kw_err *e);
+/* Do they mean the same by their numbers? KW_EDATA names the field: prediction_type, scaling_factor, a token. */
+KW_MUST kw_status kw_merge_match(kw_merge *m, kw_err *e);
 KW_MUST kw_status kw_merge_prepare(kw_merge *m, kw_merge_tell *tell, void *user, kw_err *e);
 /* A kw_conversion_make. The same bits for any number of threads. */
 kw_status kw_merge_make(void *merge, kw_part p, const kw_tensor *t, float *room, bool *made, kw_err *e);

@@ -1,5 +1,5 @@
-"""Golden LoRAs in 8-bit floats: tests/golden/lora/files/fp8/. Kohya's plain LoRA and a LoKr of LyCORIS, and what PyTorch widens
-them to.
+"""Golden LoRAs in 8-bit floats: tests/golden/lora/files/fp8/. Kohya's plain LoRA and a LoKr of LyCORIS, and what
+PyTorch widens them to.
 
     python tools/golden/lora_fp8.py           writes them (needs torch, safetensors)
 """
@@ -18,4 +18,5 @@ for name, kind, source in KINDS:
         meta = f.metadata()
     narrow = {k: t.to(kind) for k, t in load_file(f"{FILES}/{source}.safetensors").items()}
     save_file(narrow, f"{FILES}/fp8/{name}.safetensors", metadata=meta)
-    save_file({k: t.to(torch.bfloat16) for k, t in narrow.items()}, f"{FILES}/fp8/{name}-wide.safetensors", metadata=meta)
+    wide = {k: t.to(torch.bfloat16) for k, t in narrow.items()}
+    save_file(wide, f"{FILES}/fp8/{name}-wide.safetensors", metadata=meta)

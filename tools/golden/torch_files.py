@@ -9,8 +9,8 @@ oldest.pt            the tar form before; PyTorch still reads it, so it is check
 v1.ckpt, v1.txt      tests/golden/io/v1.safetensors as a checkpoint of PyTorch Lightning, with averaged weights
                      (model_ema), f32; and what diffusers' converter makes of the averages
 half.ckpt, bf16.pt   two tensors in f16 and bf16, state_dict
-wrapped.pt           the autoencoder of v1 as a trainer may leave it: {"model": {"state_dict": ...}} of a network that was
-                     compiled within DistributedDataParallel, with its optimizer, in the legacy form
+wrapped.pt           the autoencoder of v1 as a trainer may leave it: {"model": {"state_dict": ...}} of a network that
+                     was compiled within DistributedDataParallel, with its optimizer, in the legacy form
 evil.ckpt            asks for os.system: must be refused, and nothing may run
 """
 import io
@@ -126,7 +126,7 @@ def averaged(ldm):
 
 
 def wrapped(ldm):
-    """Names as modules give them: an ordinary module stands for DistributedDataParallel, which needs other processes."""
+    """Names as modules give them; an ordinary module stands for DistributedDataParallel, which wants processes."""
     head = "first_stage_model."
     net, parallel = torch.nn.Module(), torch.nn.Module()
     for k, t in ldm.items():
@@ -144,7 +144,8 @@ def wrapped(ldm):
     for p in some:
         p.grad = torch.ones_like(p)
     adam.step()
-    return {"model": {"state_dict": parallel.state_dict(), "epoch": 3}, "optimizer": adam.state_dict(), "args": {"lr": 1e-4}}
+    model = {"state_dict": parallel.state_dict(), "epoch": 3}
+    return {"model": model, "optimizer": adam.state_dict(), "args": {"lr": 1e-4}}
 
 
 def rezip(path, to, pack):

@@ -144,7 +144,7 @@ kw_status kw__lora_meta_scale(const kw_lora_meta *m, kw_delta *d, kw_err *e)
         r = json_number_value(field(m, d->part, "r"));
         KW_TRY(from_pattern(m, d, "rank_pattern", &r, e));
     }
-    if (!(r >= 1) || !isfinite(alpha))
+    if (!(r >= 1) || !(fabs(alpha) < 1e6))
         return kw_fail(e, KW_EDATA, N_("%s: rank %g with alpha %g"), m->from, r, alpha);
     d->alpha = alpha;
     d->scale = alpha / (json_is_true(field(m, d->part, "use_rslora")) ? sqrt(r) : r);

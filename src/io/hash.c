@@ -65,6 +65,9 @@ static kw_status hash_range(const char *path, uint64_t from, uint64_t most, char
     bool whole = kw_sha256_end(&s, hex) && piece;
     kw_block_free(piece);
     kw_status status = n < 0 ? kw__sys_fail(e, KW_ESTORAGE, "read", path) : KW_OK;
+    if (piece && !n && at < KW_MIN((uint64_t)st.st_size, from + most))
+        status = kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: became shorter while it was being read"), path),
+                           N_("another program writes to it: try again when it is done"));
     kw_io_now->close(fd);
     return status || whole ? status : kw_fail(e, KW_ENOMEM, "%s: out of memory", path);
 }

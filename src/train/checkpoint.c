@@ -127,11 +127,25 @@ static double real(const json_t *j, const char *name)
     return json_is_number(v) ? json_number_value(v) : __builtin_nan("");
 }
 
+/* Of a later format nothing is believed; *other: it is not damaged, and older ones are not to be taken instead. */
+static kw_status check_version(const char *path, const json_t *j, bool *other, kw_err *e)
+{
+    const json_t *v = json_object_get(j, "version");
+    json_int_t version = json_integer_value(v);
+    if (version == VERSION)
+        return KW_OK;
+    *other = version > VERSION;
+    if (!*other)
+        return kw_fail(e, KW_EDATA, N_("%s: is not a manifest of a checkpoint"), path);
+    return kw_advise(e, kw_fail(e, KW_EDATA, N_("%s: is of version %lld, written by a newer kiwame; this one knows %d"),
+                                path, (long long)version, VERSION), N_("resume it with the kiwame that wrote it"));
+}
+
 static kw_status check_manifest(const kw_run *r, const char *path, const json_t *j, char hash[65], kw_err *e)
 {
     const char *sha = json_string_value(json_object_get(j, "state_sha256"));
-    if (!sha || strlen(sha) != 64 || json_integer_value(json_object_get(j, "version")) != VERSION)
-        return kw_fail(e, KW_EDATA, "%s: not a manifest of this version", path);
+    if (!sha || strlen(sha) != 64)
+        return kw_fail(e, KW_EDATA, N_("%s: is not a manifest of a checkpoint"), path);
     memcpy(hash, sha, 65);
     if (json_integer_value(json_object_get(j, "trained")) != kw_trainer_trained(r->trainer)->count)
         return kw_fail(e, KW_EDATA, "%s: other layers are trained now than when it was written", path);
@@ -167,6 +181,7 @@ static kw_status load_one(kw_run *r, kw_arena *a, const char *path, int64_t *ste
     if (!json || !state)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     KW_TRY(kw_json_read(a, json, &j, e));
+    KW_TRY(check_version(json, j, other, e));
     kw_status same = kw__run_same(r, json_object_get(j, "identity"), e);
     *other = same;
     KW_TRY(same);

@@ -1,44 +1,9 @@
 /*
  * test_malformed.c - files that are wrong in one way each, given to the program: it says what is wrong, exits as it
  * promises, within a second and 64 MB. The numbers C1 to C21 group them by what is wrong (container, header, numbers,
- * names, pickles, archives, folders). Everything is made here.
+ * names, pickles, archives, folders). Everything is made here; LoRAs, models and runs: test_malformed_models.c.
  */
-#include "io/io.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-static char binary[4096], base[4096], dir[64];
-
-/* How a row's bytes become the file `f`; and the command it is given to. */
-typedef enum { RAW, HEADER, PICKLE, SHELL } form;
-typedef enum { INSPECT, GENERATE, CONVERT } use;
-typedef struct {
-    const char *id, *says;
-    form form;
-    const char *p;
-    size_t n, data;                       /* data: bytes behind a header, or the file's length with a hole at its end */
-    use use;
-    int code;                             /* 0: 3 */
-} row;
-
-#define R(id, says, bytes) { id, says, RAW, bytes, sizeof bytes - 1, 0, INSPECT, 0 }
-#define H(id, says, text, data) { id, says, HEADER, text, sizeof text - 1, data, INSPECT, 0 }
-#define P(id, says, bytes) { id, says, PICKLE, bytes, sizeof bytes - 1, 0, INSPECT, 0 }
-#define S(id, says, use, script) { id, says, SHELL, script, 0, 0, use, 0 }
-#define T(shape, from, to) "{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" from "," to "]}"
-#define ONE T("[1]", "0", "4")
-#define A(tensor) "{\"a\":" tensor "}"
+#include "malformed.h"
 
 static const row rows[] = {
     /* C1: not such a file at all */
@@ -60,7 +25,7 @@ static const row rows[] = {
     R("C2", "its header claims 3 bytes", "\3\0\0\0\0\0\0\0{}"),
     R("C2", "its header claims 4096", "\0\x10\0\0\0\0\0\0{}"),
     R("C2", "impossible header size", "\1\xe1\xf5\5\0\0\0\0{}"),
-    { "C2", "more than 100 MB", RAW, "\1\xe1\xf5\5\0\0\0\0{", 9, 200000000, INSPECT, 0 },
+    { "C2", "more than 100 MB", RAW, "\1\xe1\xf5\5\0\0\0\0{", 9, 200000000, INSPECT, 0, 0, NULL, NULL },
 
     /* C3: the header's text */
     H("C3", "starts with '{'", "[]", 0), H("C3", "starts with '{'", " {}", 0),
@@ -164,14 +129,14 @@ static const row rows[] = {
       "cp -r \"$BASE\" f; echo '{\"trained_betas\": [0.1]}' >f/scheduler/scheduler_config.json"),
     S("C9", "prediction_type", GENERATE,
       "cp -r \"$BASE\" f; echo '{\"prediction_type\": \"flow\"}' >f/scheduler/scheduler_config.json"),
-    { "C9", "no Stable Diffusion model found", HEADER, A(ONE), sizeof A(ONE) - 1, 4, GENERATE, 0 },
+    { "C9", "no Stable Diffusion model found", HEADER, A(ONE), sizeof A(ONE) - 1, 4, GENERATE, 0, 0, NULL, NULL },
     { "C9", "lacks \"conv_out.weight\"", SHELL, "\"$KIWAME\" convert \"$BASE\" f.safetensors >/dev/null; LC_ALL=C sed "
       "'s/diffusion_model.out.2.weight/diffusion_model.out.3.weight/; s/kiwame.config/kiwame.confix/' f.safetensors >f",
-      0, 0, GENERATE, 0 },
+      0, 0, GENERATE, 0, 0, NULL, NULL },
 
     /* C11: what is known, and no base */
 #define ALONE(name) "{\"" name "\":" ONE "}"
-#define NAMED(says, name) { "C11", says, HEADER, ALONE(name), sizeof ALONE(name) - 1, 4, GENERATE, 0 }
+#define NAMED(says, name) { "C11", says, HEADER, ALONE(name), sizeof ALONE(name) - 1, 4, GENERATE, 0, 0, NULL, NULL }
     NAMED("a Stable Diffusion 3 model", "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"),
     NAMED("a FLUX model", "double_blocks.0.img_attn.qkv.weight"), NAMED("a PixArt model", "adaln_single.linear.weight"),
     NAMED("a Stable Cascade model", "clip_txt_mapper.weight"),
@@ -254,142 +219,21 @@ static const row rows[] = {
       "ln -s x.safetensors x.safetensors; echo '{\"weight_map\":{\"a\":\"x.safetensors\"}}' >f.json"),
 
     /* C21: large by name alone; what convert is given to write */
-    { "C21", "impossible header size", RAW, "\0\0\0\0\1\0\0\0{", 9, 1ull << 30, INSPECT, 0 },
-    { "C21", "not a safetensors file", RAW, "\0\0\0\0\0\0\0\1", 8, 1ull << 40, INSPECT, 0 },
-    { "C21", "starts with '{'", RAW, "\x10\0\0\0\0\0\0\0", 8, 1ull << 40, INSPECT, 0 },
-    { "C21", "no Stable Diffusion model found", HEADER, A(ONE), sizeof A(ONE) - 1, 4, CONVERT, 0 },
-    { "C21", "\"posix.system\"", SHELL, "cp \"$GOLDEN/torch/evil.ckpt\" f", 0, 0, CONVERT, 0 },
+    { "C21", "impossible header size", RAW, "\0\0\0\0\1\0\0\0{", 9, 1ull << 30, INSPECT, 0, 0, NULL, NULL },
+    { "C21", "not a safetensors file", RAW, "\0\0\0\0\0\0\0\1", 8, 1ull << 40, INSPECT, 0, 0, NULL, NULL },
+    { "C21", "starts with '{'", RAW, "\x10\0\0\0\0\0\0\0", 8, 1ull << 40, INSPECT, 0, 0, NULL, NULL },
+    { "C21", "no Stable Diffusion model found", HEADER, A(ONE), sizeof A(ONE) - 1, 4, CONVERT, 0, 0, NULL, NULL },
+    { "C21", "\"posix.system\"", SHELL, "cp \"$GOLDEN/torch/evil.ckpt\" f", 0, 0, CONVERT, 0, 0, NULL, NULL },
 };
-
-/* ---- making them ------------------------------------------------------------------------------------------------- */
-
-/* The legacy form's head: from here a pickle is read. */
-static const char head[] = "\x80\2\x8a\nl\xfc\x9c\x46\xf9 j\xa8P\x19.\x80\2M\xe9\3.\x80\2}.";
-
-static void put(FILE *f, const void *p, size_t n) { assert_int_equal(fwrite(p, 1, n, f), n); }
-
-static void make(const row *r)
-{
-    char number[8] = { 0 };
-    if (r->form == SHELL) {
-        assert_int_equal(system(r->p), 0);
-        return;
-    }
-    FILE *f = fopen("f", "wb");
-    assert_non_null(f);
-    for (int i = 0; i < 8; i++)
-        number[i] = (char)((uint64_t)r->n >> 8 * i);
-    if (r->form == HEADER)
-        put(f, number, 8);
-    if (r->form == PICKLE)
-        put(f, head, sizeof head - 1);
-    put(f, r->p, r->n);
-    assert_int_equal(fflush(f), 0);
-    if (r->data)
-        assert_int_equal(ftruncate(fileno(f), (off_t)(r->form == HEADER ? 8 + r->n + r->data : r->data)), 0);
-    fclose(f);
-}
-
-/* ---- giving them ------------------------------------------------------------------------------------------------- */
-
-static _Noreturn void child(const row *r)
-{
-    int out = open("said", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    const char *file = access("f.json", F_OK) ? "f" : "f.json";
-    dup2(out, 1);
-    dup2(out, 2);
-    if (r->use == INSPECT)
-        execl(binary, binary, "inspect", file, (char *)NULL);
-    else if (r->use == CONVERT)
-        execl(binary, binary, "convert", file, "new", (char *)NULL);
-    else
-        execl(binary, binary, "generate", "x", "--base", file, "--out", "never", "--steps", "1", (char *)NULL);
-    _exit(99);
-}
-
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int wrong;
-
-static void check(const row *r, size_t i, double *slowest, long *largest)
-{
-    static char said[1 << 16];
-    int status;
-    struct rusage used;
-    double start = seconds();
-    pid_t pid = fork();
-    if (!pid)
-        child(r);
-    assert_int_equal(wait4(pid, &status, 0, &used), pid);
-    double cpu = (double)used.ru_utime.tv_sec + (double)used.ru_stime.tv_sec
-        + 1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
-    FILE *f = fopen("said", "rb");
-    said[f ? fread(said, 1, sizeof said - 1, f) : 0] = 0;
-    fclose(f);
-    const char *why = !WIFEXITED(status) || WEXITSTATUS(status) != (r->code ? r->code : 3) ? "another exit code"
-                    : !strstr(said, r->says) ? "another message"
-                    : !access("never", F_OK) || !access("new", F_OK) ? "something was written" : NULL;
-#ifndef __SANITIZE_ADDRESS__
-    if (!why && (cpu > 1 || used.ru_maxrss > 64 << 10))
-        why = "too much time or memory";
-#endif
-    wrong += why != NULL;
-    if (why)
-        print_message("row %zu (%s, \"%s\"): %s: status %d, %.2f s, %ld kB: %s", i, r->id, r->says, why, status, cpu,
-                      used.ru_maxrss, said);
-    *slowest = KW_MAX(*slowest, KW_MIN(cpu, seconds() - start));
-    *largest = KW_MAX(*largest, used.ru_maxrss);
-}
 
 static void each_is_refused_by_name(void **state)
 {
     (void)state;
-    double slowest = 0;
-    long largest = 0;
-    for (size_t i = 0; i < KW_LEN(rows); i++) {
-        assert_int_equal(mkdir("one", 0700), 0);
-        assert_int_equal(chdir("one"), 0);
-        make(&rows[i]);
-        check(&rows[i], i, &slowest, &largest);
-        assert_int_equal(chdir(".."), 0);
-        assert_int_equal(system("rm -rf one"), 0);
-    }
-    assert_int_equal(wrong, 0);
-    print_message("%zu files, at most %.2f s and %ld kB each\n", KW_LEN(rows), slowest, largest);
-}
-
-static int set_up(void **state)
-{
-    (void)state;
-    snprintf(dir, sizeof dir, "kw-malformed-XXXXXX");
-    if (!mkdtemp(dir) || chdir(dir))
-        return -1;
-    FILE *f = fopen("head", "wb");
-    char *here = realpath(".", NULL), path[4200];
-    put(f, head, sizeof head - 1);
-    fclose(f);
-    snprintf(path, sizeof path, "%s/head", here);
-    free(here);
-    return setenv("HEAD", path, 1) || setenv("GOLDEN", KW_TESTS "/golden/io", 1) || setenv("BASE", base, 1)
-        || setenv("KIWAME", binary, 1) || setenv("KIWAME_LANG", "en", 1) || setenv("OMP_WAIT_POLICY", "passive", 1);
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    kw_err e;
-    return chdir("..") || kw_remove_all(dir, &e);
+    try_all(rows, KW_LEN(rows));
 }
 
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(each_is_refused_by_name) };
-    if (argc < 2 || !realpath(argv[1], binary) || !realpath(KW_TESTS "/../data/shapes", base))
-        return 2;
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return find_program(argc, argv) ? cmocka_run_group_tests(tests, set_up, tear_down) : 2;
 }

@@ -120,6 +120,7 @@ typedef struct {
     const char *path;                     /* of the tensors, where a folder was named */
     kw_dialect dialect;                   /* of most of its keys */
     kw_lora_names names;                  /* whose numbers LDM's names were read with */
+    bool names_guessed;                   /* SDXL's, of no published width, without a base: they may be others */
     kw_delta *item;  size_t n;            /* sorted by part, then path */
     const char **unknown;
     size_t n_unknown; /* keys that belong to no layer known here, or make no sense there */

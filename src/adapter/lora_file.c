@@ -202,15 +202,20 @@ static int by_place(const void *x, const void *y)
     return a->part != b->part ? (int)a->part - (int)b->part : strcmp(a->path, b->path);
 }
 
-static kw_lora_names guess_names(const kw_tensors *t)
+/* *guess: it is of no published width, and its keys do not show its blocks. */
+static kw_lora_names guess_names(const kw_tensors *t, bool *guess)
 {
-    bool xl = false;
+    bool xl = false, published = true;
     for (size_t i = 0; i < kw_tensors_n(t); i++) {
         const kw_tensor *w = kw_tensors_at(t, i);
-        xl |= kw__key_is_xl(w->name);
-        xl |= strstr(w->name, "attn2") && strstr(w->name, "to_k") && w->rank == 2 && w->shape[1] == 2048;
+        const char *reads = strstr(w->name, "attn2") && w->rank == 2 ? strstr(w->name, "to_k") : NULL;
+        xl |= kw__key_is_xl(w->name) || (reads && w->shape[1] == 2048);
+        if (reads && (strstr(reads, "down") || strstr(reads, "lora_A")))
+            published &= w->shape[1] == 2048;
     }
-    return kw__names_usual(xl);
+    kw_lora_names names = kw__names_usual(xl);
+    *guess = xl && !published && !kw__names_from_keys(t, &names);
+    return names;
 }
 
 static kw_status read_all(reader *r)
@@ -241,7 +246,8 @@ static kw_status open_tensors(kw_arena *a, kw_tensors *t, const char *folder, co
     reader r = { .a = a, .f = kw_alloc(a, sizeof *r.f), .e = e ? e : &local };
     if (!r.f)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *r.f = (kw_lora_file){ .file = t, .path = kw_tensors_path(t), .names = names ? *names : guess_names(t) };
+    *r.f = (kw_lora_file){ .file = t, .path = kw_tensors_path(t) };
+    r.f->names = names ? *names : guess_names(t, &r.f->names_guessed);
     KW_TRY(kw__lora_meta_read(a, t, folder, &r.meta, r.e));
     KW_TRY(read_all(&r));
     *out = r.f;

@@ -7,6 +7,7 @@
  *   PEFT       base_model.model....to_q.lora_A.weight, adapter_config.json         likewise; a folder for each part
  */
 #include "lora_file.h"
+#include "names.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -305,6 +306,33 @@ static kw_status write_peft(writer *w, const char *to)
     return KW_OK;
 }
 
+/* Are LDM's numbers in the file's names, or would they be in the new ones? */
+static bool needs_numbers(const writer *w)
+{
+    for (size_t i = 0; w->f->names.xl && i < w->f->n; i++)
+        if (w->f->item[i].part == KW_PART_UNET
+            && (w->form == KW_LORA_KOHYA || strstr(w->f->item[i].module, "put_blocks")))
+            return strstr(w->f->item[i].path, "_blocks.") != NULL;
+    return false;
+}
+
+/* kohya's names of SDXL number LDM's blocks: where their layers are not known, wrong names would be silent. */
+static kw_status check_numbers(const writer *w)
+{
+    const char *odd = w->f->names_guessed && needs_numbers(w) ? w->f->item[0].module : NULL;
+    char ldm[KW_KEY_ROOM];
+    for (size_t i = 0; w->form == KW_LORA_KOHYA && w->f->names.xl && !odd && i < w->f->n; i++)
+        if (w->f->item[i].part == KW_PART_UNET && strstr(w->f->item[i].path, "_blocks.")
+            && !kw__ldm_path(&w->f->names.unet, w->f->item[i].path, ldm))
+            odd = w->f->item[i].module;
+    if (!odd)
+        return KW_OK;
+    kw_status s = kw_fail(w->e, KW_EDATA,
+                          N_("%s: its blocks are not those of SDXL, and kohya's names have their numbers: %s"),
+                          w->f->path, odd);
+    return kw_advise(w->e, s, N_("name the model that it was trained on: --base MODEL"));
+}
+
 kw_status kw_lora_convert(kw_arena *a, const kw_lora_file *f, kw_lora_form form, const char *to, kw_err *e)
 {
     kw_err local;
@@ -314,8 +342,11 @@ kw_status kw_lora_convert(kw_arena *a, const kw_lora_file *f, kw_lora_form form,
     if (f->n_unknown) {
         kw_status s = kw_fail(w.e, KW_EDATA, N_("%s: %zu keys mean nothing here, the first is %s"), f->path,
                               f->n_unknown, f->unknown[0]);
-        return kw_advise(w.e, s, N_("they would be lost, so nothing is written"));
+        return kw_advise(w.e, s, strstr(f->unknown[0], "put_blocks")
+                         ? N_("numbers of blocks depend on the model: name it with --base MODEL")
+                         : N_("they would be lost, so nothing is written"));
     }
+    KW_TRY(check_numbers(&w));
     if (form == KW_LORA_DIFFUSERS)
         return write_diffusers(&w, to);
     if (form == KW_LORA_PEFT)

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct { const char *from, *to; int dtype, names; bool averages, overwrite, plan; } config;
+typedef struct { const char *from, *to, *base; int dtype, names; bool averages, overwrite, plan; } config;
 
 static const kw_option options[] = {
     KW_ROW_PATH("from", config, from, NULL, N_("model: a folder, or a file (.safetensors, .ckpt, .pt, .bin)"),
@@ -20,6 +20,8 @@ static const kw_option options[] = {
                   N_("numbers of the new model; fp8: matrices of U-Net and text encoders as e4m3, others as f16")),
     KW_ROW_CHOICE("names", config, names, 0, "keep|kohya|diffusers|peft",
                   N_("of a LoRA: its keys as this program spells them")),
+    KW_ROW_PATH("base", config, base, NULL, N_("of a LoRA: the model it is for, where its blocks are unusual"),
+                .value = "MODEL"),
     KW_ROW_BOOL("averages", config, averages, false,
                 N_("use the averaged weights (model_ema) that some files also hold")),
     KW_ROW_BOOL("overwrite", config, overwrite, false, N_("replace what is there under that name")),
@@ -194,8 +196,12 @@ static kw_status run(kw_cli *c, void *arg, kw_err *e)
     kw_source *s;
     kw_conversion *v;
     work w;
+    if (g->base && !g->names)
+        return kw_fail(e, KW_EUSAGE, N_("--base is for LoRAs: with --names"));
+    if (g->base)
+        KW_TRY(kw_model_named(c, &g->base, e));
     if (g->names)
-        return kw_convert_lora(c, g->from, g->to, g->names - 1, g->overwrite, g->plan, e);
+        return kw_convert_lora(c, g->from, g->to, g->base, g->names - 1, g->overwrite, g->plan, e);
     KW_TRY(kw_model_named(c, &g->from, e));
     KW_TRY(plan(c, g, &s, &v, e));
     if (!c->global.json)

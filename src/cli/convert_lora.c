@@ -3,13 +3,29 @@
 
 #include "adapter/adapter.h"
 
-kw_status kw_convert_lora(kw_cli *c, const char *from, const char *to, int names, bool overwrite, bool plan, kw_err *e)
+static kw_status names_of(kw_cli *c, const char *base, kw_lora_names *names, kw_err *e)
+{
+    kw_source *s;
+    kw_unet_config u;
+    KW_TRY(kw_source_open(c->arena, base, &s, e));
+    if (!kw_source_has(s, KW_PART_UNET))
+        return kw_fail(e, KW_EDATA, N_("%s has no %s"), base, kw_part_name(KW_PART_UNET));
+    KW_TRY(kw_unet_read(kw_source_config(s, KW_PART_UNET), &u, e));
+    *names = kw_lora_names_of(&u);
+    return KW_OK;
+}
+
+kw_status kw_convert_lora(kw_cli *c, const char *from, const char *to, const char *base, int names, bool overwrite,
+                          bool plan, kw_err *e)
 {
     kw_lora_file *f;
+    kw_lora_names of_base;
     bool file = names == KW_LORA_KOHYA || (names == KW_LORA_DIFFUSERS && kw_ends_with(to, ".safetensors"));
     if (names == KW_LORA_KOHYA && !kw_ends_with(to, ".safetensors"))
         return kw_fail(e, KW_EUSAGE, N_("%s: kohya's LoRAs are files that end in .safetensors"), to);
-    KW_TRY(kw_lora_file_open(c->arena, from, NULL, &f, e));
+    if (base)
+        KW_TRY(names_of(c, base, &of_base, e));
+    KW_TRY(kw_lora_file_open(c->arena, from, base ? &of_base : NULL, &f, e));
     if (!overwrite && (kw_is_file(to) || kw_is_dir(to)))
         return kw_advise(e, kw_fail(e, KW_EUSAGE, N_("%s is already there"), to), N_("--overwrite replaces it"));
     if (!c->global.json && !c->global.quiet)

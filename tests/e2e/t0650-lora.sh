@@ -64,6 +64,39 @@ expect 0 "F8_E4M3 ×72" "$KIWAME" inspect "$WORK/f8"
 draw f8 "a red cat" --lora "$WORK/f8"
 same f8 e4m3 || fail "fp8 in diffusers' names: another picture"
 
+# SDXL's blocks have numbers in kohya's names, which depend on the layers of a block: of unusual models they are told by
+# the keys, else by the model; where nothing tells, a wrong name would be silent
+expect 0 "" "$KIWAME" convert "$K" "$WORK/ldm.safetensors" --names kohya
+grep -aq lora_unet_input_blocks_3_1_proj_in "$WORK/ldm.safetensors" || fail "other numbers than the model has"
+draw ldm "a red cat" --lora "$WORK/ldm.safetensors"
+same file ldm || fail "kohya's names of a model with one layer in a block: another picture"
+BASE=tests/golden/pipeline/xl
+mkdir "$WORK/few" && cp tests/golden/picture/hole.png tests/golden/picture/mask.png "$WORK/few"
+expect 0 "" "$KIWAME" train lora "$WORK/few" --base "$BASE" --out "$WORK/run" --steps 1 --rank 2 --targets attention --learning-rate 0.1 --quiet
+X=$WORK/run/lora.safetensors
+draw xl "a red cat" --lora "$X"
+draw xl-none "a red cat"
+same xl xl-none && fail "the LoRA of SDXL changes nothing"
+for with in "" "--base $BASE"; do
+    for names in diffusers kohya; do
+        expect 0 "" "$KIWAME" convert "$X" "$WORK/x.safetensors" --names $names --overwrite $with
+        draw x "a red cat" --lora "$WORK/x.safetensors"
+        same xl x || fail "SDXL in $names' names $with: another picture"
+    done
+    expect 0 "" "$KIWAME" convert "$WORK/x.safetensors" "$WORK/y.safetensors" --names diffusers --overwrite $with
+    draw y "a red cat" --lora "$WORK/y.safetensors"
+    same xl y || fail "SDXL there and back $with: another picture"
+done
+D=lora_unet_down_blocks_1_attentions_0_transformer_blocks_1_attn2_to_k.lora_
+H='{"'$D'down.weight":{"dtype":"F32","shape":[1,40],"data_offsets":[0,160]},"'$D'up.weight":{"dtype":"F32","shape":[16,1],"data_offsets":[160,224]}}'
+printf "\\$(printf %03o $((${#H} % 256)))\\$(printf %03o $((${#H} / 256)))\0\0\0\0\0\0%s" "$H" >"$WORK/few.safetensors"
+head -c 224 /dev/zero | tr '\0' '\074' >>"$WORK/few.safetensors"
+expect 3 "--base MODEL" "$KIWAME" convert "$WORK/few.safetensors" "$WORK/never.safetensors" --names kohya
+expect 0 "" "$KIWAME" convert "$WORK/few.safetensors" "$WORK/one.safetensors" --names kohya --base "$BASE"
+grep -aq lora_unet_input_blocks_3_1_transformer_blocks_1_attn2 "$WORK/one.safetensors" || fail "not the numbers of the base"
+expect 2 "with --names" "$KIWAME" convert "$BASE" "$WORK/never" --base "$BASE"
+BASE=tests/golden/pipeline/base
+
 # refusals: a method that diffusers lacks, a list of blocks that is none, a name that is taken, a folder without a LoRA
 expect 3 "LoKr" "$KIWAME" convert "$G/lycoris/lokr-factor.safetensors" "$WORK/never" --names diffusers
 expect 2 "each block" "$KIWAME" generate "x" --base "$BASE" --lora "$WORK/k.safetensors:1:lbw=1,2" --out "$WORK/x.png"

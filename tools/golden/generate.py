@@ -6,8 +6,8 @@
   generate.py --golden tests/golden/pipeline    writes the base and the answers that tests/unit/diffusion uses
 
 Each case: latents within 1e-4 relative L2, pictures within 1 of 255 and PSNR >= 40 dB. Exit status 1 when one fails.
-With --samplers: diffusers' scheduler where there is one, else k-diffusion's with A1111's list (samplers.py); latents within
-1e-3 (the network makes rounding grow from step to step). Emphasis, several windows and clip skip are computed here with transformers from A1111's definitions.
+With --samplers: the cases of sampler_pictures.py, each pipeline once as it is and once as if it predicted the other of epsilon and
+v; latents within 1e-3 (the network makes rounding grow from step to step), the worst in one line. Emphasis, several windows and clip skip are computed here with transformers from A1111's definitions.
 """
 import argparse
 import math
@@ -34,8 +34,6 @@ MORE = {"heun": "HeunDiscreteScheduler", "lms": "LMSDiscreteScheduler", "dpm_2":
         "dpmpp_sde": "DPMSolverSDEScheduler", "plms": "PNDMScheduler", "uni_pc_bh2": "UniPCMultistepScheduler",
         "lcm": "LCMScheduler", "tcd": "TCDScheduler"}
 CONFIG = {"dpmpp_2m_sde": {"algorithm_type": "sde-dpmsolver++"}, "plms": {"skip_prk_steps": True}}
-K_ONLY = ("dpmpp_2s_ancestral", "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
-A1111_ONLY = ("uni_pc",)
 PROMPT, NEGATIVE = "a photo of a red cat on a blue house", "dark water"
 LONG = "a red cat, a blue house, " * 20
 
@@ -50,26 +48,6 @@ TINY_XL = {"unet": unet([8, 16], "-x", 4, [1, 2], 40, 1, sample_size=8, **sdxl(1
 TINY_V2 = {"unet": unet([8, 16], "x-", 4, [1, 2], 16, 1, sample_size=8, in_channels=9, use_linear_projection=True), "pad": "!",
            "text": text(16, 32, 2, 2, 77, 0, "gelu"), "vae": vae([8, 8], 4, 1, 4, sample_size=16),
            "prediction": "v_prediction", "scheduler": "DDIMScheduler"}
-
-
-def sampler_cases(name):
-    """Each sampler; with zero terminal SNR those whose reference has an answer there (k-diffusion's get a small alpha)."""
-    zero, x0 = name == "pipe-zero-snr", name == "pipe-x0"
-    for sampler in [*SCHEDULERS, *MORE, *K_ONLY]:
-        if zero and sampler in (*SCHEDULERS, *MORE) and sampler not in ("ddim", "euler", "euler_ancestral", "lcm", "tcd", "uni_pc_bh2"):
-            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True} if sampler not in ("plms",) else None
-        elif x0 and sampler in ("plms", "lms", "heun", "dpm_2", "dpm_2_ancestral", "dpmpp_sde", "euler_ancestral"):
-            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True} if sampler not in ("plms",) else None
-        elif sampler in K_ONLY:
-            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True}
-        else:
-            yield sampler, {"sampler": sampler, "cfg": 4.0, "gamma": 0.3}
-    for sampler in (*SCHEDULERS, "dpm_2", "dpmpp_2m_sde", "dpmpp_sde", "heun", "lms"):
-        if sampler != "ddim" and not zero and not x0:
-            yield f"{sampler}, a1111", {"sampler": sampler, "cfg": 4.0, "k": True}
-    for sampler in () if zero or x0 else ("dpmpp_sde", "dpmpp_2m_sde", "euler_ancestral"):      # A1111's noise, "RNG: CPU"
-        yield f"{sampler}, a1111, seed", {"sampler": sampler, "cfg": 4.0, "k": True, "seeds": [11]}
-    yield "cfg rescale 0.7", {"sampler": "ddim", "cfg": 7.5, "rescale": 0.7}
 
 
 def xl_cases(name):
@@ -88,8 +66,8 @@ def xl_cases(name):
     yield "two windows, zeros", {"sampler": "euler", "cfg": 3.0, "prompt": LONG, "negative": ""}
 
 
-def cases(name):
-    if "sdxl" in name or name == "pipe-ssd":
+def cases(name, two):
+    if two:
         yield from xl_cases(name)
         return
     zero = name == "pipe-zero-snr"
@@ -254,10 +232,12 @@ def draw(pipe, config, case, noise, injected):
     """Latents, pictures (n, h, w, 3) of diffusers. injected: noise by step, or None where the generators give it."""
     import diffusers
     # clip_sample: StableDiffusionPipeline sets it so whatever a file says; its inpainting sister does not, PNDM's files lack it
+    import sampler_pictures
     if case.get("k"):
-        return draw_k(pipe, config, case, noise, injected)
+        return sampler_pictures.draw(pipe, config, case, noise, injected)
     name = {**SCHEDULERS, **MORE}[case["sampler"]]
-    pipe.scheduler = getattr(diffusers, name).from_config(config, clip_sample=False, **CONFIG.get(case["sampler"], {}))
+    spread = {sampler_pictures.BY_ENDS[case["schedule"]]: True} if "schedule" in case else {}
+    pipe.scheduler = getattr(diffusers, name).from_config(config, clip_sample=False, **CONFIG.get(case["sampler"], {}), **spread)
     module = sys.modules[type(pipe.scheduler).__module__]
     saved, turn = getattr(module, "randn_tensor", None), iter(injected or ())
     generator = None
@@ -282,48 +262,6 @@ def draw(pipe, config, case, noise, injected):
     return latents, pixels
 
 
-# ---- k-diffusion ----------------------------------------------------------------------------------------------------
-
-def draw_k(pipe, config, case, noise, injected):
-    """A1111's list of this sampler, sampled by k-diffusion with the pipeline's U-Net."""
-    import samplers as k
-    spec = {key: config[key] for key in ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type",
-                                         "rescale_betas_zero_snr") if key in config}
-
-    class Model(k.Denoiser):
-        def forward(self, x, sigma):
-            s, t = float(sigma[0]), self.told(sigma)
-            r = math.sqrt(1 + s * s)
-            y = pipe.unet((x / r).float().repeat(2, 1, 1, 1), torch.tensor(t), encoder_hidden_states=self.words).sample.double()
-            y = y[1:] + case["cfg"] * (y[:1] - y[1:])
-            return {"epsilon": x - s * y, "v_prediction": x / r ** 2 - s / r * y, "sample": y}[self.kind]
-
-    turn, name = iter(injected or ()), case["sampler"]
-    generator = torch.Generator().manual_seed(case.get("seeds", [0])[0])
-    side = pipe.unet.config.sample_size
-    noise = torch.randn((1, pipe.unet.config.in_channels, side, side), generator=generator) if noise is None else noise
-    with torch.no_grad():
-        torch.set_default_dtype(torch.float64)
-        model = Model(spec)
-        torch.set_default_dtype(torch.float32)
-        model.words = torch.cat([embed(pipe, case.get("prompt", PROMPT), 1), embed(pipe, case.get("negative", NEGATIVE), 1)])
-        cut = name in k.DISCARD
-        sigmas = k.schedule(k.DEFAULT.get(name, "normal"), model, case["steps"] + cut)
-        sigmas = torch.tensor((sigmas[:-1] if cut else sigmas) + [0.0], dtype=torch.float64)
-        more = {"noise_sampler": lambda *a: next(turn).double()} if name in k.STOCHASTIC else {}
-        if injected is None and name == "euler_ancestral":
-            more["noise_sampler"] = lambda *a: torch.randn(noise.shape, generator=generator).double()
-        elif injected is None:
-            path = k.K.BrownianTreeNoiseSampler(noise, sigmas[-2].float(), sigmas[0].float(), seed=case["seeds"])
-            more["noise_sampler"] = lambda a, b: path(a.float(), b.float()).double()
-        if name.startswith("dpmpp_2m_sde"):
-            more["solver_type"] = "heun" if name.endswith("heun") else "midpoint"
-        x = getattr(k.K, "sample_" + name.removesuffix("_heun"))(model, noise.double() * sigmas[0], sigmas, disable=True, **more)
-        latents = x.float()
-        x = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
-    return latents, ((x / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-
-
 # ---- the program ------------------------------------------------------------------------------------------------------
 
 def kiwame(o, base, case, noise, injected, work):
@@ -333,6 +271,7 @@ def kiwame(o, base, case, noise, injected, work):
             "--clip-skip", str(case.get("skip", 1)), "--out", out, "--save-latents", os.path.join(work, "l.safetensors"), "--no-sheet",
             "--rng", "cpu", "--seed", str(case.get("seeds", [0])[0]), "--count", str(len(case.get("seeds", [0]))), "--batch", "2", "-q"]
     line += ["--gamma", str(case["gamma"])] if case["sampler"] == "tcd" else []
+    line += ["--schedule", case["schedule"]] if "schedule" in case else []
     line += ["--cfg-rescale", str(case["rescale"])] if "rescale" in case else []
     if "size" in case:
         line += ["--width", str(case["size"][0]), "--height", str(case["size"][1])]
@@ -380,27 +319,47 @@ def single_is_same(o, base, case, noise, injected, work, latents, pixels):
     return True
 
 
+def one(o, name, base, pipe, title, case, seed):
+    """(error, PSNR) if it is good; None if not."""
+    case["steps"] = case.get("steps", 8)
+    noise, injected = noise_for(pipe, case, seed)
+    theirs, pixels = draw(pipe, pipe.settings, case, noise, injected)
+    with tempfile.TemporaryDirectory() as work:
+        ours, got = kiwame(o, base, case, noise, injected, work)
+        same = not o.single or ours is None or single_is_same(o, base, case, noise, injected, work, ours, got)
+    if ours is None:
+        print(f"{name:14} {title:26} FAILED: {got}", flush=True)
+        return None
+    error, psnr, worst = compare(ours, theirs, got, pixels)
+    good = error <= (1e-3 if o.samplers else LATENTS) and psnr >= PSNR and worst <= PIXEL and same
+    print(f"{name:14} {title:26} latents {error:.1e}  PSNR {psnr:5.1f} dB  largest {worst}/255  {'ok' if good else 'FAILED'}{'' if same else ': one file draws something else'}", flush=True)
+    return (error, psnr) if good else None
+
+
+def run_all(o, name, base, table, worst):
+    pipe, bad = pipeline(base), 0
+    pipe.settings = pipe.scheduler.config
+    for i, (title, case) in enumerate(table(pipe)):
+        done = one(o, name, base, pipe, title, case, o.seed + i)
+        bad += done is None
+        if done:
+            worst.add(title, *done)
+    return bad
+
+
 def check(o, name):
+    import sampler_pictures
     base, bad = os.path.join(o.models, name), 0
-    pipe = pipeline(base)
-    config = pipe.scheduler.config
-    for i, (title, case) in enumerate((sampler_cases if o.samplers else cases)(name)):
-        if case is None:
-            continue
-        case["steps"] = case.get("steps", 8)
-        noise, injected = noise_for(pipe, case, 100 + i)
-        theirs, pixels = draw(pipe, config, case, noise, injected)
-        with tempfile.TemporaryDirectory() as work:
-            ours, got = kiwame(o, base, case, noise, injected, work)
-            same = not o.single or ours is None or single_is_same(o, base, case, noise, injected, work, ours, got)
-        if ours is None:
-            print(f"{name:14} {title:26} FAILED: {got}")
-            bad += 1
-            continue
-        error, psnr, worst = compare(ours, theirs, got, pixels)
-        good = error <= (1e-3 if o.samplers else LATENTS) and psnr >= PSNR and worst <= PIXEL and same
-        bad += not good
-        print(f"{name:14} {title:26} latents {error:.1e}  PSNR {psnr:5.1f} dB  largest {worst}/255  {'ok' if good else 'FAILED'}{'' if same else ': one file draws something else'}", flush=True)
+    if not o.samplers:
+        return run_all(o, name, base, lambda pipe: cases(name, hasattr(pipe, "text_encoder_2")), sampler_pictures.Worst())
+    config = reference.read_config(os.path.join(base, "scheduler"), "scheduler_config.json")
+    own, zero = config["prediction_type"], config.get("rescale_betas_zero_snr", False)
+    for kind in (own,) if zero or own == "sample" else ("epsilon", "v_prediction"):
+        with sampler_pictures.predicting(base, kind) as folder:
+            worst = sampler_pictures.Worst()
+            failed = run_all(o, name, folder, lambda pipe: sampler_pictures.cases(zero, own == "sample"), worst)
+            print(f"= {name}, {kind}: {worst}{f'; {failed} FAILED' if failed else ''}", flush=True)
+            bad += failed
     return bad
 
 
@@ -455,6 +414,7 @@ def main():
     a.add_argument("--golden", metavar="DIR")
     a.add_argument("--golden-new", action="store_true", help="with --golden: SDXL's and SD 2's bases instead of SD 1's")
     a.add_argument("--samplers", action="store_true")
+    a.add_argument("--seed", type=int, default=100, help="of the noise")
     a.add_argument("--single", action="store_true", help="also convert each model to one file and back: the same bits")
     o = a.parse_args()
     reference.quiet()

@@ -4,6 +4,7 @@
   make_models.py --out DIR                      every geometry of configs.py, one folder each
   make_models.py --out DIR --only unet-2-levels,text-short
   make_models.py --out DIR --pipelines          small whole pipelines: tokenizer, scheduler, model_index.json
+  make_models.py --out DIR --pipelines --widths 7 --seed 7      the same families with widths that a seed draws
   make_models.py --out DIR --full sd15 [--dtype f16] [--single-file FILE]     Stable Diffusion 1.5's own size
   make_models.py --list
 
@@ -22,6 +23,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import configs
+import drawn
 import reference
 import single_file
 import tiny_tokenizer
@@ -176,6 +178,7 @@ def main():
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--dtype", choices=("f32", "f16", "bf16"), default="f32", help="of the written weights")
     a.add_argument("--pipelines", action="store_true")
+    a.add_argument("--widths", type=int, metavar="SEED", help="with --pipelines: widths unlike those of configs.py")
     a.add_argument("--golden", action="store_true", help="the tiny models of tests/golden/models, flat folders")
     a.add_argument("--full", choices=("sd15",))
     a.add_argument("--single-file", help="also write the full model (or the one pipeline of --only) as one LDM file")
@@ -194,7 +197,8 @@ def main():
     if o.full:
         table, write = {"sd15": configs.SD15}, lambda n, s: write_pipeline(n, s, o.out, o.seed, dtype, o.tokenizer)
     elif o.pipelines:
-        table, write = configs.PIPELINES, lambda n, s: write_pipeline(n, s, o.out, o.seed, dtype)
+        table = configs.PIPELINES if o.widths is None else drawn.drawn(o.widths)
+        write = lambda n, s: write_pipeline(n, s, o.out, o.seed, dtype)
     else:
         table = configs.GOLDEN if o.golden else configs.MODELS
         write = lambda n, s: write_model(n, s, o.out, o.seed, dtype, flat=o.golden)

@@ -54,8 +54,8 @@ def parts_in(base):
     return found
 
 
-def read_config(folder):
-    with open(os.path.join(folder, "config.json"), encoding="utf-8") as f:
+def read_config(folder, name="config.json"):
+    with open(os.path.join(folder, name), encoding="utf-8") as f:
         return json.load(f)
 
 

@@ -124,7 +124,7 @@ def run_k(name, spread, config, steps, first=0, **more):
         return torch.from_numpy(step_noise(count[0] - 1 + per * first))[None]
 
     if name in STOCHASTIC:
-        more["noise_sampler"] = noise
+        more.setdefault("noise_sampler", noise)
     if name == "dpmpp_2m_sde_heun":
         more["solver_type"] = "heun"
     if name == "dpmpp_2m_sde" and "solver_type" not in more:

@@ -113,11 +113,17 @@ static void add_number(reader *r, const json_t *node, const char *name, const ch
         kw_str_printf(&r->out, ", %s: %.10g", key, json_real_value(v));
 }
 
+/* what A1111 calls Beta is another spread */
+static const char *schedule_of(const reader *r, const json_t *node)
+{
+    const char *name = json_string_value(value(r, node, "scheduler"));
+    return !name ? "normal" : strcmp(name, "beta") ? name : "Beta ComfyUI";
+}
+
 static kw_status sampler(reader *r, const json_t *node)
 {
     const json_t *latent = linked(r, node, "latent_image");
     const char *name = json_string_value(value(r, node, "sampler_name"));
-    const char *schedule = json_string_value(value(r, node, "scheduler"));
     kw_str base = { 0 }, text[2] = { { 0 }, { 0 } };
     kw_status s = model(r, linked(r, node, "model"), &base);
     if (!s)
@@ -129,7 +135,7 @@ static kw_status sampler(reader *r, const json_t *node)
                       text[1].s ? text[1].s : "");
         kw_str_printf(&r->out, "Steps: %lld", (long long)json_integer_value(value(r, node, "steps")));
         kw_str_printf(&r->out, ", Sampler: %s, Schedule type: %s, RNG: CPU, Prompt grammar: ComfyUI",
-                      name ? name : "euler", schedule ? schedule : "normal");
+                      name ? name : "euler", schedule_of(r, node));
         add_number(r, node, "cfg", "CFG scale");
         add_number(r, node, value(r, node, "seed") ? "seed" : "noise_seed", "Seed");
         const json_t *w = value(r, latent, "width"), *h = value(r, latent, "height"), *d = value(r, node, "denoise");

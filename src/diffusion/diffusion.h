@@ -73,6 +73,7 @@ typedef struct {
     bool karras;                          /* use_karras_sigmas */
     double clip;                          /* clip_sample_range where clip_sample is true, else 0; DDIM only */
     const char *beyond;                   /* a key that diffusers' steps depend on and ours do not, or NULL */
+    bool sdxl;                            /* no key: the U-Net is SDXL's, "Align Your Steps" has other levels for it */
 } kw_noise_spec;
 
 /* SD 1.x: scaled_linear 0.00085-0.012, eps, leading with offset 1, alphas_cumprod[0] at the end, no clipping. */
@@ -202,13 +203,13 @@ const kw_sampler *kw_sampler_find(const char *name, const char **schedule);
 
 /* What a schedule is made from: the model's sigmas, level[0] the least; and the ends, the model's unless others are
    wished for. */
-typedef struct { const double *level; int n_levels; double least, most; } kw_sigma_range;
+typedef struct { const double *level; int n_levels; double least, most; bool sdxl; } kw_sigma_range;
 
 /* Sigma schedules: the spread of noise levels over the steps. */
 typedef struct {
     const char *name, *label;             /* A1111's; ComfyUI's ids among the aliases, separated by commas */
     const char *aliases, *help;
-    /* n sigmas, falling; returns how many: "ddim" may differ from n. Room for max(n, n_levels). */
+    /* n sigmas, falling; returns how many: "ddim", "beta_comfyui" may differ from n. Room for max(n, n_levels). */
     int (*fill)(const kw_sigma_range *r, int n, double *sigma);
     bool by_ends;                         /* needs nothing but least and most; diffusers has it too */
 } kw_sigma_schedule;

@@ -113,7 +113,8 @@ static void fill_levels(maker *m, double least_abar)
 static kw_status ends_of(const maker *m, kw_sigma_range *r)
 {
     const step_list *list = m->list;
-    *r = (kw_sigma_range){ list->level, list->n_levels, list->level[0], list->level[list->n_levels - 1] };
+    *r = (kw_sigma_range){ list->level, list->n_levels, list->level[0], list->level[list->n_levels - 1],
+                           m->z->spec.sdxl };
     r->least = m->o->least > 0 ? m->o->least : r->least;
     r->most = m->o->most > 0 ? m->o->most : r->most;
     if (r->least < r->most)
@@ -164,7 +165,7 @@ static kw_status euler_list(maker *m, kw_spacing spacing, step_list *list)
         m->sigma[i] = m->level[low] + (t - low) * (m->level[low + 1] - m->level[low]);
     }
     if (is_spread(m)) {
-        kw_sigma_range ends = { m->level, m->z->n, m->sigma[list->n - 1], m->sigma[0] };
+        kw_sigma_range ends = { m->level, m->z->n, m->sigma[list->n - 1], m->sigma[0], m->z->spec.sdxl };
         m->o->schedule->fill(&ends, list->n, m->sigma);
         bool whole = m->o->sampler->lists == KW_LISTS_KDPM && is_karras(m);
         for (int i = 0; i < list->n; i++) {
@@ -182,7 +183,7 @@ static kw_status dpm_list(maker *m, kw_spacing spacing, step_list *list)
     fill_levels(m, DIFFUSERS_LEAST_ABAR);
     KW_TRY(timesteps(m, spacing, m->o->steps + 1, &list->n));
     if (is_spread(m)) {
-        kw_sigma_range ends = { m->level, m->z->n, m->level[0], m->level[m->z->n - 1] };
+        kw_sigma_range ends = { m->level, m->z->n, m->level[0], m->level[m->z->n - 1], m->z->spec.sdxl };
         m->o->schedule->fill(&ends, list->n, m->sigma);
         for (int i = 0; i < list->n; i++) {                 /* the cosine schedule's and others' are cut, not rounded */
             double t = kw_sigma_to_t(m->level, m->z->n, m->sigma[i]);

@@ -174,6 +174,7 @@ kw_status kw_pipeline_over(kw_arena *a, const kw_sd *sd, const kw_adapters *adap
     KW_TRY(kw_noise_spec_of(kw_source_noise(sd->source), &spec, e));
     spec.clip = 0;                        /* whatever an old file says: so does diffusers' StableDiffusionPipeline */
     spec.steps_offset = 1;
+    spec.sdxl = sd->unet.add_dim > 0;
     KW_TRY(kw_noise_build(a, &spec, &p->noise, e));
     *out = p;
     return KW_OK;

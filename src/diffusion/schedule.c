@@ -148,6 +148,57 @@ static int fill_beta(const kw_sigma_range *r, int n, double *sigma)
     return n;
 }
 
+/* ComfyUI's: timesteps beta(0.6, 0.6) distributed, whole ones, none twice: with very many steps there are fewer */
+static int fill_beta_comfyui(const kw_sigma_range *r, int n, double *sigma)
+{
+    int count = 0, last = -1;
+    for (int i = 0; i < n; i++) {
+        int t = (int)nearbyint(beta_quantile(1 - i / (double)n) * (r->n_levels - 1));
+        if (t != last)
+            sigma[count++] = r->level[t];
+        last = t;
+    }
+    return count;
+}
+
+/* ---- Align Your Steps ---------------------------------------------------------------------------------------- */
+
+enum { ALIGNED = 11 };                    /* levels of ten steps: Sabour 2024, "Align your steps", and its page */
+typedef struct { double sd1[ALIGNED], xl[ALIGNED]; } aligned;
+
+static const aligned A1111_ALIGNED = {    /* as printed; the other programs' are the model's levels at those timesteps */
+    { 14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029 },
+    { 14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029 },
+};
+static const aligned COMFYUI_ALIGNED = {
+    { 14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092, 0.9642583904, 0.6523686016,
+      0.3977456272, 0.1515232662, 0.0291671582 },
+    { 14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141, 0.5550693289, 0.3798540708,
+      0.2332364134, 0.1114188177, 0.0291671582 },
+};
+
+/* level[] spread over `spaces` equal parts, log sigma linear between; the first n */
+static int fill_aligned(const double *level, int n, int spaces, double *sigma)
+{
+    for (int i = 0; i < n; i++) {
+        double at = spaces ? (ALIGNED - 1) * (double)i / spaces : 0, low = fmin(floor(at), ALIGNED - 2), w = at - low;
+        sigma[i] = exp((1 - w) * log(level[(int)low]) + w * log(level[(int)low + 1]));
+    }
+    return n;
+}
+
+/* A1111 ends on the last level, 0 follows it. (With one step it begins there, too: here at the first.) */
+static int fill_align_your_steps(const kw_sigma_range *r, int n, double *sigma)
+{
+    return fill_aligned(r->sdxl ? A1111_ALIGNED.xl : A1111_ALIGNED.sd1, n, n - 1, sigma);
+}
+
+/* 0 instead of the last, as published and as ComfyUI's AlignYourStepsScheduler: ten steps have ten of the table's */
+static int fill_align_comfyui(const kw_sigma_range *r, int n, double *sigma)
+{
+    return fill_aligned(r->sdxl ? COMFYUI_ALIGNED.xl : COMFYUI_ALIGNED.sd1, n, n, sigma);
+}
+
 /* ---- the table ----------------------------------------------------------------------------------------------- */
 
 const kw_sigma_schedule kw_sigma_schedules[] = {
@@ -164,6 +215,13 @@ const kw_sigma_schedule kw_sigma_schedules[] = {
       false },
     { "ddim", "DDIM", "ddim_uniform", N_("the noise levels of DDIM's timesteps"), fill_ddim, false },
     { "beta", "Beta", "", N_("more steps at both ends (Lee 2024)"), fill_beta, true },
+    { "beta_comfyui", "Beta ComfyUI", "", N_("as ComfyUI's beta: of timesteps, not of noise levels"), fill_beta_comfyui,
+      false },
+    { "align_your_steps", "Align Your Steps", "ays",
+      N_("levels found for 10 steps of SD 1.5 or SDXL (Sabour 2024), as A1111 spreads them"), fill_align_your_steps,
+      false },
+    { "align_your_steps_comfyui", "Align Your Steps ComfyUI", "ays_comfyui",
+      N_("the same as ComfyUI's node: ten steps are the published ones"), fill_align_comfyui, false },
 };
 const size_t kw_n_sigma_schedules = KW_LEN(kw_sigma_schedules);
 

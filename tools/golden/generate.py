@@ -340,6 +340,8 @@ def run_all(o, name, base, table, worst):
     pipe, bad = pipeline(base), 0
     pipe.settings = pipe.scheduler.config
     for i, (title, case) in enumerate(table(pipe)):
+        if o.cases and not any(word in title for word in o.cases.split(",")):
+            continue
         done = one(o, name, base, pipe, title, case, o.seed + i)
         bad += done is None
         if done:
@@ -414,6 +416,7 @@ def main():
     a.add_argument("--golden", metavar="DIR")
     a.add_argument("--golden-new", action="store_true", help="with --golden: SDXL's and SD 2's bases instead of SD 1's")
     a.add_argument("--samplers", action="store_true")
+    a.add_argument("--cases", help="words in the titles of cases, comma separated")
     a.add_argument("--seed", type=int, default=100, help="of the noise")
     a.add_argument("--single", action="store_true", help="also convert each model to one file and back: the same bits")
     o = a.parse_args()

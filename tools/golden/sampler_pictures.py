@@ -27,7 +27,7 @@ SPREADS = ("euler", "heun", "lms", "dpm_2", "dpmpp_2m", "dpmpp_2m_sde", "uni_pc_
 K = ("euler_ancestral", "euler", "heun", "lms", "dpm_2", "dpm_2_ancestral", "dpmpp_2m", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_2m_sde",
      "dpmpp_2m_sde_heun", "dpmpp_3m_sde")
 OWN = ("ddim", "plms", "uni_pc", "uni_pc_bh2", "lcm")
-ANY = ("normal", "karras", "exponential", "sgm_uniform", "beta", "simple", "kl_optimal", "ddim")
+ANY = ("normal", "karras", "exponential", "sgm_uniform", "beta", "simple", "kl_optimal", "ddim", *k.LATER)
 NOT_ZERO_SNR = ("heun", "lms", "dpm_2", "dpm_2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_sde", "plms")     # diffusers: not finite there
 NOT_X0 = ("plms", "lms", "heun", "dpm_2", "dpm_2_ancestral", "dpmpp_sde", "euler_ancestral")                    # diffusers: not offered
 FEWEST = {"ddim": 2, "plms": 2, "uni_pc": 3, "uni_pc_bh2": 3,      # A1111: none with fewer; UniPC stops there, Kiwame does not
@@ -134,7 +134,7 @@ def seeded(name, noise, seed, generator):
     return path
 
 
-def sampled(config, case, noise, injected):
+def sampled(config, case, noise, injected, sdxl):
     name, steps, more = case["sampler"], case["steps"], {}
     spread = case.get("schedule") or k.DEFAULT.get(name, "normal")
     if name in OWN:
@@ -150,7 +150,7 @@ def sampled(config, case, noise, injected):
             cut = name in k.DISCARD
             levels = k.schedule(spread, model, steps + cut)
             more["noise_sampler"].begin(torch.tensor((levels[:-1] if cut else levels) + [0.0]))
-    return k.run_k(name, spread, config, steps, **more)[1]
+    return k.run_k(name, spread, config, steps, sdxl=sdxl, **more)[1]
 
 
 def draw(pipe, config, case, noise, injected):
@@ -167,7 +167,7 @@ def draw(pipe, config, case, noise, injected):
         k.step_noise = lambda i: injected[i][0].double().numpy()
         torch.set_default_dtype(torch.float64)
         try:
-            x = sampled(spec, case, noise, injected)
+            x = sampled(spec, case, noise, injected, hasattr(pipe, "text_encoder_2"))
         finally:
             torch.set_default_dtype(torch.float32)
             k.network, k.start_noise, k.step_noise = saved

@@ -50,7 +50,26 @@ def numbers(values):
 
 # ---- A1111's schedules, from their definitions, in double ---------------------------------------------------------
 
-def schedule(name, d, n):
+ALIGNED = {                              # A1111's and ComfyUI's tables of Align Your Steps, SD 1.5's and SDXL's
+    "align_your_steps": ([14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029],
+                         [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029]),
+    "align_your_steps_comfyui": (
+        [14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092, 0.9642583904, 0.6523686016,
+         0.3977456272, 0.1515232662, 0.0291671582],
+        [14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141, 0.5550693289, 0.3798540708,
+         0.2332364134, 0.1114188177, 0.0291671582])}
+
+
+def aligned(name, sdxl, n):
+    """Log sigma linear between the table's; ComfyUI's has a point more, of which the last becomes 0."""
+    table, points = ALIGNED[name][sdxl], n + name.endswith("comfyui")
+    if points == 1:                      # A1111 begins at its last then
+        return table[:1]
+    y = np.interp(np.linspace(0, 1, points), np.linspace(0, 1, len(table)), np.log(table[::-1]))
+    return np.exp(y)[::-1][:n].tolist()
+
+
+def schedule(name, d, n, sdxl=False):
     low, high = d.sigmas[0].item(), d.sigmas[-1].item()
     first, last = d.sigma_to_t(d.sigmas[-1]).item(), d.sigma_to_t(d.sigmas[0]).item()
     at = lambda t: float(d.t_to_sigma(torch.tensor(float(t))))
@@ -68,6 +87,11 @@ def schedule(name, d, n):
         out = [float(s) for s in d.sigmas[1::max(len(d.sigmas) // n, 1)]][::-1]
     elif name == "beta":
         out = [low + scipy.stats.beta.ppf(1 - i / max(n - 1, 1), 0.6, 0.6) * (high - low) for i in range(n)]
+    elif name == "beta_comfyui":         # of whole timesteps, none twice
+        t = np.rint(scipy.stats.beta.ppf(1 - np.linspace(0, 1, n, endpoint=False), 0.6, 0.6) * (len(d.sigmas) - 1)).astype(int)
+        out = [float(d.sigmas[j]) for i, j in enumerate(t) if not i or j != t[i - 1]]
+    elif name in ALIGNED:
+        out = aligned(name, sdxl, n)
     elif name == "kl_optimal":
         a, b = math.atan(low), math.atan(high)
         out = [math.tan(i / n * a + (1 - i / n) * b) for i in range(n)]
@@ -75,6 +99,7 @@ def schedule(name, d, n):
 
 
 SCHEDULES = ("normal", "uniform", "karras", "exponential", "sgm_uniform", "simple", "ddim", "beta", "kl_optimal")
+LATER = ("beta_comfyui", *ALIGNED)
 
 
 class Denoiser(EXTERNAL.DiscreteSchedule):
@@ -113,9 +138,9 @@ STOCHASTIC = ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp
               "dpmpp_3m_sde")
 
 
-def run_k(name, spread, config, steps, first=0, **more):
+def run_k(name, spread, config, steps, first=0, sdxl=False, **more):
     model = Denoiser(config)
-    sigmas = schedule(spread, model, steps + (name in DISCARD))
+    sigmas = schedule(spread, model, steps + (name in DISCARD), sdxl)
     sigmas = torch.tensor((sigmas[:-1] if name in DISCARD else sigmas)[first:] + [0.0])
     per, count = 2 if name == "dpmpp_sde" else 1, [0]
 
@@ -356,13 +381,13 @@ def write_samplers(out):
 
 
 def write_sigmas(out):
-    lines = ["# schedule zero-snr n / sigmas"]
+    lines = ["# schedule base n / sigmas; base: 0 Stable Diffusion's levels, 1 with zero terminal SNR, 2 SDXL"]
     torch.set_default_dtype(torch.float64)
-    for zero in (0, 1):
-        d = Denoiser(dict(SD, **(ZERO if zero else {})))
-        for name in SCHEDULES:
-            for n in (1, 2, 7, 20, 31):
-                lines += [f"{name} {zero} {n}", " ".join(f"{v:.14g}" for v in schedule(name, d, n))]
+    for base in (0, 1, 2):
+        d = Denoiser(dict(SD, **(ZERO if base == 1 else {})))
+        for name in (*SCHEDULES, *LATER) if base < 2 else ALIGNED:
+            for n in (1, 2, 7, 20, 31) if name in SCHEDULES else (1, 2, 7, 10, 11, 20, 31, 400):
+                lines += [f"{name} {base} {n}", " ".join(f"{v:.14g}" for v in schedule(name, d, n, base == 2))]
     torch.set_default_dtype(torch.float32)
     (out / "sigmas.txt").write_text("\n".join(lines) + "\n")
 

@@ -151,6 +151,17 @@ static void comfy(void **state)
         assert_string_equal(kw_infotext_get(&t, want[i][0]), want[i][1]);
     assert_null(kw_infotext_get(&t, "Denoising strength"));
     kw_str_free(&out);
+
+    /* its beta is not A1111's */
+    char *beta = kw_sprintf(a, graph, ""), *name = strstr(beta, "karras");
+    memcpy(name, "beta\", ", 6);
+    memmove(name + 6, name + 8, strlen(name + 8) + 1);
+    assert_int_equal(kw_comfy_read("x.png", beta, &out, &e), KW_OK);
+    assert_int_equal(kw_infotext_parse(a, out.s, &t, NULL), KW_OK);
+    const kw_sigma_schedule *found = kw_sigma_schedule_find(kw_infotext_get(&t, "Schedule type"));
+    assert_non_null(found);
+    assert_string_equal(found->name, "beta_comfyui");
+    kw_str_free(&out);
 }
 
 /* a model that hangs on itself */

@@ -1,11 +1,11 @@
 """Kiwame's `convert` against diffusers: tiny random models of each family, both ways.
 
-    python tools/golden/convert.py build/kiwame [FOLDER]      (needs torch, diffusers, transformers, safetensors)
+    python tools/golden/convert.py build/kiwame [FOLDER [SEED]]      (needs torch, diffusers, transformers, safetensors)
 
 For each family: a diffusers folder with random weights -> one file -> folder. The folder's tensors must be those of the
 first one bit for bit; the file's must give diffusers' own converters (loaders/single_file_utils.py) the same tensors
 bit for bit; diffusers must load the folder, and the file with from_single_file. Then as .ckpt, .bin, shards and an
-`fp16` variant as sources, and the types against torch's own conversion.
+`fp16` variant as sources, and the types against torch's own conversion. Another SEED than 7 gives other widths, too.
 """
 import json
 import os
@@ -22,7 +22,14 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 KIWAME, ROOT = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else "convert-check"
+SEED = int(sys.argv[3]) if len(sys.argv) > 3 else 7
+WIDER = 1 if SEED == 7 else 2 + SEED % 2
+FIRST, SECOND = (64, 48) if SEED == 7 else (64 + 16 * (SEED % 5), 48 + 16 * (SEED % 3 + 1))      # the text encoders' widths
 XL = ("sdxl", "sdxl-v", "sdxl-inpaint", "ssd", "vega")
+
+
+def wide(*channels):
+    return tuple(WIDER * c for c in channels)
 
 
 def text(width, layers, act, kind=CLIPTextModel, projection=None, vocabulary=1000):
@@ -33,7 +40,7 @@ def text(width, layers, act, kind=CLIPTextModel, projection=None, vocabulary=100
 
 
 def unet(family):
-    c = dict(block_out_channels=(32, 64, 64), layers_per_block=2, cross_attention_dim=64, attention_head_dim=8,
+    c = dict(block_out_channels=wide(32, 64, 64), layers_per_block=2, cross_attention_dim=FIRST, attention_head_dim=8,
              norm_num_groups=8, sample_size=16,
              down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
              up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"))
@@ -42,7 +49,7 @@ def unet(family):
     if family.startswith("sd21"):
         c.update(use_linear_projection=True, attention_head_dim=(4, 8, 8))
     if family == "five":
-        c.update(block_out_channels=(32, 32, 64, 64, 64), layers_per_block=1, up_block_types=(
+        c.update(block_out_channels=wide(32, 32, 64, 64, 64), layers_per_block=1, up_block_types=(
             "UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
             down_block_types=("CrossAttnDownBlock2D",) * 4 + ("DownBlock2D",))
     if family.startswith("bk"):
@@ -53,9 +60,9 @@ def unet(family):
             c.update(down_block_types=("CrossAttnDownBlock2D",) * 3, up_block_types=("CrossAttnUpBlock2D",) * 3)
     if family in XL:
         c.update(down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                 up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=64 + 48,
+                 up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=FIRST + SECOND,
                  transformer_layers_per_block=(1, 2, 3), use_linear_projection=True, attention_head_dim=(2, 4, 8),
-                 addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=96)
+                 addition_embed_type="text_time", addition_time_embed_dim=8, projection_class_embeddings_input_dim=SECOND + 48)
     if family == "ssd":                   # SSD-1B: another number of blocks in each attention going up, one resnet in the middle
         c.update(mid_block_type="UNetMidBlock2D", transformer_layers_per_block=[1, [2, 2], [3, 3]],
                  reverse_transformer_layers_per_block=[[3, 3, 4], [2, 1, 1], 1])
@@ -66,8 +73,8 @@ def unet(family):
 
 def pipeline(family):
     from transformers import PreTrainedTokenizerBase  # noqa: F401
-    torch.manual_seed(7)
-    vae = AutoencoderKL(block_out_channels=(16, 32, 32), down_block_types=("DownEncoderBlock2D",) * 3, layers_per_block=2,
+    torch.manual_seed(SEED)
+    vae = AutoencoderKL(block_out_channels=wide(16, 32, 32), down_block_types=("DownEncoderBlock2D",) * 3, layers_per_block=2,
                         up_block_types=("UpDecoderBlock2D",) * 3, norm_num_groups=8, latent_channels=4, sample_size=64)
     tok = os.path.join(ROOT, "tokenizer")
     if not os.path.isdir(tok):
@@ -79,11 +86,11 @@ def pipeline(family):
         kind = StableDiffusionXLInpaintPipeline if family == "sdxl-inpaint" else StableDiffusionXLPipeline
         v = dict(prediction_type="v_prediction", rescale_betas_zero_snr=True) if family == "sdxl-v" else {}
         return kind(
-            vae=vae, unet=unet(family), text_encoder=text(64, 3, "quick_gelu", vocabulary=n), tokenizer=tokenizer,
-            text_encoder_2=text(48, 3, "gelu", CLIPTextModelWithProjection, 48, n), tokenizer_2=tokenizer,
+            vae=vae, unet=unet(family), text_encoder=text(FIRST, 3, "quick_gelu", vocabulary=n), tokenizer=tokenizer,
+            text_encoder_2=text(SECOND, 3, "gelu", CLIPTextModelWithProjection, SECOND, n), tokenizer_2=tokenizer,
             scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
                                              steps_offset=1, timestep_spacing="leading", **v))
-    te = text(64, 23, "gelu", vocabulary=n) if family.startswith("sd21") else text(64, 3, "quick_gelu", vocabulary=n)
+    te = text(FIRST, 23, "gelu", vocabulary=n) if family.startswith("sd21") else text(FIRST, 3, "quick_gelu", vocabulary=n)
     kind = StableDiffusionInpaintPipeline if family.endswith("inpaint") else StableDiffusionPipeline
     return kind(vae=vae, unet=unet(family), text_encoder=te, tokenizer=tokenizer, safety_checker=None,
                 feature_extractor=None, requires_safety_checker=False,
@@ -128,9 +135,9 @@ def by_diffusers(ldm, config, family, folder):
            "vae": sf.convert_ldm_vae_checkpoint(dict(ldm), config["vae"])}
     if family in XL:
         got["text_encoder"] = sf.convert_ldm_clip_checkpoint(dict(ldm))
-        got["text_encoder_2"] = sf.convert_open_clip_checkpoint(Wide(48), dict(ldm), "conditioner.embedders.1.model.")
+        got["text_encoder_2"] = sf.convert_open_clip_checkpoint(Wide(SECOND), dict(ldm), "conditioner.embedders.1.model.")
     elif family.startswith("sd21"):
-        got["text_encoder"] = sf.convert_open_clip_checkpoint(Wide(64), dict(ldm), "cond_stage_model.model.")
+        got["text_encoder"] = sf.convert_open_clip_checkpoint(Wide(FIRST), dict(ldm), "cond_stage_model.model.")
     else:
         got["text_encoder"] = sf.convert_ldm_clip_checkpoint(dict(ldm))
     return got

@@ -51,5 +51,8 @@ def drawn(seed):
         "pipe-ssd": two("-xx", 2, [1, [2, r.choice((1, 2))], [2, 2]], mid_block_type="UNetMidBlock2D",
                         reverse_transformer_layers_per_block=[[r.choice((1, 2)), 2, 3], [2, 1, 1], 1]),
         "pipe-vega": two("-xx", 1, [1, 1, 2], mid_block_type=None),
+        "pipe-v": {**one("-x", 2, **flat), "vae": coder(4), "prediction": "v_prediction"},
+        "pipe-zero-snr": {**one("xx", 1, uneven=False, in_channels=3, out_channels=3), "prediction": "v_prediction", "zero_snr": True},
     }
+    out["pipe-zero-snr"]["vae"] = {**coder(), "latent_channels": 3}
     return out

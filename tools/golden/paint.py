@@ -10,6 +10,7 @@ out here (k-diffusion's Euler and Euler a, its DDIM; the mask on the denoised la
 import argparse
 import math
 import os
+import random
 import sys
 
 import numpy as np
@@ -218,6 +219,8 @@ def pixels(folder):
 # ---- whole pictures of the program: A1111's img2img and second pass, all of it ---------------------------------------------
 
 class Whole(A1111):
+    seed = 3
+
     def encode(self, im):
         x = torch.from_numpy(np.asarray(im.convert("RGB")).copy()).permute(2, 0, 1)[None].float() / 255 * 2 - 1
         with torch.no_grad():
@@ -231,8 +234,8 @@ class Whole(A1111):
     def noise(self, seed, h, w):
         return torch.randn(1, 4, h, w, generator=torch.Generator().manual_seed(seed)).double()
 
-    def painted(self, init, mask=None, size=(16, 16), mode=1, blur=4, fill="original", area="whole", padding=32, invert=False, seed=3):
-        w, h = size
+    def painted(self, init, mask=None, size=(16, 16), mode=1, blur=4, fill="original", area="whole", padding=32, invert=False):
+        (w, h), seed = size, self.seed
         if mask is None:
             z = self.encode(sized(mode, init, w, h))
             return self.decode(self.euler(z, self.noise(seed, h // 2, w // 2), torch.ones(1, 1, h // 2, w // 2)))
@@ -283,8 +286,8 @@ class Whole(A1111):
             break
         return box
 
-    def hires(self, upscaler, scale=2, steps=4, seed=3):
-        sigmas = self.sigmas(STEPS)
+    def hires(self, upscaler, scale=2, steps=4):
+        sigmas, seed = self.sigmas(STEPS), self.seed
         x = self.noise(seed, 8, 8) * sigmas[0]
         for s, to in zip(sigmas, sigmas[1:]):
             x = x + (x - self.denoised(x, s, 0, 1)) / s * (to - s)
@@ -301,9 +304,16 @@ def whole(o):
     import tempfile
     base, bad = os.path.join(o.base, "pipeline", "base"), 0
     work = tempfile.mkdtemp()
-    make_models.write_pipeline("inpainting", {**generate.TINY, "unet": unet([8, 16], "-x", 4, 2, 16, 1, sample_size=8, in_channels=9)}, work, 8, torch.float32)
+    spec, channels = generate.TINY, [8, 16]
+    if o.seed != Whole.seed:
+        channels = [4 * random.Random(o.seed).randint(2, 6), 4 * random.Random(o.seed + 1).randint(3, 9)]
+        spec = {**spec, "unet": unet(channels, "-x", 4, 2, 16, 1, sample_size=8)}
+        make_models.write_pipeline("base", spec, work, o.seed, torch.float32)
+        base, Whole.seed = os.path.join(work, "base"), o.seed
+    nine = unet(channels, "-x", 4, 2, 16, 1, sample_size=8, in_channels=9)
+    make_models.write_pipeline("inpainting", {**spec, "unet": nine}, work, 5 + o.seed, torch.float32)
     k, inpainting = Whole(base), Whole(os.path.join(work, "inpainting"))
-    init = Image.fromarray(picture(3, 40, 28))
+    init = Image.fromarray(picture(o.seed, 40, 28))
     mask = np.zeros((28, 40), np.uint8)
     mask[6:17, 12:30] = 255
     mask = Image.fromarray(mask)
@@ -320,7 +330,7 @@ def whole(o):
     def compare(title, theirs, more, base=base):
         out = os.path.join(work, "out.png")
         subprocess.run([*o.kiwame.split(), "generate", generate.PROMPT, "--negative", generate.NEGATIVE, "--base", base, "--sampler", "euler", "--schedule", "normal",
-                        "--cfg", str(CFG), "--rng", "cpu", "--seed", "3", "--steps", str(STEPS), "--out", out, "-q", *more], check=True, stdout=subprocess.DEVNULL)
+                        "--cfg", str(CFG), "--rng", "cpu", "--seed", str(o.seed), "--steps", str(STEPS), "--out", out, "-q", *more], check=True, stdout=subprocess.DEVNULL)
         d = np.asarray(Image.open(out)).astype(float) - np.asarray(theirs).astype(float)
         psnr = 99.0 if not d.any() else 10 * math.log10(255 ** 2 / np.mean(d ** 2))
         print(f"{title:26} PSNR {psnr:5.1f} dB  largest {int(np.abs(d).max())}/255  {'ok' if psnr >= 40 else 'FAILED'}", flush=True)
@@ -328,14 +338,14 @@ def whole(o):
 
     masked = {f"{t}, 9 channels": c for t, c in cases.items() if "mask" in c}
     for title, case in {**cases, **masked}.items():
-        nine = title in masked
+        channels9 = title in masked
         w, h = case.get("size", (16, 16))
         more = ["--init", os.path.join(work, "init.png"), "--strength", str(STRENGTH), "--width", str(w), "--height", str(h)]
         more += ["--mask", os.path.join(work, "mask.png")] if "mask" in case else []
         more += ["--mask-invert"] if "invert" in case else []
         for n, (option, names) in words.items():
             more += [option, names[case[n]] if names else str(case[n])] if n in case else []
-        if nine:
+        if channels9:
             bad += compare(title, inpainting.painted(init, **case), more, os.path.join(work, "inpainting"))
         else:
             bad += compare(title, k.painted(init, **case), more)
@@ -349,6 +359,7 @@ def main():
     a.add_argument("--golden", metavar="DIR")
     a.add_argument("--kiwame")
     a.add_argument("--base", default="tests/golden", help="folder in which pipeline/base lies")
+    a.add_argument("--seed", type=int, default=3, help="with --kiwame: another noise and picture, bases of other widths")
     o = a.parse_args()
     reference.quiet()
     if o.kiwame:

@@ -279,6 +279,7 @@ def kiwame(o, base, case, noise, injected, work):
         line += ["--eta", str(case["eta"])]
     for option, pair in zip(("original-size", "crop", "target-size"), case.get("sizes", ())):
         line += ["--" + option, f"{pair[0]}{',' if option == 'crop' else 'x'}{pair[1]}"]
+    line += case.get("more", [])
     if noise is not None:
         given = {"noise": noise, **{f"noise.{i}": z for i, z in enumerate(injected)}}
         save_file(given, os.path.join(work, "noise.safetensors"))

@@ -360,7 +360,7 @@ def check(o, name):
     for kind in (own,) if zero or own == "sample" else ("epsilon", "v_prediction"):
         with sampler_pictures.predicting(base, kind) as folder:
             worst = sampler_pictures.Worst()
-            failed = run_all(o, name, folder, lambda pipe: sampler_pictures.cases(zero, own == "sample"), worst)
+            failed = run_all(o, name, folder, lambda pipe: sampler_pictures.cases(pipe, zero, own == "sample"), worst)
             print(f"= {name}, {kind}: {worst}{f'; {failed} FAILED' if failed else ''}", flush=True)
             bad += failed
     return bad

@@ -7,6 +7,7 @@
 8 steps; then each schedule with some samplers, each sampler with 1, 2 and 3 steps, seeds whose noise A1111 draws itself.
 """
 import contextlib
+import inspect
 import json
 import math
 import os
@@ -34,7 +35,7 @@ FEWEST = {"ddim": 2, "plms": 2, "uni_pc": 3, "uni_pc_bh2": 3,      # A1111: none
           "dpmpp_2m_sde": 2, "dpmpp_2m_sde_heun": 2, "dpmpp_3m_sde": 2}       # k-diffusion: an unset variable with one
 
 
-def cases(zero, x0):
+def cases(pipe, zero, x0):
     """(title, case); a case with "k" has A1111's list."""
     theirs = [s for s in (*g.SCHEDULERS, *g.MORE) if not (zero and s in NOT_ZERO_SNR) and not (x0 and s in NOT_X0)]
     own = () if zero else OWN
@@ -56,7 +57,8 @@ def cases(zero, x0):
                 yield f"{sampler}, a1111, {schedule}", {"sampler": sampler, "cfg": 4.0, "k": True, "schedule": schedule}
     for sampler in () if zero or x0 else ("dpmpp_sde", "dpmpp_2m_sde", "euler_ancestral"):      # A1111's noise, "RNG: CPU"
         yield f"{sampler}, a1111, seed", {"sampler": sampler, "cfg": 4.0, "k": True, "seeds": [11]}
-    yield "cfg rescale 0.7", {"sampler": "ddim", "cfg": 7.5, "rescale": 0.7}
+    if "guidance_rescale" in inspect.signature(pipe.__call__).parameters:       # SD 1.x's inpainting pipeline takes the word and ignores it
+        yield "cfg rescale 0.7", {"sampler": "ddim", "cfg": 7.5, "rescale": 0.7}
 
 
 @contextlib.contextmanager

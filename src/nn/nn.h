@@ -21,7 +21,7 @@ typedef struct {
     kw_shape shape;
     int state;                            /* its values in the store */
     int group;                            /* trained in this group (its own learning rate), or KW_NONE: frozen */
-    int64_t at;                           /* first element in the flat ranges, when trained */
+    int64_t at;                           /* first element in the flat ranges, when trained; KW_NONE: it stays */
 } kw_param_info;
 
 typedef struct kw_params kw_params;
@@ -113,6 +113,8 @@ typedef struct {
     bool gradients;  /* a range for them, to which programs add; else each is used where it is made */
     int64_t each;                         /* parameters start at multiples of this many numbers; 0: 16 */
     bool passing;                         /* weights change with every run of a program: no packed copies are kept */
+    const kw_graph *graph;  kw_val loss;  /* what this loss does not depend on stays as it is, decay and all, as with
+                                             torch's parameters without a gradient; graph NULL: everything is trained */
 } kw_trained_options;
 
 typedef struct {

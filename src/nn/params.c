@@ -199,7 +199,7 @@ static kw_status add(kw_params *p, const char *name, kw_shape shape, const kw_pa
     char *copy = kw_strdup(p->arena, name);
     if (!info || !copy)
         return kw_fail(e, KW_ENOMEM, "out of memory");
-    *info = (kw_param_info){ .name = copy, .shape = shape, .group = KW_NONE };
+    *info = (kw_param_info){ .name = copy, .shape = shape, .group = KW_NONE, .at = KW_NONE };
     if (p->src.select)
         info->group = p->src.select(p->src.select_ctx, name);
     KW_TRY(check(p, name, shape, &t, e));

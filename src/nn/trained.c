@@ -12,13 +12,38 @@ static bool is_narrow(const kw_trained *t, const kw_param_info *p)
     return kw_store_at(t->store, p->state)->dtype == KW_BF16;
 }
 
+/* By state: does the loss depend on it? Such as SDXL's first encoder's last layer: built, but nobody reads it. */
+static kw_status reads(kw_arena *a, const kw_store *s, const kw_trained_options *o, bool **out, kw_err *e)
+{
+    const kw_graph *g = o->graph;
+    *out = NULL;
+    if (!g)
+        return KW_OK;
+    bool *live = kw_alloc_array(a, g->n_nodes + 1, sizeof *live);
+    *out = kw_alloc_array(a, (size_t)kw_store_count(s) + 1, sizeof **out);
+    if (!live || !*out)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    live[g->value[o->loss].node] = true;
+    for (size_t i = g->n_nodes; i-- > 0;) {
+        for (int k = 0; live[i] && k < g->node[i].n_in; k++)
+            if (g->node[i].in[k] >= 0)
+                live[g->value[g->node[i].in[k]].node] = true;
+        if (live[i] && g->node[i].op == &kw_op_state)
+            (*out)[kw_state_of(g, g->node[i].out[0])] = true;
+    }
+    return KW_OK;
+}
+
 static kw_status collect_group(kw_arena *a, kw_trained *t, kw_params *const *sets, int n_sets, int group, bool narrow,
-                               int64_t each, size_t *capacity, kw_err *e)
+                               int64_t each, const bool *read, size_t *capacity, kw_err *e)
 {
     for (int s = 0; s < n_sets; s++)
         for (size_t i = 0; i < kw_params_count(sets[s]); i++) {
             kw_param_info *info = (kw_param_info *)(uintptr_t)kw_params_at(sets[s], i);
             if (info->group != group || is_narrow(t, info) != narrow)
+                continue;
+            info->at = KW_NONE;
+            if (read && !read[info->state])
                 continue;
             KW_TRY(kw_grow(a, &t->param, capacity, t->n, sizeof *t->param, e));
             t->param[t->n++] = info;
@@ -28,17 +53,20 @@ static kw_status collect_group(kw_arena *a, kw_trained *t, kw_params *const *set
     return KW_OK;
 }
 
-static kw_status collect(kw_arena *a, kw_trained *t, kw_params *const *sets, int n_sets, int64_t each, kw_err *e)
+static kw_status collect(kw_arena *a, kw_trained *t, kw_params *const *sets, int n_sets, int64_t each,
+                         const kw_trained_options *o, kw_err *e)
 {
     size_t capacity = 0;
+    bool *read;
+    KW_TRY(reads(a, t->store, o, &read, e));
     for (int group = 0; group < t->n_groups; group++) {
         t->group_at[group] = t->count;
-        KW_TRY(collect_group(a, t, sets, n_sets, group, false, each, &capacity, e));
+        KW_TRY(collect_group(a, t, sets, n_sets, group, false, each, read, &capacity, e));
         t->group_count[group] = t->count - t->group_at[group];
     }
     t->exact_count = t->count;
     for (int group = 0; group < t->n_groups; group++)
-        KW_TRY(collect_group(a, t, sets, n_sets, group, true, each, &capacity, e));
+        KW_TRY(collect_group(a, t, sets, n_sets, group, true, each, read, &capacity, e));
     return KW_OK;
 }
 
@@ -93,7 +121,7 @@ kw_status kw_trained_new(kw_arena *a, kw_params *const *sets, int n_sets, int n_
     if (!t->group_at || !t->group_count)
         return kw_fail(e, KW_ENOMEM, "out of memory");
     double begun = kw_now();
-    KW_TRY(collect(a, t, sets, n_sets, o->each ? o->each : ROW, e));
+    KW_TRY(collect(a, t, sets, n_sets, o->each ? o->each : ROW, o, e));
     if (!t->n)
         return kw_fail(e, KW_EUSAGE, "nothing is trained: every parameter is frozen");
     KW_TRY(make_ranges(t, o, e));

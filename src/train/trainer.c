@@ -97,7 +97,7 @@ static shape_key key_of(const kw_micro *b, bool learn, bool base)
 }
 
 /* Everything trained is known once the first graph is built: then it moves into flat ranges. */
-static kw_status gather(kw_trainer *t, kw_err *e)
+static kw_status gather(kw_trainer *t, const kw_graph *g, kw_val loss, kw_err *e)
 {
     kw_params *sets[KW_N_PARTS + 16];
     int n = 0;
@@ -109,7 +109,8 @@ static kw_status gather(kw_trainer *t, kw_err *e)
         sets[n++] = kw_lora_params(t->adapters.item[i]);
     if (t->heads)
         sets[n++] = t->heads;
-    const kw_trained_options o = { .gradients = !t->c.fused, .each = t->c.optimizer->each, .passing = !t->c.lora };
+    const kw_trained_options o = { .gradients = !t->c.fused, .each = t->c.optimizer->each, .passing = !t->c.lora,
+                                   .graph = g, .loss = loss };
     const kw_update_options u = { .optimizer = t->c.optimizer, .config = t->c.optim, .average = t->c.average > 0,
                                   .fused = t->c.fused, .seed = t->c.seed };
     KW_TRY(kw_trained_new(t->arena, sets, n, KW_N_GROUPS, &o, &t->trained, e));
@@ -127,7 +128,7 @@ static kw_status build(kw_trainer *t, entry *en, const kw_micro *b, kw_err *e)
     kw_result(g, "loss", loss);
     if (en->key.learn) {
         kw_val dloss = kw_input(g, "dloss", KW_SHAPE(1), KW_F32);
-        KW_TRY(gather(t, e));
+        KW_TRY(gather(t, g, loss, e));
         KW_TRY(t->c.fused ? kw_updater_backward(t->updater, g, loss, dloss, e)
                           : kw_trained_backward(t->trained, g, loss, dloss, e));
     }
@@ -312,19 +313,6 @@ kw_status kw_trainer_step(kw_trainer *t, const kw_micro *b, kw_step_report *r, k
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */
 
-static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
-{
-    size_t most = 0;
-    for (int i = 0; i < t->adapters.n; i++)
-        most += 3 * kw_lora_n_modules(t->adapters.item[i]);
-    *out = kw_alloc_array(a, most + 1, sizeof **out);
-    if (!*out)
-        return kw_fail(e, KW_ENOMEM, "out of memory");
-    for (int i = 0; i < t->adapters.n; i++)
-        KW_TRY(kw_lora_tensors(a, t->adapters.item[i], type, *out, n, e));
-    return KW_OK;
-}
-
 static kw_part part_of_group(int group)
 {
     for (int p = 0; p < KW_N_PARTS; p++)
@@ -334,17 +322,46 @@ static kw_part part_of_group(int group)
 }
 
 /* What is saved of a parameter: its moving average where there is one. */
+static bool is_averaged(const kw_trainer *t, const kw_param_info *p)
+{
+    return t->updater && kw_updater_average(t->updater) >= 0 && p->at >= 0;
+}
+
 static const void *best_values(const kw_trainer *t, const kw_param_info *p)
 {
-    int average = kw_updater_average(t->updater);
-    if (average < 0)
+    if (!is_averaged(t, p))
         return kw_store_at(t->store, p->state)->data;
-    return (const char *)kw_store_at(t->store, average)->data + (size_t)p->at * kw_dtype_size(t->trained->type);
+    const kw_stored *average = kw_store_at(t->store, kw_updater_average(t->updater));
+    return (const char *)average->data + (size_t)p->at * kw_dtype_size(t->trained->type);
 }
 
 static kw_dtype best_type(const kw_trainer *t, const kw_param_info *p)
 {
-    return kw_updater_average(t->updater) < 0 ? kw_store_at(t->store, p->state)->dtype : t->trained->type;
+    return is_averaged(t, p) ? t->trained->type : kw_store_at(t->store, p->state)->dtype;
+}
+
+static void best_into(const kw_trainer *t, const kw_param_info *p, kw_tensor *out)
+{
+    kw_convert(out->dtype, (void *)(uintptr_t)out->data, best_type(t, p), best_values(t, p), (size_t)kw_count(p->shape));
+}
+
+static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)
+{
+    size_t most = 0;
+    for (int i = 0; i < t->adapters.n; i++)
+        most += 3 * kw_lora_n_modules(t->adapters.item[i]);
+    *out = kw_alloc_array(a, most + 1, sizeof **out);
+    if (!*out)
+        return kw_fail(e, KW_ENOMEM, "out of memory");
+    for (int i = 0; i < t->adapters.n; i++) {
+        kw_tensor *first = &(*out)[*n];
+        KW_TRY(kw_lora_tensors(a, t->adapters.item[i], type, *out, n, e));
+        for (size_t m = 0; m < kw_lora_n_modules(t->adapters.item[i]); m++) {   /* down, up, alpha */
+            best_into(t, kw_lora_at(t->adapters.item[i], m)->down, &first[3 * m]);
+            best_into(t, kw_lora_at(t->adapters.item[i], m)->up, &first[3 * m + 1]);
+        }
+    }
+    return KW_OK;
 }
 
 /* An objective's own layers are not saved. */

@@ -28,6 +28,8 @@ def drawn(seed):
         groups = r.choice((4, 8))
         heads, channels = levels(len(cross), groups, uneven)
         first = encoder(3 if second else 2, "gelu" if more.get("use_linear_projection") and not second else "quick_gelu")
+        while second and first["hidden_size"] == second["hidden_size"]:       # diffusers tells them apart by that in a single file
+            first = encoder(3)
         width = first["hidden_size"] + (second["hidden_size"] if second else 0)
         return {"unet": unet(channels, cross, groups, heads, width, layers, sample_size=16, **more), "text": first,
                 "prediction": "epsilon", "scheduler": "DDIMScheduler"}

@@ -197,7 +197,7 @@ def train(base, options, batches, init, steps, dtype, channels_last=False):
     optimizer = torch.optim.AdamW(list(trained.values()), lr=options["learning_rate"], betas=(0.9, 0.999), eps=1e-8,
                                   weight_decay=options.get("weight_decay", 1e-2), foreach=False)
     rate = rate_schedule(optimizer, options, steps)
-    together, losses, norms = options.get("gradient_accumulation_steps", 1), [], []
+    together, losses, norms, moving = options.get("gradient_accumulation_steps", 1), [], [], set()
     for step in range(steps):
         total = 0.0
         for j in range(together):
@@ -207,11 +207,13 @@ def train(base, options, batches, init, steps, dtype, channels_last=False):
             (loss / together).backward()
             total += float(loss.detach().double()) / together
         norms.append(float(torch.nn.utils.clip_grad_norm_(trained.values(), options.get("max_grad_norm", math.inf))))
+        moving |= {k for k, p in trained.items() if p.grad is not None}
         optimizer.step()
         rate.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(total)
-    out = {k: p.detach().double().contiguous() for k, p in trained.items()}
+    # whole parts: what no gradient reaches (SDXL's first encoder's last layer) is not trained; a LoRA's file has it all the same
+    out = {k: p.detach().double().contiguous() for k, p in trained.items() if k in moving or options["method"] == "lora"}
     if init:
         out.update({k: v.double() for k, v in init.items() if k.endswith(".alpha")})
         start.update({k: v.double() for k, v in init.items() if k.endswith(".alpha")})

@@ -76,8 +76,54 @@ static void every_optimizer_descends(void **state)
     }
 }
 
+/* What the loss does not depend on stays, though its group decays: torch leaves parameters without a gradient alone. */
+static void what_is_not_read_stays(void **state)
+{
+    (void)state;
+    for (int fused = 0; fused < 2; fused++) {
+        kw_arena *a = kw_arena_new();
+        kw_err e = { 0 };
+        kw_store *s = kw_store_new(a);
+        kw_params_source from = { .find = find, .select = first_group, .exact = KW_F32 };
+        kw_params *p = kw_params_new(a, s, &from);
+        kw_graph *g = kw_graph_new(a, KW_F32);
+        kw_net n = kw_net_over(g, p);
+        kw_val idle = kw_nn_param(&n, "idle", KW_SHAPE(N)), read = kw_nn_param(&n, "read", KW_SHAPE(N));
+        kw_silu(g, idle);                                   /* built, and read by nobody */
+        kw_val one = kw_input(g, "one", KW_SHAPE(1), KW_F32), zero = kw_input(g, "zero", KW_SHAPE(1, N), KW_F32);
+        kw_val loss = kw_mse(g, kw_reshape(g, read, KW_SHAPE(1, N)), zero, one);
+        kw_trained *t;
+        kw_updater *u;
+        kw_program *program;
+        kw_workspace *w = kw_workspace_new(a);
+        kw_trained_options o = { .gradients = !fused, .graph = g, .loss = loss };
+        kw_update_options c = { .optimizer = kw_optimizer_find("adamw"), .config = { 0.9f, 0.99f, 1e-8f }, .fused = fused };
+        assert_int_equal(kw_trained_new(a, &p, 1, 1, &o, &t, &e), KW_OK);
+        assert_int_equal(t->n, 1);
+        assert_int_equal(kw_params_find(p, "idle")->at, KW_NONE);
+        assert_int_equal(kw_updater_new(a, t, &c, &u, &e), KW_OK);
+        assert_int_equal(fused ? kw_updater_backward(u, g, loss, one, &e) : kw_trained_backward(t, g, loss, one, &e), KW_OK);
+        assert_int_equal(kw_program_new(a, g, s, NULL, &program, &e), KW_OK);
+        const kw_update move = { 1, (double[]){ 0.01 }, (double[]){ 0.5 }, fused ? 0 : 1, 0 };
+        kw_program_set(program, "one", &(float){ 1 });
+        kw_program_set(program, "zero", (float[N]){ 0 });
+        if (fused)
+            kw_updater_feed(u, program, &move);
+        assert_int_equal(kw_program_run(program, w, &e), KW_OK);
+        if (!fused)
+            assert_int_equal(kw_updater_step(u, w, &move, &e), KW_OK);
+        const float *stays = kw_store_at(s, kw_params_find(p, "idle")->state)->data;
+        const float *moves = kw_store_at(s, kw_params_find(p, "read")->state)->data;
+        assert_memory_equal(stays, start, sizeof start);
+        for (int i = 0; i < N; i++)                         /* decay by 0.005, and the first step of Adam */
+            assert_float_equal(moves[i], start[i] * 0.995f - (start[i] > 0 ? 0.01f : -0.01f), 1e-6);
+        kw_arena_free(a);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(schedules_are_transformers), cmocka_unit_test(every_optimizer_descends) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(schedules_are_transformers), cmocka_unit_test(every_optimizer_descends),
+                                        cmocka_unit_test(what_is_not_read_stays) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

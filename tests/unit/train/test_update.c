@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { STEPS = 3, SIDE = 8, TOKENS = 8 };
@@ -183,6 +184,64 @@ static void chance_is_the_seeds(void **state)
         kw_arena_free(m[i].a);
 }
 
+/* Clip skip 2: the text encoder's last layer is built, nobody reads it; it stays as it is, whichever way weights move. */
+static void unread_layers_stay(void **state)
+{
+    (void)state;
+    static const int64_t ids[TOKENS] = { 766, 5, 6, 7, 767, 767, 767, 767 };
+    model m[3];
+    for (int i = 0; i < 3; i++) {
+        kw_train_config c = config("adamw", KW_F32, i == 1);
+        c.parts = 1u << KW_PART_TEXT;
+        c.clip_skip = i == 2 ? 1 : 2;
+        open(&m[i], &c);
+        m[i].b[0].context = NULL;
+        m[i].b[0].ids = ids;
+        for (int k = 0; k < STEPS; k++)
+            (void)step(&m[i], 0);
+    }
+    same_bits(&m[0], &m[1], "unread layers");
+    int last = kw_trainer_base(m[0].t)->text.layers - 1, moved[3] = { 0 };
+    for (int i = 0; i < 3; i++)
+        for (size_t k = 0; k < kw_trainer_trained(m[i].t)->n; k++) {
+            const char *layer = strstr(kw_trainer_trained(m[i].t)->param[k]->name, "layers.");
+            moved[i] += layer && atoi(layer + strlen("layers.")) == last;
+        }
+    assert_true(!moved[0] && !moved[1] && moved[2] >= 12);
+    for (int i = 0; i < 3; i++)
+        kw_arena_free(m[i].a);
+}
+
+/* --ema: what a LoRA's file gets are the averages, as in full training. */
+static void averages_of_a_lora_are_saved(void **state)
+{
+    (void)state;
+    model m;
+    kw_train_config c = config("adamw", KW_F32, false);
+    kw_tensor *t;
+    size_t n = 0, averaged = 0, other = 0;
+    c.lora = true;
+    c.average = 0.9;
+    c.adapter = (kw_lora_config){ .rank = 2, .alpha = 2, .targets = KW_TARGET_ATTENTION, .seed = 7 };
+    open(&m, &c);
+    for (int k = 0; k < STEPS; k++)
+        (void)step(&m, k);
+    if (kw_trainer_tensors(m.a, m.t, KW_F32, &t, &n, &m.e))
+        fail_msg("%s", m.e.what);
+    const kw_trained *trained = kw_trainer_trained(m.t);
+    for (size_t i = 0; i < trained->n; i++)
+        for (size_t k = 0; k < n; k++)
+            if (!strcmp(t[k].name, trained->param[i]->name)) {
+                size_t at = (size_t)trained->param[i]->at * sizeof(float);
+                averaged += !memcmp(t[k].data, (const char *)flat(&m, "average")->data + at, t[k].bytes);
+                other += memcmp(t[k].data, (const char *)flat(&m, "values")->data + at, t[k].bytes) != 0;
+            }
+    assert_true(trained->n >= 16);
+    assert_int_equal(averaged, trained->n);
+    assert_int_equal(other, trained->n);
+    kw_arena_free(m.a);
+}
+
 /* Bytes for each trained number, all of the store's own memory: nothing is held twice. */
 static void memory_is_what_it_should_be(void **state)
 {
@@ -298,6 +357,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fused_is_whole), cmocka_unit_test(limits_hold_for_each_tensor),
         cmocka_unit_test(bad_numbers_move_nothing), cmocka_unit_test(chance_is_the_seeds),
+        cmocka_unit_test(unread_layers_stay), cmocka_unit_test(averages_of_a_lora_are_saved),
         cmocka_unit_test(memory_is_what_it_should_be), cmocka_unit_test(work_falls_as_memory_rises),
         cmocka_unit_test(too_little_memory_is_refused), cmocka_unit_test(little_memory_learns_as_well),
     };

@@ -166,7 +166,7 @@ static int fill_beta_comfyui(const kw_sigma_range *r, int n, double *sigma)
 enum { ALIGNED = 11 };                    /* levels of ten steps: Sabour 2024, "Align your steps", and its page */
 typedef struct { double sd1[ALIGNED], xl[ALIGNED]; } aligned;
 
-static const aligned A1111_ALIGNED = {    /* as printed; the other programs' are the model's levels at those timesteps */
+static const aligned A1111_ALIGNED = {    /* as printed; ComfyUI's are the model's levels at the printed timesteps */
     { 14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152, 0.029 },
     { 14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029 },
 };

@@ -342,7 +342,8 @@ static kw_dtype best_type(const kw_trainer *t, const kw_param_info *p)
 
 static void best_into(const kw_trainer *t, const kw_param_info *p, kw_tensor *out)
 {
-    kw_convert(out->dtype, (void *)(uintptr_t)out->data, best_type(t, p), best_values(t, p), (size_t)kw_count(p->shape));
+    void *to = (void *)(uintptr_t)out->data;
+    kw_convert(out->dtype, to, best_type(t, p), best_values(t, p), (size_t)kw_count(p->shape));
 }
 
 static kw_status lora_tensors(kw_arena *a, const kw_trainer *t, kw_dtype type, kw_tensor **out, size_t *n, kw_err *e)

@@ -25,6 +25,8 @@ draw --sampler "DPM++ 2M SDE Karras" --s-noise 0.9 --out "$WORK/a.png" >/dev/nul
 has() { tr -d '\000' <"$1" | grep -aq "$2" || fail "$1 lacks \"$2\""; }
 has "$WORK/a.png" "Sampler: DPM++ 2M SDE, Schedule type: Karras, "
 has "$WORK/a.png" "Sigma noise: 0.9"
+draw --sampler "DPM++ 2M Align Your Steps" --out "$WORK/ays.png" >/dev/null
+has "$WORK/ays.png" "Sampler: DPM++ 2M, Schedule type: Align Your Steps, "
 has "$WORK/uni_pc_bh2.png" "Sampler: UniPC, .*UniPC variant: bh2"
 draw --variation-strength 0.3 --variation-seed 9 --seed-from 16x24 --noise-delta 31337 --out "$WORK/b.png" >/dev/null
 has "$WORK/b.png" "Variation seed: 9, Variation seed strength: 0.3, Seed resize from: 16x24, ENSD: 31337"

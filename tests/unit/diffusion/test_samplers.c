@@ -193,7 +193,7 @@ static void schedules_are_those_of_a1111(void **state)
     fclose(f);
 }
 
-/* The page of "Align your steps" gives timesteps too: the levels there, ten steps. Printed with three places: A1111's. */
+/* The page of "Align your steps" gives timesteps too: the levels there, ten steps. A1111's are the printed levels. */
 static void aligned_steps_are_the_published_timesteps(void **state)
 {
     (void)state;

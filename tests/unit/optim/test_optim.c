@@ -97,12 +97,14 @@ static void what_is_not_read_stays(void **state)
         kw_program *program;
         kw_workspace *w = kw_workspace_new(a);
         kw_trained_options o = { .gradients = !fused, .graph = g, .loss = loss };
-        kw_update_options c = { .optimizer = kw_optimizer_find("adamw"), .config = { 0.9f, 0.99f, 1e-8f }, .fused = fused };
+        kw_update_options c = { .optimizer = kw_optimizer_find("adamw"), .config = { 0.9f, 0.99f, 1e-8f },
+                                .fused = fused };
         assert_int_equal(kw_trained_new(a, &p, 1, 1, &o, &t, &e), KW_OK);
         assert_int_equal(t->n, 1);
         assert_int_equal(kw_params_find(p, "idle")->at, KW_NONE);
         assert_int_equal(kw_updater_new(a, t, &c, &u, &e), KW_OK);
-        assert_int_equal(fused ? kw_updater_backward(u, g, loss, one, &e) : kw_trained_backward(t, g, loss, one, &e), KW_OK);
+        assert_int_equal(fused ? kw_updater_backward(u, g, loss, one, &e) : kw_trained_backward(t, g, loss, one, &e),
+                         KW_OK);
         assert_int_equal(kw_program_new(a, g, s, NULL, &program, &e), KW_OK);
         const kw_update move = { 1, (double[]){ 0.01 }, (double[]){ 0.5 }, fused ? 0 : 1, 0 };
         kw_program_set(program, "one", &(float){ 1 });
@@ -123,7 +125,8 @@ static void what_is_not_read_stays(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(schedules_are_transformers), cmocka_unit_test(every_optimizer_descends),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(schedules_are_transformers),
+                                        cmocka_unit_test(every_optimizer_descends),
                                         cmocka_unit_test(what_is_not_read_stays) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

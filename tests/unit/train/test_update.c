@@ -184,7 +184,7 @@ static void chance_is_the_seeds(void **state)
         kw_arena_free(m[i].a);
 }
 
-/* Clip skip 2: the text encoder's last layer is built, nobody reads it; it stays as it is, whichever way weights move. */
+/* Clip skip 2: the text encoder's last layer is built, nobody reads it; it stays, whichever way weights move. */
 static void unread_layers_stay(void **state)
 {
     (void)state;

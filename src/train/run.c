@@ -324,6 +324,8 @@ static kw_status after_step(kw_run *r, kw_err *e)
         KW_TRY(kw__product_save(r, -1, -1, e));
     if (samples_due(r, step))             /* last: a stop leaves them for later */
         KW_TRY(kw__watch_samples(r, e));
+    else if (due(step, r->s.validate_steps))
+        kw__run_report(r);                /* a run without samples, too, can be looked at while it goes on */
     if (!last && !due(step, r->s.checkpoint_steps))
         return KW_OK;
     KW_TRY(kw_events_sync(r->log, e));

@@ -196,9 +196,8 @@ kw_status kw__watch_samples(kw_run *r, kw_err *e)
     const char *prompts[KW__MOST_PROMPTS];
     size_t n = r->vae || r->align ? 0 : kw__run_prompts(r, prompts);
     kw_status s = KW_OK;
-    if (!n)
-        return KW_OK;
-    KW_TRY(kw__run_pipeline(r, e));
+    if (n)
+        KW_TRY(kw__run_pipeline(r, e));
     for (size_t i = 0; i < n && s != KW_ESTOP; i++) {
         if (is_drawn(r, i))
             continue;

@@ -162,6 +162,13 @@ lora data/mascot/train --steps 3 --out "$WORK/r11" --cache "$WORK/c2" --threads 
 # no samples where none are wanted: not at the beginning, not at the end, and no sheet
 lora data/mascot/train --steps 2 --out "$WORK/r20" --sample-every-steps 0 --quiet >"$WORK/said" 2>&1 || { cat "$WORK/said"; fail "r20"; }
 [ ! -e "$WORK/r20/samples" ] && [ -s "$WORK/r20/report.html" ] || fail "samples were drawn, or there is no report"
+# ... and the report is there, with what was seen, while the run goes on
+lora data/mascot/train --steps 100000 --out "$WORK/r21" --sample-every-steps 0 --validate-every 2 --quiet >/dev/null 2>&1 &
+pid=$!
+for i in $(seq 300); do grep -qs '"type":"step","step":6,' "$WORK/r21/events.jsonl" && break; sleep 0.1; done
+kill -9 $pid
+wait $pid || true
+grep -q 'id="curves"' "$WORK/r21/report.html" || fail "no report of a run without samples"
 
 # one line each
 expect 3 "did you mean <lora:kiwa>" "$KIWAME" generate "x <lora:kiwwa:1>" --base "$WORK/base" --lora-dir "$WORK/r1" --steps 1

@@ -74,7 +74,7 @@ typedef struct {
 } kw_bench_work;
 
 typedef struct {
-    int n, tries;
+    int n, tries;                         /* n: runs; 0: a forecast alone, whose peak was measured */
     double median, low, high, sum;        /* seconds of a run; of all */
     double before, after;                 /* peak, FLOP/s */
     bool steady;                          /* both peaks within 5 % */

@@ -51,10 +51,24 @@ static void show_times(const kw_bench_result *r, kw_table *t)
     line(t, _(N_("first run")), a, more);
 }
 
+/* Of a run, or as forecast. */
+static double seconds_of(const kw_bench_result *r) { return r->t.n ? r->t.median : r->work / kw_bench_peak(&r->t); }
+
+static void show_forecast(const kw_bench_result *r, kw_table *t)
+{
+    char a[32], more[128];
+    kw_bench_seconds(seconds_of(r), a);
+    line(t, _(N_("time")), a, _(N_("a forecast: nothing was run")));
+    kw_bench_seconds(r->plan, a);
+    snprintf(more, sizeof more, _(N_("%s of planning")), a);
+    kw_bench_seconds(r->setup, a);
+    line(t, _(N_("to open")), a, more);
+}
+
 static void show_work(const kw_bench_result *r, kw_table *t)
 {
     static const char *const instruction[] = { "f32", "bf16", "int8" };
-    double speed = r->flops / r->t.median, peak = kw_bench_peak(&r->t);
+    double speed = r->flops / seconds_of(r), peak = kw_bench_peak(&r->t);
     char value[64], more[128];
     snprintf(value, sizeof value, r->flops < 1e11 ? "%.2f GFLOP" : "%.0f GFLOP", r->flops * 1e-9);
     line(t, _(N_("useful work")), value, "");
@@ -72,6 +86,10 @@ static void show_memory(const kw_bench_result *r, kw_table *t)
     char value[32], forecast[32], more[96];
     show_size(value, r->rss);
     show_size(forecast, r->forecast);
+    if (!r->t.n) {
+        line(t, _(N_("memory")), forecast, _(N_("a forecast: nothing was run")));
+        return;
+    }
     snprintf(more, sizeof more, _(N_("%s were forecast")), forecast);
     line(t, _(N_("memory")), value, more);
 }
@@ -150,7 +168,7 @@ static void add_family(kw_str *o, const kw_bench_breakdown *b, const kw_bench_fa
 static void add_figures(kw_str *o, const kw_bench_result *r)
 {
     const kw_bench_model *m = r->m;
-    double speed = r->flops / r->t.median, peak = kw_bench_peak(&r->t);
+    double peak = kw_bench_peak(&r->t);
     kw_str_add(o, "{\"model\":");
     kw_show_json_text(o, m->name);
     kw_str_printf(o, ",\"pass\":\"%s\",\"width\":%d,\"height\":%d,\"batch\":%d,\"dtype\":\"%s\"", r->pass, m->w, m->h,
@@ -160,14 +178,20 @@ static void add_figures(kw_str *o, const kw_bench_result *r)
     if (m->o->pass == KW_BENCH_LORA)
         kw_str_printf(o, ",\"rank\":%d", m->o->s.rank);
     kw_str_printf(o, ",\"isa\":\"%s\",\"threads\":%d", kw_kern_get()->isa, kw_threads());
-    kw_str_printf(o, ",\"seconds\":%.9g,\"seconds_low\":%.9g,\"seconds_high\":%.9g,\"runs\":%d", r->t.median, r->t.low,
-                  r->t.high, r->t.n);
-    kw_str_printf(o, ",\"tflop\":%.9g,\"tflops\":%.9g,\"peak_tflops\":%.9g,\"fraction\":%.6g", r->flops * 1e-12,
-                  speed * 1e-12, peak * 1e-12, speed / peak);
+    if (r->t.n)
+        kw_str_printf(o, ",\"seconds\":%.9g,\"seconds_low\":%.9g,\"seconds_high\":%.9g", r->t.median, r->t.low, r->t.high);
+    kw_str_printf(o, ",\"runs\":%d,\"tflop\":%.9g", r->t.n, r->flops * 1e-12);
+    if (r->t.n)
+        kw_str_printf(o, ",\"tflops\":%.9g,\"fraction\":%.6g", r->flops / r->t.median * 1e-12, r->flops / r->t.median / peak);
+    kw_str_printf(o, ",\"peak_tflops\":%.9g", peak * 1e-12);
     kw_str_printf(o, ",\"peak_before\":%.9g,\"peak_after\":%.9g,\"steady\":%s,\"tries\":%d", r->t.before * 1e-12,
                   r->t.after * 1e-12, r->t.steady ? "true" : "false", r->t.tries);
-    kw_str_printf(o, ",\"rss_bytes\":%.0f,\"forecast_bytes\":%.0f,\"setup_seconds\":%.9g,\"first_seconds\":%.9g",
-                  r->rss, r->forecast, r->setup, r->first);
+    size_t slow = 0;
+    for (int i = 0; i < r->n_programs; i++)
+        slow += kw_program_references(r->program[i]);
+    kw_str_printf(o, ",\"forecast_bytes\":%.0f,\"setup_seconds\":%.9g,\"reference_nodes\":%zu", r->forecast, r->setup, slow);
+    if (r->t.n)
+        kw_str_printf(o, ",\"rss_bytes\":%.0f,\"first_seconds\":%.9g", r->rss, r->first);
     if (r->work > 0)
         kw_str_printf(o, ",\"forecast_seconds\":%.9g,\"plan_seconds\":%.9g,\"states_seconds\":%.9g", r->work / peak,
                       r->plan, r->states);
@@ -193,14 +217,13 @@ static void print_json(const kw_bench_result *r, const kw_bench_breakdown *b)
 {
     kw_str o = { 0 };
     add_figures(&o, r);
-    kw_str_add(&o, ",\"breakdown\":[");
-    for (int i = 0; i < b->n; i++) {
-        kw_str_add(&o, i ? "," : "");
+    for (int i = 0; i < b->n && r->t.n; i++) {
+        kw_str_add(&o, i ? "," : ",\"breakdown\":[");
         add_family(&o, b, &b->family[i]);
     }
-    if (r->top > 0)
+    if (r->top > 0 && r->t.n)
         add_places(&o, r);
-    printf("%s]}\n", o.s && !o.failed ? o.s : "{");
+    printf("%s%s}\n", o.s && !o.failed ? o.s : "{", r->t.n ? "]" : "");
     kw_str_free(&o);
 }
 
@@ -221,19 +244,19 @@ static void show_head(const kw_bench_result *r)
 void kw_bench_show(const kw_cli *c, const kw_bench_result *r)
 {
     kw_bench_breakdown b;
-    bool detailed = kw_bench_break_down(r, &b);
+    bool ran = r->t.n > 0, detailed = kw_bench_break_down(r, &b) && ran;
     if (c->global.json) {
         print_json(r, &b);
     } else {
         kw_table t = { .align = "lrl" };
         show_head(r);
-        show_times(r, &t);
+        (ran ? show_times : show_forecast)(r, &t);
         show_work(r, &t);
         show_memory(r, &t);
         kw_table_print(&t, stdout, 2);
         if (detailed)
             show_families(&b, r->t.sum / b.runs);
-        if (r->top > 0)
+        if (r->top > 0 && ran)
             show_places(r);
     }
     kw_bench_remark(c, &r->t);

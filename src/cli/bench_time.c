@@ -27,6 +27,8 @@ static kw_status runs(const kw_bench_work *w, double *each, kw_bench_times *t, k
         each[t->n++] = to - from;
     }
     t->sum = from - start;
+    if (!t->n)
+        return KW_OK;
     qsort(each, (size_t)t->n, sizeof *each, by_value);
     t->median = t->n % 2 ? each[t->n / 2] : 0.5 * (each[t->n / 2 - 1] + each[t->n / 2]);
     t->low = each[0];
@@ -36,7 +38,7 @@ static kw_status runs(const kw_bench_work *w, double *each, kw_bench_times *t, k
 
 kw_status kw_bench_time(const kw_bench_work *w, kw_bench_times *t, kw_err *e)
 {
-    double *each = malloc(sizeof *each * (size_t)w->most);
+    double *each = malloc(sizeof *each * (size_t)KW_MAX(w->most, 1));
     kw_peak kind = kw_bench_kind(w->compute);
     kw_status s = each ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
     *t = (kw_bench_times){ .n = 0 };

@@ -12,7 +12,7 @@ typedef struct {
 static const kw_option options[] = {
     KW_ROW_GROUP(N_("Measuring")),
     KW_ROW_FLOAT("seconds", config, seconds, 10, 0, 86400, N_("runs go on for so long")),
-    KW_ROW_INT("runs", config, runs, 3, 1, 100000, N_("least number of runs")),
+    KW_ROW_INT("runs", config, runs, 3, 0, 100000, N_("least number of runs; 0: the forecast alone")),
     KW_ROW_INT("top", config, top, 0, 0, 1000, N_("list so many of the shapes that take most time")),
     KW_ROW_END
 };
@@ -185,17 +185,19 @@ static kw_status measure(session *s, const config *o, kw_err *e)
 {
     kw_bench_result *r = s->r;
     kw_bench_work work = { .run = once, .start = start, .ctx = s, .compute = s->m->compute,
-                           .seconds = (double)o->seconds, .least = o->runs, .most = KW_MAX(o->runs, 1000),
-                           .peak_seconds = 0.3 };
+                           .seconds = (double)o->seconds, .least = o->runs, .most = o->runs ? KW_MAX(o->runs, 1000) : 0,
+                           .peak_seconds = o->runs ? 0.3 : 0.1 };
     double begun = kw_now(), now, past;
     KW_TRY(kw_bench_trains(s->m) ? open_training(s, e) : open_pass(s, e));
     kw_process_memory(&now, &past);
     r->forecast = KW_MAX(r->forecast, past);      /* opening may have taken more than the pass will */
     r->setup = kw_now() - begun;
-    begun = kw_now();
-    KW_TRY(once(s, e));
-    r->first = kw_now() - begun;
     list_programs(s);
+    if (o->runs) {
+        begun = kw_now();
+        KW_TRY(once(s, e));
+        r->first = kw_now() - begun;
+    }
     KW_TRY(kw_bench_time(&work, &r->t, e));
     kw_process_memory(&now, &r->rss);
     return KW_OK;

@@ -10,7 +10,6 @@
 /*  name, what it is; each takes any pass unless its kw_conv_new_by says no  */
 #define KW_CONV_WAY_MAP(X) \
     X(PLAIN,   "oneDNN on NHWC") \
-    X(BLOCKED, "oneDNN on its own layout, reorders around") \
     X(FLIP,    "backward-data as a forward convolution with the weight turned round (stride 1)") \
     X(TILES,   "our own tiles in registers, f32; backward-data only with stride 1") \
     X(WINOGRAD, "the same after Winograd's F(4, 3) along rows: half the products (width 3, stride 1)") \

@@ -1,8 +1,8 @@
 /*
  * dnn.c - the engine of oneDNN 2.6, its convolutions and products.
  *
- * Primitives are created by description (oneDNN caches the generated code by it), scratch memory is the caller's
- * except for what dnnl_sgemm packs, and x and y are always described as NHWC unless `blocked` is asked for.
+ * Primitives are created by description (oneDNN caches the generated code by it), scratch memory is the caller's,
+ * x and y are NHWC; only the weight's layout is the library's choice.
  */
 #include "dnn.h"
 
@@ -66,9 +66,8 @@ struct kw_dnn_conv {
     bool bias;
     dnnl_primitive_desc_t desc;
     dnnl_primitive_t run;
-    dnnl_memory_desc_t user[N_ARGS], lib[N_ARGS];      /* NHWC as the caller has it; as the primitive wants it */
-    dnnl_primitive_t reorder[N_ARGS];                  /* only for X, Y, and only if the two differ */
-    size_t at[N_ARGS], work_at, scratch_size;
+    dnnl_memory_desc_t arg[N_ARGS];
+    size_t scratch_size;
     const char *implementation;
 };
 
@@ -82,24 +81,22 @@ static dnnl_memory_desc_t describe(int n, const dnnl_dims_t dims, dnnl_data_type
     return d;
 }
 
-/* The user's descriptions; returns in `want` what the library may choose from. */
-static void describe_all(kw_dnn_conv *c, const kw_conv_shape *s, kw_dtype t, bool blocked, dnnl_memory_desc_t *want)
+/* The weight in any layout, until the library has chosen. */
+static void describe_all(kw_dnn_conv *c, const kw_conv_shape *s, kw_dtype t)
 {
     dnnl_dims_t x = { s->n, s->in, s->h, s->w }, w = { s->out, s->in, s->kh, s->kw }, b = { s->out };
     dnnl_dims_t y = { s->n, s->out, kw_conv_out_h(s), kw_conv_out_w(s) };
     dnnl_data_type_t type = type_of(t);
-    c->user[X] = describe(4, x, type, dnnl_nhwc);
-    c->user[Y] = describe(4, y, type, dnnl_nhwc);
-    want[X] = blocked ? describe(4, x, type, dnnl_format_tag_any) : c->user[X];
-    want[Y] = blocked ? describe(4, y, type, dnnl_format_tag_any) : c->user[Y];
-    want[W] = describe(4, w, c->pass == KW_BACKWARD_WEIGHTS ? dnnl_f32 : type, dnnl_format_tag_any);
-    want[BIAS] = c->user[BIAS] = describe(1, b, dnnl_f32, dnnl_x);
+    c->arg[X] = describe(4, x, type, dnnl_nhwc);
+    c->arg[Y] = describe(4, y, type, dnnl_nhwc);
+    c->arg[W] = describe(4, w, c->pass == KW_BACKWARD_WEIGHTS ? dnnl_f32 : type, dnnl_format_tag_any);
+    c->arg[BIAS] = describe(1, b, dnnl_f32, dnnl_x);
 }
 
 /* The three operation descriptors begin alike: make the one of this pass, with the forward one as the hint. */
-static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, const dnnl_memory_desc_t *d,
-                               dnnl_primitive_attr_t attr)
+static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, dnnl_primitive_attr_t attr)
 {
+    const dnnl_memory_desc_t *d = c->arg;
     dnnl_dims_t stride = { s->stride, s->stride }, before = { s->pad_top, s->pad_left },
                 after = { s->pad_bottom, s->pad_right };
     const dnnl_memory_desc_t *bias = c->bias ? &d[BIAS] : NULL;
@@ -127,41 +124,10 @@ static dnnl_status_t make_desc(kw_dnn_conv *c, const kw_conv_shape *s, const dnn
     return bad;
 }
 
-static void query_descs(kw_dnn_conv *c)
+static dnnl_status_t finish(kw_dnn_conv *c)
 {
-    static const dnnl_query_t ask[3][N_ARGS] = {
-        [KW_FORWARD] = { dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md, dnnl_query_dst_md },
-        [KW_BACKWARD_DATA] = { dnnl_query_diff_src_md, dnnl_query_weights_md, dnnl_query_weights_md,
-                               dnnl_query_diff_dst_md },
-        [KW_BACKWARD_WEIGHTS] = { dnnl_query_src_md, dnnl_query_diff_weights_md, dnnl_query_diff_weights_md,
-                                  dnnl_query_diff_dst_md },
-    };
-    for (int i = 0; i < N_ARGS; i++)
-        if (i != BIAS)
-            c->lib[i] = *dnnl_primitive_desc_query_md(c->desc, ask[c->pass][i], 0);
-    c->lib[BIAS] = c->user[BIAS];
-}
-
-/* A reorder between the user's and the library's layout of X or Y, in the direction the pass needs. */
-static dnnl_status_t make_reorder(kw_dnn_conv *c, int i, bool is_output, dnnl_primitive_attr_t attr, size_t *work)
-{
-    dnnl_primitive_desc_t d;
-    dnnl_memory_desc_t *from = is_output ? &c->lib[i] : &c->user[i], *to = is_output ? &c->user[i] : &c->lib[i];
-    if (dnnl_memory_desc_equal(&c->user[i], &c->lib[i]))
-        return dnnl_success;
-    dnnl_status_t bad = dnnl_reorder_primitive_desc_create(&d, from, engine, to, engine, attr);
-    if (bad)
-        return bad;
-    *work = KW_MAX(*work, dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0)));
-    bad = dnnl_primitive_create(&c->reorder[i], d);
-    dnnl_primitive_desc_destroy(d);
-    return bad;
-}
-
-/* scratch: [blocked x] [blocked y] [work of the primitive and of the reorders] */
-static dnnl_status_t finish(kw_dnn_conv *c, dnnl_primitive_attr_t attr)
-{
-    size_t work = dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(c->desc, dnnl_query_scratchpad_md, 0));
+    static const dnnl_query_t weight[] = { [KW_FORWARD] = dnnl_query_weights_md,
+        [KW_BACKWARD_DATA] = dnnl_query_weights_md, [KW_BACKWARD_WEIGHTS] = dnnl_query_diff_weights_md };
     dnnl_status_t bad = dnnl_primitive_desc_query(c->desc, dnnl_query_impl_info_str, 0, &c->implementation);
     if (!bad && is_reference(c->implementation))
         bad = dnnl_unimplemented;
@@ -169,23 +135,13 @@ static dnnl_status_t finish(kw_dnn_conv *c, dnnl_primitive_attr_t attr)
         bad = dnnl_primitive_create(&c->run, c->desc);
     if (bad)
         return bad;
-    query_descs(c);
-    bad = make_reorder(c, X, c->pass == KW_BACKWARD_DATA, attr, &work);
-    if (!bad)
-        bad = make_reorder(c, Y, c->pass == KW_FORWARD, attr, &work);
-    for (int i = X; i <= Y; i += Y - X)
-        if (c->reorder[i]) {
-            c->at[i] = c->scratch_size;
-            c->scratch_size += ALIGN(dnnl_memory_desc_get_size(&c->lib[i]));
-        }
-    c->work_at = c->scratch_size;
-    c->scratch_size += ALIGN(work);
-    return bad;
+    c->arg[W] = *dnnl_primitive_desc_query_md(c->desc, weight[c->pass], 0);
+    c->scratch_size = ALIGN(dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(c->desc, dnnl_query_scratchpad_md, 0)));
+    return dnnl_success;
 }
 
-kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, bool blocked)
+kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias)
 {
-    dnnl_memory_desc_t want[N_ARGS];
     dnnl_primitive_attr_t attr = NULL;
     if (!ready() || (t == KW_BF16 && !kw_dnn_has_bf16()))
         return NULL;
@@ -194,14 +150,14 @@ kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, b
         return NULL;
     c->pass = pass;
     c->bias = bias && pass != KW_BACKWARD_DATA;
-    describe_all(c, s, t, blocked, want);
+    describe_all(c, s, t);
     dnnl_status_t bad = dnnl_primitive_attr_create(&attr);
     if (!bad)
         bad = dnnl_primitive_attr_set_scratchpad_mode(attr, dnnl_scratchpad_mode_user);
     if (!bad)
-        bad = make_desc(c, s, want, attr);
+        bad = make_desc(c, s, attr);
     if (!bad)
-        bad = finish(c, attr);
+        bad = finish(c);
     if (attr)
         dnnl_primitive_attr_destroy(attr);
     if (bad) {
@@ -215,9 +171,6 @@ void kw_dnn_conv_free(kw_dnn_conv *c)
 {
     if (!c)
         return;
-    for (int i = 0; i < N_ARGS; i++)
-        if (c->reorder[i])
-            dnnl_primitive_destroy(c->reorder[i]);
     if (c->run)
         dnnl_primitive_destroy(c->run);
     if (c->desc)
@@ -260,16 +213,6 @@ static dnnl_memory_desc_t work_desc(dnnl_primitive_t p)
     return *dnnl_primitive_desc_query_md(d, dnnl_query_scratchpad_md, 0);
 }
 
-static void reorder(const kw_dnn_conv *c, int i, void *user, char *scratch, bool is_output)
-{
-    static const int role[3] = { DNNL_ARG_FROM, DNNL_ARG_TO, DNNL_ARG_SCRATCHPAD };
-    dnnl_memory_desc_t work = work_desc(c->reorder[i]);
-    const dnnl_memory_desc_t *from = is_output ? &c->lib[i] : &c->user[i], *to = is_output ? &c->user[i] : &c->lib[i];
-    void *lib = scratch + c->at[i];
-    execute(c->reorder[i], 3, role, (const dnnl_memory_desc_t *[]){ from, to, &work },
-            (void *[]){ is_output ? lib : user, is_output ? user : lib, scratch + c->work_at });
-}
-
 void kw_dnn_conv_run(const kw_dnn_conv *c, void *x, void *w, float *bias, void *y, void *scratch)
 {
     static const int role[3][5] = {
@@ -278,20 +221,10 @@ void kw_dnn_conv_run(const kw_dnn_conv *c, void *x, void *w, float *bias, void *
         [KW_BACKWARD_WEIGHTS] = { DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_SCRATCHPAD,
                                   DNNL_ARG_DIFF_BIAS },
     };
-    bool x_out = c->pass == KW_BACKWARD_DATA, y_out = c->pass == KW_FORWARD;
     dnnl_memory_desc_t work = work_desc(c->run);
-    char *s = scratch;
-    if (c->reorder[X] && !x_out)
-        reorder(c, X, x, s, false);
-    if (c->reorder[Y] && !y_out)
-        reorder(c, Y, y, s, false);
     execute(c->run, c->bias ? 5 : 4, role[c->pass],
-            (const dnnl_memory_desc_t *[]){ &c->lib[X], &c->lib[W], &c->lib[Y], &work, &c->lib[BIAS] },
-            (void *[]){ c->reorder[X] ? s + c->at[X] : x, w, c->reorder[Y] ? s + c->at[Y] : y, s + c->work_at, bias });
-    if (c->reorder[X] && x_out)
-        reorder(c, X, x, s, true);
-    if (c->reorder[Y] && y_out)
-        reorder(c, Y, y, s, true);
+            (const dnnl_memory_desc_t *[]){ &c->arg[X], &c->arg[W], &c->arg[Y], &work, &c->arg[BIAS] },
+            (void *[]){ x, w, y, scratch, bias });
 }
 
 /* ---- weight layout -------------------------------------------------------------------------------------- */
@@ -323,7 +256,7 @@ static void layout_text(const dnnl_memory_desc_t *d, kw_dtype t, char *text, siz
 
 bool kw_dnn_conv_layout(const kw_dnn_conv *c, int64_t *room, kw_dnn_layout *layout)
 {
-    const dnnl_memory_desc_t *d = &c->lib[W];
+    const dnnl_memory_desc_t *d = &c->arg[W];
     if (d->format_kind != dnnl_blocked || d->offset0 || d->extra.flags || d->format_desc.blocking.inner_nblks > 6)
         return false;
     layout->type = d->data_type == dnnl_bf16 ? KW_BF16 : KW_F32;

@@ -22,11 +22,9 @@ typedef struct kw_dnn_conv kw_dnn_conv;
 
 /*
  * One pass with x and y NHWC of type t (F32, or BF16 if kw_dnn_has_bf16); bias and gradients of weight and bias
- * are f32.
- * blocked: x and y are reordered to and from the library's own layout inside. NULL when the library has
- * nothing better than its reference implementation, or no memory.
+ * are f32. NULL when the library has nothing better than its reference implementation, or no memory.
  */
-kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias, bool blocked);
+kw_dnn_conv *kw_dnn_conv_new(const kw_conv_shape *s, kw_pass pass, kw_dtype t, bool bias);
 void kw_dnn_conv_free(kw_dnn_conv *c);
 size_t kw_dnn_conv_scratch_size(const kw_dnn_conv *c);
 const char *kw_dnn_conv_implementation(const kw_dnn_conv *c);

@@ -119,11 +119,14 @@ static void group_ref(const kw_call *c)
                 (double *const *)c->out);
 }
 
-/* Parameters and statistics are f32 beside f32 or bf16 activations. */
-static bool fits(const kw_graph *g, const kw_node *n)
+/* Parameters, from input `first` on, and statistics are f32 beside f32 or bf16 activations. */
+static bool parameters_fit(const kw_graph *g, const kw_node *n, int first)
 {
-    return kw__activations(g, n) && kw_dtype_of(g, n->in[1]) != KW_BF16 && kw_dtype_of(g, n->in[2]) != KW_BF16;
+    return kw__activations(g, n) && kw_dtype_of(g, n->in[first]) == KW_F32 && kw_dtype_of(g, n->in[first + 1]) == KW_F32;
 }
+
+static bool fits(const kw_graph *g, const kw_node *n) { return parameters_fit(g, n, 1); }
+static bool grad_fits(const kw_graph *g, const kw_node *n) { return parameters_fit(g, n, 2); }
 
 static void group_run(const kw_call *c)
 {
@@ -198,7 +201,7 @@ const kw_op kw_op_group_norm_grad = {
     .name = "group_norm_grad", .math = "dx, dgamma, dbeta of group norm (and SiLU)", .n_in = 6, .n_out = 3,
     .attr_size = sizeof(norm),
     .infer = grads_infer, .no_grad = SECOND, .ref = group_grad_ref,
-    .fast = { { .name = "simd", .fits = fits, .prepare = group_grad_prepare, .run = group_grad_run } },
+    .fast = { { .name = "simd", .fits = grad_fits, .prepare = group_grad_prepare, .run = group_grad_run } },
 };
 
 /* ---- layer norm ----------------------------------------------------------------------------------------- */
@@ -275,5 +278,5 @@ const kw_op kw_op_layer_norm_grad = {
     .name = "layer_norm_grad", .math = "dx, dgamma, dbeta of layer norm", .n_in = 6, .n_out = 3,
     .attr_size = sizeof(norm),
     .infer = grads_infer, .no_grad = SECOND, .ref = layer_grad_ref,
-    .fast = { { .name = "simd", .fits = fits, .prepare = layer_grad_prepare, .run = layer_grad_run } },
+    .fast = { { .name = "simd", .fits = grad_fits, .prepare = layer_grad_prepare, .run = layer_grad_run } },
 };

@@ -244,45 +244,52 @@ static kw_status choose_level(const kw_graph *g, const kw_run_options *o, size_t
 
 /* ---- a limit for the whole process ------------------------------------------------------------------------------- */
 
-/* Does whoever reads this matrix first make its own copy of it? Else it is read where it lies. */
-static kw_status is_packed(const kw_program *p, kw_val v, bool reference, bool *yes, kw_err *e)
+/* What nodes take while they run, each by itself, and which matrices they read as copies of their own. */
+typedef struct { size_t scratch, passing; bool *copied; } burden;
+
+static kw_status add_burden(const kw_program *p, const kw_node *n, bool reference, burden *b, kw_err *e)
 {
-    *yes = false;
-    for (size_t i = 0; i < p->g->n_nodes; i++)
-        for (int k = 0; k < p->g->node[i].n_in; k++) {
-            const kw_kernel *kernel = p->g->node[i].in[k] == v ? choose(p->g, &p->g->node[i], reference) : NULL;
-            kw_need need = { .packed_in = KW_NONE };
-            if (!kernel || !kernel->prepare || !kernel->pack)
-                continue;
-            KW_TRY(kernel->prepare(p->g, &p->g->node[i], &need, e));
-            *yes = need.packed_in == k && need.packed_bytes;
-            if (need.held && kernel->release)
-                kernel->release(need.held);
-            return KW_OK;
-        }
+    const kw_kernel *kernel = is_leaf(n) ? NULL : choose(p->g, n, reference);
+    kw_need need = { .packed_in = KW_NONE };
+    if (!kernel || !kernel->prepare)
+        return KW_OK;
+    KW_TRY(kernel->prepare(p->g, n, &need, e));
+    size_t packed = need.packed_in >= 0 ? need.packed_bytes : 0;
+    if (need.held && kernel->release)
+        kernel->release(need.held);
+    b->scratch = KW_MAX(b->scratch, aligned(need.scratch) + aligned(packed));
+    if (!packed)
+        return KW_OK;
+    b->passing = KW_MAX(b->passing, kw_value_bytes(p->g, n->in[need.packed_in]));
+    b->copied[n->in[need.packed_in]] = true;
     return KW_OK;
 }
 
-/* What there is beside activations and packed copies: the store's own memory, files read in place, room to pack in. */
-static kw_status fixed_bytes(const kw_program *p, bool reference, size_t *bytes, kw_err *e)
+/* Matrices that lie in files' pages and are read there. */
+static size_t bytes_in_place(const kw_program *p, const burden *b)
 {
-    size_t in_place = 0, largest = 0;
+    size_t sum = 0;
     for (size_t i = 0; i < p->g->n_nodes; i++) {
         const kw_node *n = &p->g->node[i];
-        if (n->op != &kw_op_state || kw_shape_of(p->g, n->out[0]).rank < 2)
-            continue;
-        kw_shape shape = kw_shape_of(p->g, n->out[0]);
-        bool packed = shape.rank == 4 && shape.d[2] * shape.d[3] > 1;
-        bool mapped = kw_store_at(p->store, kw_state_of(p->g, n->out[0]))->mapped;
-        if (!packed && mapped)
-            KW_TRY(is_packed(p, n->out[0], reference, &packed, e));
-        if (packed)
-            largest = KW_MAX(largest, (size_t)kw_count(shape) * sizeof(float));
-        else if (mapped)
-            in_place += kw_value_bytes(p->g, n->out[0]);
+        if (n->op == &kw_op_state && kw_shape_of(p->g, n->out[0]).rank > 1 && !b->copied[n->out[0]]
+            && kw_store_at(p->store, kw_state_of(p->g, n->out[0]))->mapped)
+            sum += kw_value_bytes(p->g, n->out[0]);
     }
-    *bytes = kw__store_beside(p->store) + KW_RESERVE + kw_store_bytes(p->store) + in_place + largest;
-    return KW_OK;
+    return sum;
+}
+
+/* What there is beside activations and packed copies: the store's own memory, files read in place, what nodes take. */
+static kw_status fixed_bytes(const kw_program *p, bool reference, size_t *bytes, kw_err *e)
+{
+    burden b = { .copied = calloc(p->g->n_values, sizeof *b.copied) };
+    kw_status s = b.copied ? KW_OK : kw_fail(e, KW_ENOMEM, "out of memory");
+    for (size_t i = 0; !s && i < p->g->n_nodes; i++)
+        s = add_burden(p, &p->g->node[i], reference, &b, e);
+    if (!s)
+        *bytes = kw__store_beside(p->store) + KW_RESERVE + kw_store_bytes(p->store) + bytes_in_place(p, &b) + b.scratch
+                 + b.passing;
+    free(b.copied);
+    return s;
 }
 
 static kw_status plan(kw_arena *a, kw_program *p, const kw_run_options *o, kw_err *e)
@@ -565,6 +572,14 @@ double kw_program_flops(const kw_program *p) { return kw_graph_flops(p->g); }
 double kw_program_useful_flops(const kw_program *p) { return kw_graph_useful_flops(p->g); }
 const kw_graph *kw_program_graph(const kw_program *p) { return p->g; }
 
+size_t kw_program_references(const kw_program *p)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < p->g->n_nodes; i++)
+        sum += p->g->compute != KW_F64 && reference_bytes(p, i);
+    return sum;
+}
+
 void kw_program_print(const kw_program *p, kw_str *text)
 {
     kw_graph_print(p->g, text);
@@ -574,7 +589,7 @@ void kw_program_print(const kw_program *p, kw_str *text)
                   (double)p->bytes * 1e-6, (double)p->plan->peak_alive * 1e-6, (double)p->plan->sum * 1e-6,
                   p->plan->peak_node, p->g->node[p->plan->peak_node].op->name, p->g->node[p->plan->peak_node].scope);
     for (size_t i = 0; i < p->g->n_nodes; i++)
-        if (!is_leaf(&p->g->node[i]) && !p->steps[i].kernel && p->g->compute != KW_F64)
+        if (p->g->compute != KW_F64 && reference_bytes(p, i))
             kw_str_printf(text, "reference kernel: %s in %s\n", p->g->node[i].op->name, p->g->node[i].scope);
 }
 

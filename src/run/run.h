@@ -98,6 +98,7 @@ size_t kw_program_weight_bytes(const kw_program *p);   /* of states read in plac
 double kw_program_flops(const kw_program *p);          /* of a run */
 double kw_program_useful_flops(const kw_program *p);   /* without what is computed again to save memory */
 const kw_graph *kw_program_graph(const kw_program *p);
+size_t kw_program_references(const kw_program *p);      /* nodes that no kernel takes: by way of double, slowly */
 void kw_program_print(const kw_program *p, kw_str *text);                   /* the plan: nodes, peak, kernels */
 
 /* ---- forecasts, from what was planned (forecast.c) ----------------------------------------------------------- */

@@ -168,7 +168,10 @@ static void add_family(kw_str *o, const kw_bench_breakdown *b, const kw_bench_fa
 static void add_figures(kw_str *o, const kw_bench_result *r)
 {
     const kw_bench_model *m = r->m;
-    double peak = kw_bench_peak(&r->t);
+    double peak = kw_bench_peak(&r->t), speed = r->t.n ? r->flops / r->t.median : 0;
+    size_t slow = 0;
+    for (int i = 0; i < r->n_programs; i++)
+        slow += kw_program_references(r->program[i]);
     kw_str_add(o, "{\"model\":");
     kw_show_json_text(o, m->name);
     kw_str_printf(o, ",\"pass\":\"%s\",\"width\":%d,\"height\":%d,\"batch\":%d,\"dtype\":\"%s\"", r->pass, m->w, m->h,
@@ -179,17 +182,16 @@ static void add_figures(kw_str *o, const kw_bench_result *r)
         kw_str_printf(o, ",\"rank\":%d", m->o->s.rank);
     kw_str_printf(o, ",\"isa\":\"%s\",\"threads\":%d", kw_kern_get()->isa, kw_threads());
     if (r->t.n)
-        kw_str_printf(o, ",\"seconds\":%.9g,\"seconds_low\":%.9g,\"seconds_high\":%.9g", r->t.median, r->t.low, r->t.high);
+        kw_str_printf(o, ",\"seconds\":%.9g,\"seconds_low\":%.9g,\"seconds_high\":%.9g", r->t.median, r->t.low,
+                      r->t.high);
     kw_str_printf(o, ",\"runs\":%d,\"tflop\":%.9g", r->t.n, r->flops * 1e-12);
     if (r->t.n)
-        kw_str_printf(o, ",\"tflops\":%.9g,\"fraction\":%.6g", r->flops / r->t.median * 1e-12, r->flops / r->t.median / peak);
+        kw_str_printf(o, ",\"tflops\":%.9g,\"fraction\":%.6g", speed * 1e-12, speed / peak);
     kw_str_printf(o, ",\"peak_tflops\":%.9g", peak * 1e-12);
     kw_str_printf(o, ",\"peak_before\":%.9g,\"peak_after\":%.9g,\"steady\":%s,\"tries\":%d", r->t.before * 1e-12,
                   r->t.after * 1e-12, r->t.steady ? "true" : "false", r->t.tries);
-    size_t slow = 0;
-    for (int i = 0; i < r->n_programs; i++)
-        slow += kw_program_references(r->program[i]);
-    kw_str_printf(o, ",\"forecast_bytes\":%.0f,\"setup_seconds\":%.9g,\"reference_nodes\":%zu", r->forecast, r->setup, slow);
+    kw_str_printf(o, ",\"forecast_bytes\":%.0f,\"setup_seconds\":%.9g,\"reference_nodes\":%zu", r->forecast, r->setup,
+                  slow);
     if (r->t.n)
         kw_str_printf(o, ",\"rss_bytes\":%.0f,\"first_seconds\":%.9g", r->rss, r->first);
     if (r->work > 0)

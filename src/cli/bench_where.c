@@ -109,7 +109,7 @@ static void place_conv(const kw_graph *g, const kw_node *n, char *text, size_t s
 {
     bool dx = is(n, "conv2d_dx"), dw = is(n, "conv2d_dw");
     kw_val x = dx ? n->out[0] : n->in[0], y = dx ? n->in[0] : dw ? n->in[1] : n->out[0], w = dw ? n->out[0] : n->in[1];
-    int64_t stride = (dim(g, x, 2) + dim(g, y, 2) - 1) / dim(g, y, 2);        /* stripes have rows of their neighbours */
+    int64_t stride = (dim(g, x, 2) + dim(g, y, 2) - 1) / dim(g, y, 2);   /* of widths: stripes have neighbours' rows */
     snprintf(text, size, "n%lld %lldx%lld %lld->%lld k%lld s%lld", (long long)dim(g, x, 0), (long long)dim(g, x, 1),
              (long long)dim(g, x, 2), (long long)dim(g, w, 1), (long long)dim(g, w, 0), (long long)dim(g, w, 2),
              (long long)stride);

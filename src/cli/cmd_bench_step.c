@@ -192,12 +192,12 @@ static kw_status measure(session *s, const config *o, kw_err *e)
     kw_process_memory(&now, &past);
     r->forecast = KW_MAX(r->forecast, past);      /* opening may have taken more than the pass will */
     r->setup = kw_now() - begun;
-    list_programs(s);
     if (o->runs) {
         begun = kw_now();
         KW_TRY(once(s, e));
         r->first = kw_now() - begun;
     }
+    list_programs(s);
     KW_TRY(kw_bench_time(&work, &r->t, e));
     kw_process_memory(&now, &r->rss);
     return KW_OK;

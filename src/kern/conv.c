@@ -226,24 +226,25 @@ kw_status kw_conv_new_by(kw_conv_way way, const kw_conv_shape *s, kw_pass pass, 
  * every size of picture.
  *
  * AVX2 (two Zen 3 cores, f32, useful work in % of the FMA peak; PLAIN / TILES / WINOGRAD; FLIP is as PLAIN forward;
- * oneDNN in a layout of its own, with reorders around, was best nowhere but for stride 2 backward, 61). Both cores are hyperthreads of busy ones: what is bound by instructions varies by a fifth from minute to
- * minute, WINOGRAD forward between 125 and 170.
- *                                    forward                 backward-data         backward-weights
- *   320 -> 320, 64^2                 59 / 83 / 157      as forward            22 / 60 / 127
- *   640 -> 640, 32^2                  - / 90 / 171      for TILES and         43 / 66 / 121
- *   1280 -> 1280, 16^2               72 / 91 / 167      WINOGRAD              51 / 67 / 112
- *   1280 -> 1280, 8^2                54 / 86 / 121                            29 / 48 / 70
- *   128 -> 128, 256^2                35 / 81 / 111                             - / 59 / 91
- *   512 -> 512, 128^2                42 / 75 / 145
- *   64 -> 64, 16^2 x 16              57 / 75 / 167                             - / 59 / 129
- *   32 -> 32, 128^2 x 16             79 / 67 / 111                             - / 48 / 54
- *   16 -> 16, 128^2 x 16             74 / 43 / 88                              - / 55 / 47
- *   4 -> 320, 64^2                   77 / 21 / 57                             46 / - / 42
- *   320 -> 4, 64^2                   15 / 17 / 29                             22 / 16 / 18
- *   128 -> 3, 256^2                    9 / 13 / 18
- *   stride 2, 320 -> 320, 64^2       34 / 75 / -        52 / - / -       27 / 52 / -
- *   1 x 1, 320 -> 320, 64^2          86 / 64 / -        85 / 59 (FLIP)   71 / 42 / -
- *   1 x 1, 1280 -> 1280, 16^2        88 / 72 / -        85 / 73 (FLIP)   70 / 51 / -
+ * oneDNN in a layout of its own, with reorders around, was best for stride 2 backward alone, 61). Both cores are
+ * hyperthreads of busy ones: what is bound by instructions varies by a fifth from minute to minute, WINOGRAD forward
+ * between 125 and 170.
+ *                                  forward          backward-data     backward-weights
+ *   320 -> 320, 64^2               59 / 83 / 157    as forward        22 / 60 / 127
+ *   640 -> 640, 32^2                - / 90 / 171    for TILES and     43 / 66 / 121
+ *   1280 -> 1280, 16^2             72 / 91 / 167    WINOGRAD          51 / 67 / 112
+ *   1280 -> 1280, 8^2              54 / 86 / 121                      29 / 48 / 70
+ *   128 -> 128, 256^2              35 / 81 / 111                       - / 59 / 91
+ *   512 -> 512, 128^2              42 / 75 / 145
+ *   64 -> 64, 16^2 x 16            57 / 75 / 167                       - / 59 / 129
+ *   32 -> 32, 128^2 x 16           79 / 67 / 111                       - / 48 / 54
+ *   16 -> 16, 128^2 x 16           74 / 43 / 88                        - / 55 / 47
+ *   4 -> 320, 64^2                 77 / 21 / 57                       46 /  - / 42
+ *   320 -> 4, 64^2                 15 / 17 / 29                       22 / 16 / 18
+ *   128 -> 3, 256^2                 9 / 13 / 18
+ *   stride 2, 320 -> 320, 64^2     34 / 75 / -      52 / - / -        27 / 52 / -
+ *   1 x 1, 320 -> 320, 64^2        86 / 64 / -      85 / 59 (FLIP)    71 / 42 / -
+ *   1 x 1, 1280 -> 1280, 16^2      88 / 72 / -      85 / 73 (FLIP)    70 / 51 / -
  *
  * AVX-512 (Zen 5, oneDNN alone): forward on NHWC has 85-99 %, f32 backward-data 60-78 % and so is turned into a forward
  * one; backward-weights 59-92 %. bf16 likewise. TILES and WINOGRAD were not measured there.

@@ -136,7 +136,8 @@ static dnnl_status_t finish(kw_dnn_conv *c)
     if (bad)
         return bad;
     c->arg[W] = *dnnl_primitive_desc_query_md(c->desc, weight[c->pass], 0);
-    c->scratch_size = ALIGN(dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(c->desc, dnnl_query_scratchpad_md, 0)));
+    const dnnl_memory_desc_t *work = dnnl_primitive_desc_query_md(c->desc, dnnl_query_scratchpad_md, 0);
+    c->scratch_size = ALIGN(dnnl_memory_desc_get_size(work));
     return dnnl_success;
 }
 

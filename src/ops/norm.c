@@ -122,7 +122,8 @@ static void group_ref(const kw_call *c)
 /* Parameters, from input `first` on, and statistics are f32 beside f32 or bf16 activations. */
 static bool parameters_fit(const kw_graph *g, const kw_node *n, int first)
 {
-    return kw__activations(g, n) && kw_dtype_of(g, n->in[first]) == KW_F32 && kw_dtype_of(g, n->in[first + 1]) == KW_F32;
+    return kw__activations(g, n) && kw_dtype_of(g, n->in[first]) == KW_F32
+           && kw_dtype_of(g, n->in[first + 1]) == KW_F32;
 }
 
 static bool fits(const kw_graph *g, const kw_node *n) { return parameters_fit(g, n, 1); }

@@ -72,9 +72,9 @@ static const struct { const char *name; rates of[2]; } table[] = {
  * bf16); no convolution takes Winograd's way. Bytes and nodes are the team's: a guess.
  */
 static const double avx512_share[] = {
-    [CONV] = 0.88, [CONV_POINT] = 0.88, [CONV_OTHER] = 0.7, [CONV_DW] = 0.8, [LINEAR] = 0.9, [LINEAR_THIN] = 0.6, [LINEAR_CODES] = 0.8,
-    [LINEAR_DW] = 0.8, [LINEAR_DW_THIN] = 0.6, [ATTENTION] = 0.79, [ATTENTION_FEW] = 0.62, [GRADIENT] = 0.66,
-    [GRADIENT_FEW] = 0.45, [NORM] = 1, [UPDATE] = 1, [UPDATE_CODES] = 1, [OTHER] = 1, [PACK] = 1,
+    [CONV] = 0.88, [CONV_POINT] = 0.88, [CONV_OTHER] = 0.7, [CONV_DW] = 0.8, [LINEAR] = 0.9, [LINEAR_THIN] = 0.6,
+    [LINEAR_CODES] = 0.8, [LINEAR_DW] = 0.8, [LINEAR_DW_THIN] = 0.6, [ATTENTION] = 0.79, [ATTENTION_FEW] = 0.62,
+    [GRADIENT] = 0.66, [GRADIENT_FEW] = 0.45, [NORM] = 1, [UPDATE] = 1, [UPDATE_CODES] = 1, [OTHER] = 1, [PACK] = 1,
 };
 
 static rates rates_of(int class)

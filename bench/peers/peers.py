@@ -69,7 +69,9 @@ class Bench:
         if work == "sample":                       # a sampling step with guidance is two evaluations of the U-Net
             base[base.index("--batch") + 1] = 2 * self.o.batch
         rank = ["--rank", self.o.rank] if work == "lora" else []
-        return self.call(self.o.kiwame, "bench", "step", "--pass", "forward" if work == "sample" else work, *base, *rank)
+        norm = ["--max-grad-norm", "off"] if work in ("lora", "full") else []      # theirs has no limit
+        return self.call(self.o.kiwame, "bench", "step", "--pass", "forward" if work == "sample" else work, *base, *rank,
+                         *norm)
 
     def torch(self, work, size, setting):
         if work == "sample":

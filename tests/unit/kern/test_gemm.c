@@ -233,7 +233,7 @@ int main(void)
         cmocka_unit_test(any_number_of_threads),
         cmocka_unit_test(cached_product),
     };
-    static const char *const isa[] = { "scalar", "avx2", "avx512" };
+    static const char *const isa[] = { "scalar", "avx2", "avx512", "avx512_bf16" };
     int failed = 0;
     for (size_t i = 0; i < KW_LEN(isa); i++)
         if (!kw_kern_choose(isa[i], NULL)) {

@@ -76,7 +76,8 @@ def show(points, rates):
         sums = sum(b[0] * 1e9 * q["gflop"] + b[1] * q["bytes"] + b[2] * q["count"]
                    for q in places(p) for b in [rates[q["class"]]])
         off = sums / (1e12 * p["peak_tflops"]) / p["seconds"] - 1
-        print(f'{p["model"].split("/")[-1]} {p["pass"]} {p["width"]}x{p["height"]} b{p["batch"]} {p["dtype"]} threads {p["threads"]}: '
+        print(f'{p["model"].split("/")[-1]} {p["pass"]} {p["width"]}x{p["height"]} b{p["batch"]} {p["dtype"]} '
+              f'threads {p["threads"]}: '
               f'{p["seconds"]:.4f} s, {100 * off:+.0f} % ({"steady" if p["steady"] else "peak moved"})')
 
 

@@ -47,24 +47,24 @@ enum { TEAM, ALONE };                     /* two threads, one */
 
 /*  class of nodes: share of the peak, FLOPs a byte, FLOPs a node, for a team and for a thread alone  */
 static const struct { const char *name; rates of[2]; } table[] = {
-    [CONV] = { "conv", { { 1.51, 7.52, 5.8e+06 }, { 1.69, 8.29, 0 } } },
-    [CONV_POINT] = { "conv-point", { { 0.979, 15.8, 6.2e+05 }, { 1, 5.88, 4.8e+04 } } },
+    [CONV] = { "conv", { { 1.51, 7.52, 5.8e+06 }, { 1.69, 8.27, 0 } } },
+    [CONV_POINT] = { "conv-point", { { 0.973, 15.7, 6.2e+05 }, { 1, 5.96, 4.6e+04 } } },
     [CONV_OTHER] = { "conv-other", { { 1, 18.3, 1.4e+06 }, { 0.871, 11.8, 0 } } },
-    [CONV_DW] = { "conv-dw", { { 1.19, 23.3, 1.8e+06 }, { 1.55, 13.4, 1.4e+06 } } },
-    [LINEAR] = { "linear", { { 0.93, 11, 2.3e+06 }, { 0.979, 6.96, 5e+05 } } },
-    [LINEAR_THIN] = { "linear-thin", { { 0.677, 12.7, 1.7e+05 }, { 1, 5.84, 4.8e+04 } } },
+    [CONV_DW] = { "conv-dw", { { 1.19, 23.3, 1.8e+06 }, { 1.55, 13.3, 1.4e+06 } } },
+    [LINEAR] = { "linear", { { 0.93, 10.9, 2.3e+06 }, { 0.979, 6.9, 5.1e+05 } } },
+    [LINEAR_THIN] = { "linear-thin", { { 0.677, 12.7, 1.7e+05 }, { 1, 5.83, 4.8e+04 } } },
     [LINEAR_CODES] = { "linear-codes", { { 1.51, 29.1, 3.6e+07 }, { 1.54, 20.6, 1.2e+07 } } },
-    [LINEAR_DW] = { "linear-dw", { { 1, 11.5, 3.7e+06 }, { 0.732, 0, 0 } } },
-    [LINEAR_DW_THIN] = { "linear-dw-thin", { { 1, 13.7, 0 }, { 1, 6.18, 7e+04 } } },
-    [ATTENTION] = { "attention", { { 0.792, 6.19, 1.7e+07 }, { 0.836, 0, 0 } } },
-    [ATTENTION_FEW] = { "attention-few", { { 0.711, 38.4, 1.2e+06 }, { 0.44, 2.88, 2.7e+05 } } },
-    [GRADIENT] = { "gradient", { { 0.687, 0, 8.8e+07 }, { 0.659, 7.46, 0 } } },
-    [GRADIENT_FEW] = { "gradient-few", { { 0.672, 28.4, 0 }, { 0.466, 15.3, 7.8e+04 } } },
+    [LINEAR_DW] = { "linear-dw", { { 1, 11.5, 3.7e+06 }, { 0.735, 0, 0 } } },
+    [LINEAR_DW_THIN] = { "linear-dw-thin", { { 1, 13.7, 0 }, { 1, 6.19, 7e+04 } } },
+    [ATTENTION] = { "attention", { { 0.792, 7.03, 1.7e+07 }, { 0.818, 0, 0 } } },
+    [ATTENTION_FEW] = { "attention-few", { { 0.704, 38.2, 1.2e+06 }, { 0.425, 1.95, 2.7e+05 } } },
+    [GRADIENT] = { "gradient", { { 0.687, 0, 8.8e+07 }, { 0.654, 6.77, 0 } } },
+    [GRADIENT_FEW] = { "gradient-few", { { 0.675, 28.5, 0 }, { 0.46, 15, 7.9e+04 } } },
     [NORM] = { "norm", { { 1, 12.7, 4.8e+05 }, { 1, 9.39, 1.5e+05 } } },
     [UPDATE] = { "update", { { 1, 3.76, 8.8e+05 }, { 1, 2.44, 7e+05 } } },
-    [UPDATE_CODES] = { "update-codes", { { 1, 25.8, 3.9e+04 }, { 1, 25.6, 0 } } },
+    [UPDATE_CODES] = { "update-codes", { { 1, 25.8, 3.8e+04 }, { 1, 25.6, 0 } } },
     [OTHER] = { "other", { { 1, 7.97, 9.3e+04 }, { 1, 3.69, 6.1e+04 } } },
-    [PACK] = { "pack", { { 1, 19.2, 6.7e+05 }, { 1, 13.1, 1.9e+04 } } },
+    [PACK] = { "pack", { { 1, 19.2, 6.7e+05 }, { 1, 13.2, 1.4e+04 } } },
 };
 
 /*

@@ -99,14 +99,13 @@ static kw_status keep_copies(kw_program *p, bool costly, kw_err *e)
 
 static bool converts(kw_dtype t) { return t != KW_F64 && t != KW_I64 && t != KW_U8; }
 
-/* What the reference takes for a moment: a double for each number that is none. */
-static size_t reference_bytes(const kw_program *p, size_t i)
+/* What the reference takes for a moment, where a node has no kernel: a double for each number that is none. */
+static size_t reference_bytes(const kw_graph *g, const kw_node *n, const kw_kernel *kernel)
 {
-    const kw_node *n = &p->g->node[i];
     size_t sum = 0;
-    for (int k = 0; !is_leaf(n) && !p->steps[i].kernel && k < n->n_in + n->n_out; k++) {
+    for (int k = 0; !is_leaf(n) && !kernel && k < n->n_in + n->n_out; k++) {
         kw_val v = k < n->n_in ? n->in[k] : n->out[k - n->n_in];
-        sum += v >= 0 && converts(kw_dtype_of(p->g, v)) ? (size_t)kw_count(kw_shape_of(p->g, v)) * sizeof(double) : 0;
+        sum += v >= 0 && converts(kw_dtype_of(g, v)) ? (size_t)kw_count(kw_shape_of(g, v)) * sizeof(double) : 0;
     }
     return sum;
 }
@@ -136,7 +135,7 @@ static kw_status prepare(kw_arena *a, kw_program *p, const kw_run_options *o, kw
     KW_TRY(keep_copies(p, false, e));
     for (size_t i = 0; i < n; i++) {      /* what is not kept is packed behind the kernel's own scratch */
         const step *s = &p->steps[i];
-        p->passing = KW_MAX(p->passing, KW_MAX(reference_bytes(p, i), pages_read(p, i)));
+        p->passing = KW_MAX(p->passing, KW_MAX(reference_bytes(p->g, &p->g->node[i], s->kernel), pages_read(p, i)));
         p->repacked += packs(s) && s->copy < 0 ? s->need.packed_bytes : 0;
         p->repacks += packs(s) && s->copy < 0;
         scratch = KW_MAX(scratch,
@@ -251,6 +250,7 @@ static kw_status add_burden(const kw_program *p, const kw_node *n, bool referenc
 {
     const kw_kernel *kernel = is_leaf(n) ? NULL : choose(p->g, n, reference);
     kw_need need = { .packed_in = KW_NONE };
+    b->passing = KW_MAX(b->passing, reference_bytes(p->g, n, kernel));
     if (!kernel || !kernel->prepare)
         return KW_OK;
     KW_TRY(kernel->prepare(p->g, n, &need, e));
@@ -572,11 +572,17 @@ double kw_program_flops(const kw_program *p) { return kw_graph_flops(p->g); }
 double kw_program_useful_flops(const kw_program *p) { return kw_graph_useful_flops(p->g); }
 const kw_graph *kw_program_graph(const kw_program *p) { return p->g; }
 
+/* By way of double, which a graph in double does not take. */
+static bool by_reference(const kw_program *p, size_t i)
+{
+    return p->g->compute != KW_F64 && reference_bytes(p->g, &p->g->node[i], p->steps[i].kernel);
+}
+
 size_t kw_program_references(const kw_program *p)
 {
     size_t sum = 0;
     for (size_t i = 0; i < p->g->n_nodes; i++)
-        sum += p->g->compute != KW_F64 && reference_bytes(p, i);
+        sum += by_reference(p, i);
     return sum;
 }
 
@@ -589,7 +595,7 @@ void kw_program_print(const kw_program *p, kw_str *text)
                   (double)p->bytes * 1e-6, (double)p->plan->peak_alive * 1e-6, (double)p->plan->sum * 1e-6,
                   p->plan->peak_node, p->g->node[p->plan->peak_node].op->name, p->g->node[p->plan->peak_node].scope);
     for (size_t i = 0; i < p->g->n_nodes; i++)
-        if (p->g->compute != KW_F64 && reference_bytes(p, i))
+        if (by_reference(p, i))
             kw_str_printf(text, "reference kernel: %s in %s\n", p->g->node[i].op->name, p->g->node[i].scope);
 }
 
